@@ -1,0 +1,61 @@
+"""Make the reference values in tests/goldens with Hugging Face transformers, PyTorch and scikit-learn.
+
+    python scripts/goldens/make.py --minilm models/all-MiniLM-L6-v2
+
+Everything is seeded and runs on one thread, so a second run writes the same bytes (on the same machine and versions).
+What each file holds is told in tests/goldens/README.md.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy
+import sklearn
+import tokenizers
+import torch
+import transformers
+
+import metrics
+import reference
+import tiny
+import training
+
+VERSIONS = {
+    "numpy": numpy.__version__,
+    "scikit-learn": sklearn.__version__,
+    "tokenizers": tokenizers.__version__,
+    "torch": torch.__version__.split("+")[0],
+    "transformers": transformers.__version__,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Make the reference values in tests/goldens.")
+    parser.add_argument("--minilm", type=Path, required=True, help="folder of the all-MiniLM-L6-v2 checkpoint")
+    parser.add_argument("--out", type=Path, default=Path("tests/goldens"), help="folder to write (tests/goldens)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    out = arguments.out
+    for name, make in (("bert-tiny", tiny.make_bert), ("roberta-tiny", tiny.make_roberta)):
+        shutil.rmtree(out / name, ignore_errors=True)
+        (out / name).mkdir(parents=True)
+        make(out / name)
+        for path in (out / name).iterdir():
+            path.chmod(0o644)  # transformers leaves the weights readable by their owner only
+        path = out / f"{name}.hidden.safetensors"
+        reference.make_hidden(out / name, reference.TINY_TEXTS, tiny.LENGTH, path, VERSIONS)
+    path = out / "minilm-l6.hidden.safetensors"
+    reference.make_hidden(arguments.minilm, reference.MINILM_TEXTS, 256, path, VERSIONS)
+    (out / "training").mkdir(exist_ok=True)
+    for model, task, pooling, frozen in training.TRAININGS:
+        path = out / "training" / training.training_name(model, task, pooling, frozen)
+        training.make_training(out / model, task, pooling, frozen, path, VERSIONS)
+    metrics.make_metrics(out / "metrics.json", VERSIONS)
+
+
+if __name__ == "__main__":
+    main()

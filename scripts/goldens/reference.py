@@ -1,0 +1,57 @@
+"""The Hugging Face model that Telly is held against, and its hidden states."""
+
+import json
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModel
+
+from corpus import SENTENCES
+from ragged import encode, padded, ragged, write_tensors
+
+# From nothing but the special tokens to a text that is cut at the model's greatest length; capitals, an accent and a
+# sign outside the vocabulary for the normaliser.
+TINY_TEXTS = [
+    "",
+    "return",
+    "Sort the LIST, café ☃!",
+    "def add(a, b): return a + b",
+    "nobody knows whether the bewildered machine stopped working yesterday",
+    " ".join(SENTENCES[:12]),
+]
+MINILM_TEXTS = [
+    "Sorts a list of numbers.",
+    "A café, reopened!",
+    "def add(a, b): return a",
+]
+
+
+def load(folder, **settings):
+    """The bare encoder of a checkpoint, float32, without the pooler; eager attention is the textbook formula."""
+    model, report = AutoModel.from_pretrained(
+        folder,
+        add_pooling_layer=False,
+        attn_implementation="eager",
+        dtype=torch.float32,
+        output_loading_info=True,
+        **settings,
+    )
+    assert not report["missing_keys"] and not report["mismatched_keys"], report
+    return model
+
+
+def make_hidden(folder, texts, length, path, versions):
+    """`hidden.k` [tokens, width]: the state after k layers, out of one padded batch, padding taken away."""
+    sequences = encode(Tokenizer.from_file(str(folder / "tokenizer.json")), texts, [length] * len(texts))
+    model = load(folder).eval()
+    ids, mask = padded(sequences, model.config.pad_token_id)
+    with torch.no_grad():
+        output = model(ids, attention_mask=mask, output_hidden_states=True)
+    assert len(output.hidden_states) == model.config.num_hidden_layers + 1
+    assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
+    tensors = ragged(sequences)
+    for layer, state in enumerate(output.hidden_states):
+        tensors[f"hidden.{layer}"] = state[mask.bool()].numpy()
+    metadata = {"texts": json.dumps(texts), "max_length": str(length), "versions": json.dumps(versions)}
+    write_tensors(path, tensors, metadata)
+    print(f"{path.name}: sequences of {[len(sequence) for sequence in sequences]} tokens")

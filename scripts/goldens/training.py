@@ -1,0 +1,191 @@
+"""Twenty steps of fine-tuning in PyTorch: classification and search, bottom layers frozen or not."""
+
+import json
+
+import numpy
+import torch
+from tokenizers import Tokenizer
+from transformers import get_linear_schedule_with_warmup
+
+from corpus import SENTENCES
+from ragged import encode, padded, ragged, write_tensors
+from reference import load
+from tiny import SIZES
+
+STEPS = 20
+WARMUP = 2
+BATCH = 8
+ROWS = 32
+CLASSES = 3
+PEAK = 2e-3
+DECAY = 0.01
+CLIP = 1.0
+SCALE = 20.0
+# Adam divides by the size of the gradient: an entry whose gradient is as small as its rounding error moves by chance.
+# With this seed no entry does (KEY_BIAS apart): a float64 run ends within TOLERANCE of the float32 run.
+SEED = 17
+TOLERANCE = 2e-6
+# A key bias adds the same to all scores of a query, which softmax does not see: its gradient is zero but for rounding.
+KEY_BIAS = "attention.self.key.bias"
+TRAININGS = [
+    (model, task, pooling, frozen)
+    for model in ("bert-tiny", "roberta-tiny")
+    for task, pooling in (("classify", "cls"), ("search", "mean"))
+    for frozen in (1, None)
+] + [("bert-tiny", "classify", "mean", 1)]
+
+
+def training_name(model, task, pooling, frozen):
+    label = f"{task}-mean" if (task, pooling) == ("classify", "mean") else task
+    return f"{model}.{label}.freeze-{'none' if frozen is None else frozen}.safetensors"
+
+
+def random_sequences(folder, count):
+    """`count` different token sequences of 3 to 20 tokens, words drawn from the corpus."""
+    generator = numpy.random.default_rng(SEED + 1)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    words = " ".join(SENTENCES).split()
+    sequences = []
+    for length in generator.permutation(numpy.resize(numpy.arange(3, 21), count)):
+        while True:
+            [sequence] = encode(tokenizer, [" ".join(generator.choice(words, 20))], [length])
+            if sequence not in sequences:
+                break
+        assert len(sequence) == length
+        sequences.append(sequence)
+    return sequences
+
+
+def freeze(model, layers):
+    """Take the embeddings and the bottom `layers` layers out of training; None leaves everything in."""
+    if layers is None:
+        return
+    for module in [model.embeddings, *model.encoder.layer[:layers]]:
+        module.requires_grad_(False)
+
+
+def masked_mean(hidden, mask):
+    """Mean over the positions that are not padding: [sequences, length, width] -> [sequences, width]."""
+    weight = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1)
+
+
+def pool(model, sequences, pooling):
+    """One vector a sequence, from the last layer: the first token's, or the masked mean."""
+    ids, mask = padded(sequences, model.config.pad_token_id)
+    hidden = model(ids, attention_mask=mask).last_hidden_state
+    return hidden[:, 0] if pooling == "cls" else masked_mean(hidden, mask)
+
+
+def classify_loss(model, classifier, sequences, labels, pooling, rows):
+    """Cross-entropy of the batch; row r is sequence r."""
+    logits = classifier(pool(model, [sequences[row] for row in rows], pooling))
+    return torch.nn.functional.cross_entropy(logits, torch.tensor([labels[row] for row in rows]))
+
+
+def search_loss(model, sequences, rows):
+    """In-batch cross-entropy, query -> code only; row r is query 2r and code 2r + 1."""
+    queries = torch.nn.functional.normalize(pool(model, [sequences[2 * row] for row in rows], "mean"), dim=-1)
+    codes = torch.nn.functional.normalize(pool(model, [sequences[2 * row + 1] for row in rows], "mean"), dim=-1)
+    return torch.nn.functional.cross_entropy(SCALE * queries @ codes.T, torch.arange(len(rows)))
+
+
+def optimizer_of(parameters):
+    """AdamW in two groups: no weight decay on biases and LayerNorm weights."""
+    plain = [value for name, value in parameters.items() if name.endswith("bias") or "LayerNorm" in name]
+    decayed = [value for name, value in parameters.items() if not (name.endswith("bias") or "LayerNorm" in name)]
+    groups = [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.999), eps=1e-8)
+
+
+def train(folder, task, pooling, frozen_layers, data, dtype):
+    """Twenty steps. Returns per-step records and the trained tensors, as f64 or f32 arrays, under checkpoint names.
+
+    Dropout is 0 everywhere; the model is in training mode all the same, as a user's would be.
+    """
+    model = load(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).to(dtype).train()
+    freeze(model, frozen_layers)
+    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    if task == "classify":
+        classifier = torch.nn.Linear(model.config.hidden_size, CLASSES)
+        with torch.no_grad():
+            classifier.weight.copy_(torch.from_numpy(data["initial.classifier.weight"]))
+            classifier.bias.copy_(torch.from_numpy(data["initial.classifier.bias"]))
+        classifier.to(dtype)
+        parameters |= {f"classifier.{name}": value for name, value in classifier.named_parameters()}
+    optimizer = optimizer_of(parameters)
+    schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, STEPS)
+    losses, rates, norms = [], [], []
+    for rows in data["batches"].tolist():
+        rates.append(optimizer.param_groups[0]["lr"])
+        if task == "classify":
+            loss = classify_loss(model, classifier, data["sequences"], data["labels"].tolist(), pooling, rows)
+        else:
+            loss = search_loss(model, data["sequences"], rows)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(value.grad is not None for value in parameters.values())
+        norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), CLIP).item())
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    steps = {"losses": losses, "learning_rates": rates, "gradient_norms": norms}
+    final = {name: value.detach().numpy() for name, value in parameters.items()}
+    return {name: numpy.array(values, dtype=numpy.float64) for name, values in steps.items()}, final
+
+
+def training_data(folder, task):
+    """What both the reference and Telly start from: sequences, batches, labels, the head's initial values."""
+    generator = numpy.random.default_rng(SEED)
+    data = {
+        "sequences": random_sequences(folder, ROWS if task == "classify" else 2 * ROWS),
+        "batches": numpy.stack([generator.permutation(ROWS)[:BATCH] for _ in range(STEPS)]).astype(numpy.int64),
+    }
+    if task == "classify":
+        data["labels"] = generator.permutation(numpy.arange(ROWS) % CLASSES).astype(numpy.int64)
+        head = 0.15 * generator.standard_normal((CLASSES, SIZES["hidden_size"]))
+        data["initial.classifier.weight"] = head.astype(numpy.float32)
+        data["initial.classifier.bias"] = (0.1 * generator.standard_normal(CLASSES)).astype(numpy.float32)
+    return data
+
+
+def hyperparameters(task, pooling, frozen_layers):
+    """What Telly has to be told to repeat the run."""
+    return {
+        "task": task,
+        "pooling": pooling,
+        "freeze": "none" if frozen_layers is None else frozen_layers,
+        "steps": STEPS,
+        "warmup_steps": WARMUP,
+        "batch_size": BATCH,
+        "learning_rate": PEAK,
+        "betas": [0.9, 0.999],
+        "epsilon": 1e-8,
+        "weight_decay": DECAY,
+        "clip": CLIP,
+        "dropout": 0.0,
+        "scale": SCALE if task == "search" else None,
+        "classes": CLASSES if task == "classify" else None,
+    }
+
+
+def make_training(folder, task, pooling, frozen_layers, path, versions):
+    """One training golden: float32 values, and in the metadata how far a float64 run of the same ends from them."""
+    data = training_data(folder, task)
+    steps, final = train(folder, task, pooling, frozen_layers, data, torch.float32)
+    exact_steps, exact_final = train(folder, task, pooling, frozen_layers, data, torch.float64)
+    rounding = {name: float(numpy.abs(final[name] - exact_final[name]).max()) for name in sorted(final)}
+    loss_rounding = float((numpy.abs(steps["losses"] - exact_steps["losses"]) / exact_steps["losses"]).max())
+    steady = max(value for name, value in rounding.items() if not name.endswith(KEY_BIAS))
+    assert steady < TOLERANCE, f"{path.name}: rounding moves a weight by {steady}: choose another SEED"
+    metadata = {
+        "hyperparameters": json.dumps(hyperparameters(task, pooling, frozen_layers)),
+        "versions": json.dumps(versions),
+        "rounding": json.dumps({"losses_relative": loss_rounding, "final": rounding}),
+    }
+    tensors = ragged(data.pop("sequences")) | data | steps
+    write_tensors(path, tensors | {f"final.{name}": value for name, value in final.items()}, metadata)
+    print(
+        f"{path.name}: loss {steps['losses'][0]:.4f} -> {steps['losses'][-1]:.4f}; float64 differs by"
+        f" {loss_rounding:.1e} in a loss, {steady:.1e} in a weight, {max(rounding.values()):.1e} in a key bias"
+    )

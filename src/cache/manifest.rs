@@ -1,0 +1,148 @@
+//! `manifest.json`: what a cache holds. Its fields follow `docs/cache-format.md`.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Error, Fingerprint, Precision};
+
+/// The manifest's file name.
+pub const MANIFEST: &str = "manifest.json";
+const FORMAT: &str = "telly-activation-cache";
+const VERSION: u64 = 1;
+
+/// What a cache holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    format: String,
+    version: u64,
+    /// Whether every shard is written.
+    pub complete: bool,
+    /// What the cache was made from.
+    pub fingerprint: Fingerprint,
+    /// How records were encoded; the task's own words, opaque to the cache.
+    pub encoding: Value,
+    /// The classes, or null; opaque to the cache.
+    pub labels: Value,
+    /// The checkpoint's folder when the cache was made.
+    pub model: String,
+    /// Type of the stored activations; null when the cache holds token ids alone.
+    pub precision: Option<Precision>,
+    /// Numbers a token; 0 when the cache holds token ids alone.
+    pub width: usize,
+    /// Distinct sequences.
+    pub sequences: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Bytes of all shards.
+    pub bytes: u64,
+    /// The splits, in order.
+    pub splits: Vec<SplitEntry>,
+    /// The shards, in order of their sequences.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// One split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SplitEntry {
+    /// `train`, `valid` or `test`.
+    pub name: String,
+    /// Rows of the data file.
+    pub rows: usize,
+    /// Sequences a row.
+    pub columns: usize,
+    /// Tokens of all rows, before identical sequences were merged.
+    pub tokens: usize,
+    /// The index file.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its BLAKE3.
+    pub blake3: String,
+}
+
+/// One shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// The file.
+    pub file: String,
+    /// Sequences in it.
+    pub sequences: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Its length.
+    pub bytes: u64,
+    /// Its BLAKE3; null until it is written.
+    pub blake3: Option<String>,
+}
+
+impl Manifest {
+    /// A manifest of nothing, to be filled in.
+    pub fn new(fingerprint: Fingerprint) -> Self {
+        Self {
+            format: FORMAT.into(),
+            version: VERSION,
+            complete: false,
+            fingerprint,
+            encoding: Value::Null,
+            labels: Value::Null,
+            model: String::new(),
+            precision: None,
+            width: 0,
+            sequences: 0,
+            tokens: 0,
+            bytes: 0,
+            splits: Vec::new(),
+            shards: Vec::new(),
+        }
+    }
+
+    /// Reads the manifest of the cache in `folder`.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(MANIFEST);
+        if !path.is_file() {
+            return Err(Error::Missing {
+                folder: folder.to_owned(),
+            });
+        }
+        let text = fs_err::read_to_string(&path).map_err(Error::Read)?;
+        let damaged = |problem: String| Error::Damaged {
+            path: path.clone(),
+            problem,
+        };
+        // The version is judged before the fields: another version may have others.
+        let value: Value = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        if value["format"] != FORMAT {
+            return Err(damaged(format!(
+                "`format` is {}, expected \"{FORMAT}\"",
+                value["format"]
+            )));
+        }
+        match value["version"].as_u64() {
+            Some(VERSION) => {}
+            found => {
+                return Err(Error::Version {
+                    path,
+                    found: found.unwrap_or(0),
+                    expected: VERSION,
+                });
+            }
+        }
+        let manifest: Self =
+            serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        let sequences: usize = manifest.shards.iter().map(|shard| shard.sequences).sum();
+        if sequences != manifest.sequences {
+            return Err(damaged(format!(
+                "its shards hold {sequences} sequences, expected {}",
+                manifest.sequences
+            )));
+        }
+        Ok(manifest)
+    }
+
+    /// The entry of split `name`.
+    pub fn split(&self, name: &str) -> Option<&SplitEntry> {
+        self.splits.iter().find(|split| split.name == name)
+    }
+}

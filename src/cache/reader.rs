@@ -1,0 +1,215 @@
+//! Reading a cache, memory-mapped.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+
+use super::shard::Shard;
+use super::{Error, Fingerprint, Manifest, SplitEntry};
+use crate::ragged::Ragged;
+
+/// An open cache: shards are mapped, nothing is read until it is asked for.
+pub struct Cache {
+    folder: PathBuf,
+    manifest: Manifest,
+    shards: Vec<Shard>,
+    /// First sequence of each shard.
+    starts: Vec<usize>,
+}
+
+/// One split's index.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Split {
+    /// Sequences a row.
+    pub columns: usize,
+    /// Index of each row's sequences, row after row.
+    pub rows: Vec<usize>,
+    /// Class of each row, or empty.
+    pub labels: Vec<i64>,
+}
+
+impl Split {
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.rows.len() / self.columns
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The sequence in `column` of `row`.
+    pub fn sequence(&self, row: usize, column: usize) -> usize {
+        self.rows[row * self.columns + column]
+    }
+}
+
+impl Cache {
+    /// Opens the complete cache in `folder`; checks lengths and headers of all its files.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let manifest = Manifest::read(folder)?;
+        let written = manifest.shards.iter().filter(|shard| shard.blake3.is_some()).count();
+        if !manifest.complete {
+            return Err(Error::Incomplete {
+                folder: folder.to_owned(),
+                written,
+                planned: manifest.shards.len(),
+            });
+        }
+        let shards = manifest.shards.iter();
+        let shards = shards
+            .map(|entry| Shard::open(folder, entry, manifest.precision, manifest.width))
+            .collect::<Result<Vec<_>, _>>()?;
+        let starts = manifest.shards.iter().scan(0, |start, shard| {
+            let this = *start;
+            *start += shard.sequences;
+            Some(this)
+        });
+        Ok(Self {
+            folder: folder.to_owned(),
+            starts: starts.collect(),
+            shards,
+            manifest,
+        })
+    }
+
+    /// Where it lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What it holds.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Refuses a cache whose fingerprint differs in any field of `current`.
+    pub fn require(&self, current: &Fingerprint, hint: &str) -> Result<(), Error> {
+        let differences = self.manifest.fingerprint.differences(current);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Stale {
+            folder: self.folder.clone(),
+            differences,
+            hint: hint.into(),
+        })
+    }
+
+    /// The index of split `name`, if the cache has it.
+    pub fn split(&self, name: &str) -> Result<Option<Split>, Error> {
+        self.manifest.split(name).map(|entry| self.read_split(entry)).transpose()
+    }
+
+    /// Tokens of sequence `index`.
+    pub fn length(&self, index: usize) -> usize {
+        let (shard, index) = self.locate(index);
+        shard.tokens(index).len()
+    }
+
+    /// Hidden states of `sequences`, converted to f32 straight out of the map.
+    ///
+    /// # Panics
+    /// If the cache holds token ids alone.
+    pub fn hidden_states(&self, sequences: &[usize]) -> Ragged<f32> {
+        let width = self.manifest.width;
+        let mut offsets = vec![0];
+        for &index in sequences {
+            offsets.push(offsets[offsets.len() - 1] + self.length(index));
+        }
+        let mut values = vec![0.0; offsets[sequences.len()] * width];
+        let mut rest = values.as_mut_slice();
+        let mut targets = Vec::with_capacity(sequences.len());
+        for (&index, bounds) in sequences.iter().zip(offsets.windows(2)) {
+            let (target, others) = rest.split_at_mut((bounds[1] - bounds[0]) * width);
+            targets.push((index, target));
+            rest = others;
+        }
+        targets.into_par_iter().for_each(|(index, target)| {
+            let (shard, index) = self.locate(index);
+            shard.read_hidden(index, target);
+        });
+        Ragged::from_parts(values, offsets, width)
+    }
+
+    /// Token ids of `sequences`.
+    pub fn token_ids(&self, sequences: &[usize]) -> Ragged<u32> {
+        let mut ids = Ragged::new(1);
+        let mut sequence = Vec::new();
+        for &index in sequences {
+            let (shard, index) = self.locate(index);
+            sequence.clear();
+            shard.read_ids(index, &mut sequence);
+            ids.push(&sequence);
+        }
+        ids
+    }
+
+    /// Checks every file's checksum; calls `done` with the bytes of each as it is finished.
+    /// Returns what is wrong with each damaged file.
+    pub fn verify(&self, done: impl Fn(u64)) -> Result<Vec<Error>, Error> {
+        let mut problems = Vec::new();
+        let mut compare = |path: &Path, found: String, expected: &str| {
+            if found != expected {
+                problems.push(Error::Damaged {
+                    path: path.to_owned(),
+                    problem: format!("its BLAKE3 is {found}, the manifest says {expected}"),
+                });
+            }
+        };
+        for (shard, entry) in self.shards.iter().zip(&self.manifest.shards) {
+            compare(shard.path(), shard.hash(), entry.blake3.as_deref().unwrap_or("none"));
+            done(entry.bytes);
+        }
+        for split in &self.manifest.splits {
+            let path = self.folder.join(&split.file);
+            let bytes = fs_err::read(&path).map_err(Error::Read)?;
+            compare(&path, blake3::hash(&bytes).to_hex().to_string(), &split.blake3);
+            done(split.bytes);
+        }
+        Ok(problems)
+    }
+
+    fn locate(&self, index: usize) -> (&Shard, usize) {
+        let shard = self.starts.partition_point(|&start| start <= index) - 1;
+        (&self.shards[shard], index - self.starts[shard])
+    }
+
+    fn read_split(&self, entry: &SplitEntry) -> Result<Split, Error> {
+        let path = self.folder.join(&entry.file);
+        let damaged = |problem: String| Error::Damaged {
+            path: path.clone(),
+            problem,
+        };
+        let bytes = fs_err::read(&path).map_err(Error::Read)?;
+        if blake3::hash(&bytes).to_hex().as_str() != entry.blake3 {
+            return Err(damaged("its checksum is not the manifest's".into()));
+        }
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let rows = tensors.tensor("rows").map_err(|error| damaged(error.to_string()))?;
+        let shape = vec![entry.rows, entry.columns];
+        if rows.dtype() != Dtype::U32 || rows.shape() != shape {
+            return Err(damaged(format!("`rows` is not u32 {shape:?}")));
+        }
+        let (rows, _) = rows.data().as_chunks::<4>();
+        let rows: Vec<usize> = rows.iter().map(|row| u32::from_le_bytes(*row) as usize).collect();
+        if rows.iter().any(|&row| row >= self.manifest.sequences) {
+            return Err(damaged("`rows` names a sequence that the cache does not hold".into()));
+        }
+        let labels = match tensors.tensor("labels") {
+            Ok(labels) => {
+                let (labels, _) = labels.data().as_chunks::<8>();
+                labels.iter().map(|label| i64::from_le_bytes(*label)).collect()
+            }
+            Err(_) => Vec::new(),
+        };
+        Ok(Split {
+            columns: entry.columns,
+            rows,
+            labels,
+        })
+    }
+}

@@ -1,0 +1,322 @@
+//! Filling a cache: manifest first, then shard by shard, each under a temporary name until it
+//! is whole.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::shard::{self, Shard};
+use super::{Error, MANIFEST, Manifest, ShardEntry, SplitEntry};
+use crate::publish::{TEMPORARY_PREFIX, publish};
+use crate::ragged::Ragged;
+
+/// A shard takes sequences until its activations would exceed this.
+const SHARD_BYTES: usize = 128 << 20;
+/// A shard of token ids alone takes this many tokens.
+const SHARD_IDS: usize = 16 << 20;
+const LOCK: &str = "lock";
+
+/// Which sequences a split's rows are made of.
+pub struct SplitRows {
+    /// `train`, `valid` or `test`.
+    pub name: String,
+    /// Sequences a row.
+    pub columns: usize,
+    /// Index of each row's sequences, row after row.
+    pub rows: Vec<u32>,
+    /// Class of each row, or empty.
+    pub labels: Vec<i64>,
+    /// Tokens of all rows.
+    pub tokens: usize,
+}
+
+/// A cache being filled. Holds the folder's lock.
+pub struct Writer {
+    folder: PathBuf,
+    manifest: Manifest,
+    _lock: File,
+}
+
+impl Writer {
+    /// Lays out in `manifest` the shards for `sequences`.
+    pub fn plan_shards(manifest: &mut Manifest, sequences: &Ragged<u32>) -> Result<(), Error> {
+        let hidden = manifest.precision.map(|precision| (precision, manifest.width));
+        let most_tokens = match hidden {
+            Some((precision, width)) => (SHARD_BYTES / (precision.bytes() * width)).max(1),
+            None => SHARD_IDS,
+        };
+        manifest.shards.clear();
+        let (mut count, mut tokens) = (0, 0);
+        let mut close = |count: &mut usize, tokens: &mut usize| -> Result<(), Error> {
+            let bytes = shard::serialised_length(*count, *tokens, hidden).map_err(invalid)?;
+            manifest.shards.push(ShardEntry {
+                file: format!("shard-{:05}.safetensors", manifest.shards.len()),
+                sequences: std::mem::take(count),
+                tokens: std::mem::take(tokens),
+                bytes,
+                blake3: None,
+            });
+            Ok(())
+        };
+        for index in 0..sequences.len() {
+            let length = sequences.length(index);
+            if count > 0 && tokens + length > most_tokens {
+                close(&mut count, &mut tokens)?;
+            }
+            count += 1;
+            tokens += length;
+        }
+        if count > 0 {
+            close(&mut count, &mut tokens)?;
+        }
+        manifest.sequences = sequences.len();
+        manifest.tokens = sequences.tokens();
+        manifest.bytes = manifest.shards.iter().map(|shard| shard.bytes).sum();
+        Ok(())
+    }
+
+    /// Starts or goes on with the cache in `folder` that `manifest` plans. Shards that an earlier
+    /// run with the same fingerprint wrote, and that are whole, are kept. A cache of another
+    /// fingerprint is replaced with `force` and refused without.
+    pub fn open(
+        folder: &Path,
+        mut manifest: Manifest,
+        splits: &[SplitRows],
+        force: bool,
+    ) -> Result<Self, Error> {
+        let existing = match Manifest::read(folder) {
+            Ok(existing) => Some(existing),
+            Err(Error::Missing { .. }) => {
+                check_empty(folder)?;
+                None
+            }
+            Err(_) if force => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(existing) = &existing {
+            let differences = existing.fingerprint.differences(&manifest.fingerprint);
+            if !differences.is_empty() && !force {
+                return Err(Error::Stale {
+                    folder: folder.to_owned(),
+                    differences,
+                    hint: "choose another `--cache`, or replace this one with `--force`".into(),
+                });
+            }
+        }
+        fs_err::create_dir_all(folder).map_err(Error::Write)?;
+        let lock = lock(folder)?;
+        remove_temporary_files(folder)?;
+        match existing {
+            Some(existing) if existing.fingerprint == manifest.fingerprint && !force => {
+                keep_whole_shards(folder, &existing, &mut manifest);
+            }
+            _ => remove_cache_files(folder)?,
+        }
+        check_space(folder, &manifest)?;
+        for split in splits {
+            manifest.splits.push(write_split(folder, split)?);
+        }
+        let writer = Self {
+            folder: folder.to_owned(),
+            manifest,
+            _lock: lock,
+        };
+        writer.write_manifest()?;
+        Ok(writer)
+    }
+
+    /// Shards still to be written: number, and its sequences.
+    pub fn missing(&self) -> Vec<(usize, Range<usize>)> {
+        let mut start = 0;
+        let mut missing = Vec::new();
+        for (number, shard) in self.manifest.shards.iter().enumerate() {
+            let sequences = start..start + shard.sequences;
+            start = sequences.end;
+            if shard.blake3.is_none() {
+                missing.push((number, sequences));
+            }
+        }
+        missing
+    }
+
+    /// Publishes shard `number`: its token `ids`, and `hidden` `[tokens, width]` when the cache
+    /// holds activations.
+    pub fn write_shard(&mut self, number: usize, ids: &Ragged<u32>, hidden: &[f32]) -> Result<(), Error> {
+        let bytes = match self.manifest.precision {
+            Some(precision) => {
+                let encoded = encode(hidden, precision);
+                shard::serialise(ids, Some((precision, self.manifest.width, &encoded)))
+            }
+            None => shard::serialise(ids, None),
+        };
+        let bytes = bytes.map_err(invalid)?;
+        let entry = &mut self.manifest.shards[number];
+        debug_assert_eq!(entry.bytes, bytes.len() as u64, "the estimate is exact");
+        publish(&self.folder, &entry.file, &bytes).map_err(Error::Write)?;
+        entry.blake3 = Some(hash(&bytes));
+        self.write_manifest()
+    }
+
+    /// Marks the cache complete.
+    pub fn finish(mut self) -> Result<Manifest, Error> {
+        self.manifest.complete = true;
+        self.write_manifest()?;
+        Ok(self.manifest)
+    }
+
+    fn write_manifest(&self) -> Result<(), Error> {
+        let mut text = serde_json::to_vec_pretty(&self.manifest)
+            .unwrap_or_else(|_| unreachable!("a manifest has only string keys"));
+        text.push(b'\n');
+        publish(&self.folder, MANIFEST, &text).map_err(Error::Write)
+    }
+}
+
+/// Little-endian bytes of `hidden` in `precision`.
+fn encode(hidden: &[f32], precision: super::Precision) -> Vec<u8> {
+    const CHUNK: usize = 1 << 14;
+    let mut bytes = vec![0; hidden.len() * precision.bytes()];
+    bytes
+        .par_chunks_mut(CHUNK * precision.bytes())
+        .zip(hidden.par_chunks(CHUNK))
+        .for_each(|(bytes, numbers)| match precision {
+            super::Precision::Fp16 => {
+                let mut halves = [f16::ZERO; CHUNK];
+                let halves = &mut halves[..numbers.len()];
+                halves.convert_from_f32_slice(numbers);
+                let (pairs, _) = bytes.as_chunks_mut::<2>();
+                for (pair, half) in pairs.iter_mut().zip(halves) {
+                    *pair = half.to_le_bytes();
+                }
+            }
+            super::Precision::Fp32 => {
+                let (words, _) = bytes.as_chunks_mut::<4>();
+                for (word, number) in words.iter_mut().zip(numbers) {
+                    *word = number.to_le_bytes();
+                }
+            }
+        });
+    bytes
+}
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::Hasher::new().update_rayon(bytes).finalize().to_hex().to_string()
+}
+
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join(LOCK);
+    let file = fs_err::File::create(&path).map_err(Error::Write)?.into_parts().0;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked {
+            folder: folder.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(Error::Write(error)),
+    }
+}
+
+/// A folder that holds other people's files is no place for a cache.
+fn check_empty(folder: &Path) -> Result<(), Error> {
+    let entries = match fs_err::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::Read(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(Error::Read)?.file_name();
+        if !is_ours(&name.to_string_lossy()) {
+            return Err(Error::Foreign {
+                folder: folder.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn is_ours(name: &str) -> bool {
+    name == LOCK
+        || name == MANIFEST
+        || name.starts_with(TEMPORARY_PREFIX)
+        || name.ends_with(".safetensors")
+}
+
+fn remove_temporary_files(folder: &Path) -> Result<(), Error> {
+    remove_files(folder, |name| name.starts_with(TEMPORARY_PREFIX))
+}
+
+/// The manifest goes first: without it the folder is no cache, whatever else is left.
+fn remove_cache_files(folder: &Path) -> Result<(), Error> {
+    remove_files(folder, |name| name == MANIFEST)?;
+    remove_files(folder, |name| name.ends_with(".safetensors"))
+}
+
+fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> Result<(), Error> {
+    for entry in fs_err::read_dir(folder).map_err(Error::Read)? {
+        let entry = entry.map_err(Error::Read)?;
+        if which(&entry.file_name().to_string_lossy()) {
+            fs_err::remove_file(entry.path()).map_err(Error::Write)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes over the checksums of shards that are on disk as the `existing` manifest says.
+fn keep_whole_shards(folder: &Path, existing: &Manifest, manifest: &mut Manifest) {
+    for (planned, written) in manifest.shards.iter_mut().zip(&existing.shards) {
+        let whole = Shard::open(folder, written, existing.precision, existing.width)
+            .is_ok_and(|shard| Some(shard.hash()) == written.blake3);
+        if whole && planned.file == written.file && planned.bytes == written.bytes {
+            planned.blake3.clone_from(&written.blake3);
+        }
+    }
+}
+
+/// Refuses to start what cannot end.
+fn check_space(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
+    let unwritten = manifest.shards.iter().filter(|shard| shard.blake3.is_none());
+    let needed: u64 = unwritten.map(|shard| shard.bytes).sum();
+    let space = rustix::fs::statvfs(folder).map_err(|error| Error::Read(error.into()))?;
+    let free = space.f_bavail * space.f_frsize;
+    if needed > free {
+        return Err(Error::DiskSpace {
+            folder: folder.to_owned(),
+            needed,
+            free,
+        });
+    }
+    Ok(())
+}
+
+/// Publishes a split's index: `rows` `[rows, columns]` and, if there are any, `labels` `[rows]`.
+fn write_split(folder: &Path, split: &SplitRows) -> Result<SplitEntry, Error> {
+    let rows = split.rows.len() / split.columns;
+    let row_bytes: Vec<u8> = split.rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+    let label_bytes: Vec<u8> = split.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+    let view = |dtype, shape, bytes| TensorView::new(dtype, shape, bytes).map_err(invalid);
+    let mut tensors = vec![("rows", view(Dtype::U32, vec![rows, split.columns], &row_bytes)?)];
+    if !split.labels.is_empty() {
+        tensors.push(("labels", view(Dtype::I64, vec![rows], &label_bytes)?));
+    }
+    let bytes = safetensors::serialize(tensors, None).map_err(invalid)?;
+    let file = format!("{}.safetensors", split.name);
+    publish(folder, &file, &bytes).map_err(Error::Write)?;
+    Ok(SplitEntry {
+        name: split.name.clone(),
+        rows,
+        columns: split.columns,
+        tokens: split.tokens,
+        file,
+        bytes: bytes.len() as u64,
+        blake3: hash(&bytes),
+    })
+}
+
+fn invalid(error: safetensors::SafeTensorError) -> Error {
+    Error::Write(io::Error::other(error))
+}

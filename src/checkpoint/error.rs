@@ -1,0 +1,132 @@
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::Explain;
+
+/// Why a checkpoint could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The folder does not exist.
+    #[error("no checkpoint folder at `{path}`")]
+    NoFolder {
+        /// As given.
+        path: PathBuf,
+    },
+    /// The folder has none of the weight files that are read.
+    #[error("`{folder}` holds no `model.safetensors` and no `model.safetensors.index.json`{}", .found.as_ref().map(|name| format!(" (found `{name}`)")).unwrap_or_default())]
+    NoWeights {
+        /// The checkpoint folder.
+        folder: PathBuf,
+        /// A weight file of a kind that is not read.
+        found: Option<String>,
+    },
+    /// A file could not be read.
+    #[error(transparent)]
+    Read(io::Error),
+    /// A JSON file is malformed or lacks a field.
+    #[error("`{path}` is not the JSON that was expected")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what was expected.
+        source: serde_json::Error,
+    },
+    /// The model is of a kind that Telly does not train.
+    #[error("`{path}`: `{field}` is {found}, supported: {supported}")]
+    Unsupported {
+        /// `config.json`.
+        path: PathBuf,
+        /// The field of `config.json`.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What Telly supports.
+        supported: &'static str,
+    },
+    /// A number in `config.json` makes no sense.
+    #[error("`{path}`: {problem}")]
+    Config {
+        /// `config.json`.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A safetensors file is truncated or malformed.
+    #[error("`{path}` ({bytes} bytes) is not a whole safetensors file")]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+        /// What its header check found.
+        source: safetensors::SafeTensorError,
+    },
+    /// A tensor that the configuration asks for is not there.
+    #[error("`{folder}` has no tensor `{name}` (with or without the prefix `{prefix}`)")]
+    MissingTensor {
+        /// The checkpoint folder.
+        folder: PathBuf,
+        /// The name in the family's own scheme.
+        name: String,
+        /// The prefix that is also tried.
+        prefix: &'static str,
+    },
+    /// A tensor has another shape than the configuration asks for.
+    #[error("tensor `{name}` has shape {found:?}, `config.json` asks for {expected:?}")]
+    TensorShape {
+        /// The tensor.
+        name: String,
+        /// In the file.
+        found: Vec<usize>,
+        /// By the configuration.
+        expected: Vec<usize>,
+    },
+    /// A tensor's numbers are of a type that is not read.
+    #[error("tensor `{name}` is stored as {found}, supported: F32, F16, BF16")]
+    TensorType {
+        /// The tensor.
+        name: String,
+        /// In the file.
+        found: String,
+    },
+    /// `tokenizer.json` could not be loaded.
+    #[error("cannot load the tokenizer `{path}`")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What the tokenizers library said.
+        source: tokenizers::Error,
+    },
+    /// A text could not be turned into tokens.
+    #[error("the tokenizer failed")]
+    Tokenize(#[source] tokenizers::Error),
+    /// The tokenizer knows more tokens than the model has embeddings.
+    #[error("`{path}` produces token id {id}, the model has {vocabulary} embeddings")]
+    Vocabulary {
+        /// `tokenizer.json`.
+        path: PathBuf,
+        /// The largest id.
+        id: u32,
+        /// `vocab_size` in `config.json`.
+        vocabulary: usize,
+    },
+}
+
+impl Explain for Error {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoFolder { .. } => "pass a folder laid out as on the Hugging Face hub; `scripts/setup.sh` brings a sample one into `models/`".into(),
+            Self::NoWeights { found: Some(_), .. } => "convert the weights with `save_pretrained(..., safe_serialization=True)` of transformers".into(),
+            Self::Safetensors { .. } => "the file was probably cut short while it was copied: fetch it again".into(),
+            Self::TensorShape { .. } | Self::MissingTensor { .. } => "`config.json` and the weights must come from the same model".into(),
+            Self::Vocabulary { .. } => "`tokenizer.json` and the weights must come from the same model".into(),
+            Self::Read(error) if error.kind() == io::ErrorKind::NotFound => "a checkpoint folder needs `config.json`, `model.safetensors` and `tokenizer.json`".into(),
+            _ => return None,
+        })
+    }
+
+    fn is_input(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,80 @@
+//! A pre-trained model on disk: a Hugging Face folder with `config.json`, `model.safetensors`
+//! (or its sharded index) and `tokenizer.json`.
+
+mod config;
+mod error;
+mod family;
+mod freeze;
+mod tokenizer;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+pub use config::EncoderConfig;
+pub use error::Error;
+pub use family::Family;
+pub(crate) use family::{layer_prefix};
+pub use freeze::Freeze;
+pub use tokenizer::Tokenizer;
+pub use weights::Weights;
+
+/// A checkpoint folder, opened and checked: every tensor of the encoder is there with the
+/// shape that the configuration asks for.
+pub struct Checkpoint {
+    /// The folder as given.
+    pub folder: PathBuf,
+    /// The encoder's sizes.
+    pub config: EncoderConfig,
+    /// The tensors, mapped.
+    pub weights: Weights,
+    /// Text to token ids.
+    pub tokenizer: Tokenizer,
+}
+
+/// Hashes (BLAKE3, hexadecimal) of what a checkpoint is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Of the weight files.
+    pub weights: String,
+    /// Of `config.json`.
+    pub config: String,
+    /// Of `tokenizer.json`.
+    pub tokenizer: String,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in `folder`.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        if !folder.is_dir() {
+            return Err(Error::NoFolder {
+                path: folder.to_owned(),
+            });
+        }
+        let config = EncoderConfig::read(&folder.join("config.json"))?;
+        let weights = Weights::open(folder, config.family)?;
+        for (name, shape) in family::encoder_tensors(&config) {
+            weights.check(&name, &shape)?;
+        }
+        let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"), config.vocabulary_size)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            config,
+            weights,
+            tokenizer,
+        })
+    }
+
+    /// Hashes the checkpoint's files.
+    pub fn identity(&self) -> Result<Identity, Error> {
+        Ok(Identity {
+            weights: self.weights.hash(),
+            config: hash_file(&self.folder.join("config.json"))?,
+            tokenizer: hash_file(&self.folder.join("tokenizer.json"))?,
+        })
+    }
+}
+
+fn hash_file(path: &Path) -> Result<String, Error> {
+    let bytes = fs_err::read(path).map_err(Error::Read)?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
+}

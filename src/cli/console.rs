@@ -1,0 +1,71 @@
+//! What the user sees: results on stdout, everything else on stderr.
+
+use std::error::Error as _;
+use std::io::Write;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Explain};
+
+/// A line on stderr. A closed stderr is no reason to stop working.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A line on stdout.
+pub(super) fn print(line: &str) -> Result<(), Error> {
+    match writeln!(std::io::stdout(), "{line}") {
+        // A reader that has seen enough, as `head`, is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(Error::Output),
+    }
+}
+
+/// The result: one line of JSON with `--json`, else an aligned table.
+pub(super) fn result(json: bool, object: &Map<String, Value>) -> Result<(), Error> {
+    if json {
+        return print(&Value::Object(object.clone()).to_string());
+    }
+    let mut rows = Vec::new();
+    flatten("", object, &mut rows);
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in rows {
+        print(&format!("{name:width$}  {value}"))?;
+    }
+    Ok(())
+}
+
+/// Nested names are joined by a space: `valid accuracy`.
+fn flatten(prefix: &str, object: &Map<String, Value>, rows: &mut Vec<(String, String)>) {
+    for (name, value) in object {
+        let name = format!("{prefix}{name}");
+        match value {
+            Value::Object(inner) => flatten(&format!("{name} "), inner, rows),
+            Value::String(text) => rows.push((name, text.clone())),
+            Value::Number(number) if number.is_f64() => {
+                rows.push((name, format!("{:.4}", number.as_f64().unwrap_or_default())));
+            }
+            other => rows.push((name, other.to_string())),
+        }
+    }
+}
+
+/// An error, its causes, and what to do about it.
+pub(super) fn error(error: &Error) {
+    let mut text = format!("error: {error}");
+    let mut last = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        // A transparent error repeats the message of its source.
+        if message != last {
+            text.push_str(&format!(": {message}"));
+        }
+        last = message;
+        cause = error.source();
+    }
+    say(&text);
+    if let Some(hint) = error.hint() {
+        say(&format!("hint: {hint}"));
+    }
+}

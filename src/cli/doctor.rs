@@ -1,0 +1,71 @@
+//! `telly doctor`.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::console;
+use crate::error::{Error, Explain};
+use crate::frozen::Runtime;
+
+/// Say what was found on this machine and what is missing, with the remedy.
+#[derive(Args)]
+pub(super) struct DoctorArguments {
+    /// The ONNX Runtime shared library to look at.
+    #[arg(long, value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &DoctorArguments) -> Result<(), Error> {
+    let runtime = Runtime::load(arguments.onnxruntime.as_deref());
+    let mut object = Map::new();
+    object.insert("telly".into(), json!(env!("CARGO_PKG_VERSION")));
+    match &runtime {
+        Ok(runtime) => {
+            let cuda = runtime.offers_cuda();
+            let providers = if cuda { json!("cpu, cuda") } else { json!("cpu") };
+            object.insert("onnxruntime".into(), json!(runtime.version));
+            object.insert("library".into(), json!(runtime.library.display().to_string()));
+            object.insert("providers".into(), providers);
+        }
+        Err(_) => {
+            object.insert("onnxruntime".into(), json!("missing"));
+        }
+    }
+    object.insert("candle_devices".into(), json!(devices()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    object.insert("threads".into(), json!(threads));
+    object.insert("free_disk_bytes".into(), free_disk(Path::new(".")));
+    console::result(arguments.json, &object)?;
+    match runtime {
+        Ok(_) => {
+            console::say("everything that is needed is here");
+            Ok(())
+        }
+        Err(error) => {
+            debug_assert!(error.hint().is_some());
+            Err(error.into())
+        }
+    }
+}
+
+/// What candle can train on.
+fn devices() -> String {
+    match Device::new_cuda(0) {
+        Ok(_) => "cpu, cuda".into(),
+        Err(_) if cfg!(feature = "cuda") => "cpu (built with CUDA, no card found)".into(),
+        Err(_) => "cpu (built without CUDA)".into(),
+    }
+}
+
+fn free_disk(folder: &Path) -> Value {
+    match rustix::fs::statvfs(folder) {
+        Ok(space) => json!(space.f_bavail * space.f_frsize),
+        Err(_) => Value::Null,
+    }
+}

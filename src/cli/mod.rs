@@ -1,0 +1,105 @@
+//! What was typed to what is meant; one file a command.
+
+mod cache;
+mod console;
+mod doctor;
+mod evaluate;
+mod model;
+mod options;
+mod precompute;
+mod predict;
+mod recipe;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::error::{Error, Explain};
+use crate::interrupt;
+
+/// Exit status when something failed while running.
+const FAILED: u8 = 1;
+/// Exit status when the input or the command line was wrong; clap's own as well.
+const WRONG_INPUT: u8 = 2;
+
+/// Fine-tune a pre-trained code model with its bottom layers frozen, paying for the frozen half
+/// only once.
+#[derive(Parser)]
+#[command(name = "telly", version, max_term_width = 100, after_help = EXAMPLE)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  telly precompute --task classify --model models/all-MiniLM-L6-v2 \\
+      --train train.jsonl --valid valid.jsonl --freeze 4 --cache cache/mine
+  telly train --cache cache/mine --out runs/mine --epochs 3
+  telly evaluate --run runs/mine --data test.jsonl
+
+Exit status: 0 done, 1 failed while running, 2 the input or the command line was wrong.";
+
+#[derive(Subcommand)]
+enum Command {
+    Doctor(doctor::DoctorArguments),
+    Precompute(precompute::PrecomputeArguments),
+    Train(train::TrainArguments),
+    Evaluate(evaluate::EvaluateArguments),
+    Predict(predict::PredictArguments),
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    // clap itself answers `--help` with status 0 and a wrong command line with status 2.
+    let cli = Cli::parse();
+    interrupt::listen();
+    let result = match cli.command {
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Precompute(arguments) => precompute::run(&arguments),
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Predict(arguments) => predict::run(&arguments),
+        Command::Cache(command) => cache::run(&command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::error(&error);
+            ExitCode::from(exit_status(&error))
+        }
+    }
+}
+
+fn exit_status(error: &Error) -> u8 {
+    match error {
+        Error::Interrupted { .. } => interrupt::EXIT_STATUS,
+        error if error.is_input() => WRONG_INPUT,
+        _ => FAILED,
+    }
+}
+
+/// The long flags of `precompute` and `train`, as a recipe writes them.
+fn recipe_keys() -> Vec<String> {
+    let command = Cli::command();
+    let subcommands = command.get_subcommands();
+    subcommands
+        .filter(|subcommand| matches!(subcommand.get_name(), "precompute" | "train"))
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|argument| argument.get_long())
+        .map(|flag| flag.replace('-', "_"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

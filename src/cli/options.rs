@@ -1,0 +1,159 @@
+//! Flags that several commands share.
+
+use std::path::PathBuf;
+
+use candle_core::Device;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::frozen::{ProviderChoice, Runtime, SessionOptions};
+use crate::task::{Encoding, TaskKind};
+
+/// How records become token sequences.
+#[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
+#[command(next_help_heading = "Task")]
+pub(super) struct TaskOptions {
+    /// What is to be learnt.
+    #[arg(long, value_enum)]
+    pub task: Option<TaskKind>,
+    /// classify: field of the text [default: the first of text, sentence, func, code].
+    #[arg(long, value_name = "FIELD")]
+    pub text_field: Option<String>,
+    /// classify: field of the label [default: label or target].
+    #[arg(long, value_name = "FIELD")]
+    pub label_field: Option<String>,
+    /// search: field of the query [default: docstring_tokens, docstring or query].
+    #[arg(long, value_name = "FIELD")]
+    pub query_field: Option<String>,
+    /// search: field of the code [default: code_tokens, function_tokens, code or function].
+    #[arg(long, value_name = "FIELD")]
+    pub code_field: Option<String>,
+    /// classify: most tokens of a text, special ones included [default: 256].
+    #[arg(long, value_name = "TOKENS")]
+    pub max_length: Option<usize>,
+    /// search: most tokens of a query [default: 128].
+    #[arg(long, value_name = "TOKENS")]
+    pub max_query_length: Option<usize>,
+    /// search: most tokens of a code [default: 256].
+    #[arg(long, value_name = "TOKENS")]
+    pub max_code_length: Option<usize>,
+}
+
+impl TaskOptions {
+    /// The encoding that is meant; a flag of another task is refused.
+    pub(super) fn encoding(&self) -> Result<Encoding, Error> {
+        let task = self.task.ok_or_else(|| missing("--task"))?;
+        let of_classify = [
+            ("--text-field", self.text_field.is_some()),
+            ("--label-field", self.label_field.is_some()),
+            ("--max-length", self.max_length.is_some()),
+        ];
+        let of_search = [
+            ("--query-field", self.query_field.is_some()),
+            ("--code-field", self.code_field.is_some()),
+            ("--max-query-length", self.max_query_length.is_some()),
+            ("--max-code-length", self.max_code_length.is_some()),
+        ];
+        let foreign: &[(&str, bool)] = match task {
+            TaskKind::Classify => &of_search,
+            TaskKind::Search => &of_classify,
+        };
+        if let Some((flag, _)) = foreign.iter().find(|(_, given)| *given) {
+            return Err(Error::Usage {
+                problem: format!("`{flag}` does not belong to `--task {task}`"),
+                hint: "`telly precompute --help` says which flags a task takes".into(),
+            });
+        }
+        Ok(match task {
+            TaskKind::Classify => Encoding::Classify {
+                text_field: self.text_field.clone(),
+                label_field: self.label_field.clone(),
+                max_length: self.max_length.unwrap_or(256),
+            },
+            TaskKind::Search => Encoding::Search {
+                query_field: self.query_field.clone(),
+                code_field: self.code_field.clone(),
+                max_query_length: self.max_query_length.unwrap_or(128),
+                max_code_length: self.max_code_length.unwrap_or(256),
+            },
+        })
+    }
+}
+
+/// How the frozen half runs.
+#[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
+#[command(next_help_heading = "Running")]
+pub(super) struct RuntimeOptions {
+    /// Where the frozen half runs; auto takes CUDA if it can be used [default: auto].
+    #[arg(long, value_enum)]
+    pub provider: Option<ProviderChoice>,
+    /// CPU threads [default: one a core].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// The ONNX Runtime shared library [default: `ORT_DYLIB_PATH`, then `.onnxruntime/` here or
+    /// beside the executable, then the system's].
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+}
+
+impl RuntimeOptions {
+    pub(super) fn runtime(&self) -> Result<Runtime, Error> {
+        Ok(Runtime::load(self.onnxruntime.as_deref())?)
+    }
+
+    pub(super) fn session(&self) -> SessionOptions {
+        SessionOptions {
+            provider: self.provider.unwrap_or_default(),
+            threads: self.threads,
+        }
+    }
+}
+
+/// Limits candle and the fused operations to `threads`. Called once, before any tensor work.
+pub(super) fn limit_threads(threads: Option<usize>) -> Result<(), Error> {
+    let Some(threads) = threads else { return Ok(()) };
+    if threads == 0 {
+        return Err(Error::Usage {
+            problem: "`--threads 0` leaves nobody to work".into(),
+            hint: "pass at least 1, or leave the flag out for one a core".into(),
+        });
+    }
+    // Fails only if the pool has been built already, which the caller excludes.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    Ok(())
+}
+
+/// `--device`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum DeviceChoice {
+    /// CUDA if this build has it and a card is there, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// CUDA, or an error.
+    Cuda,
+}
+
+impl DeviceChoice {
+    pub(super) fn device(self) -> Result<Device, Error> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
+            Self::Cuda => Device::new_cuda(0).map_err(|error| {
+                let error = crate::trainable::Error::Tensor(error);
+                Error::Trainable(error)
+            }),
+        }
+    }
+}
+
+/// A flag that is needed and was given neither on the command line nor in a recipe.
+pub(super) fn missing(flag: &str) -> Error {
+    Error::Usage {
+        problem: format!("`{flag}` is missing"),
+        hint: "give it on the command line or in a `--recipe`; `--help` has an example".into(),
+    }
+}

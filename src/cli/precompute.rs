@@ -1,0 +1,198 @@
+//! `telly precompute`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+
+use super::options::{RuntimeOptions, TaskOptions, limit_threads, missing};
+use super::{console, recipe};
+use crate::cache::{Precision, Writer};
+use crate::checkpoint::{Checkpoint, Freeze};
+use crate::dataset::Dataset;
+use crate::error::Error;
+use crate::frozen::{FrozenEncoder, Runtime, onnx};
+use crate::precompute::{Plan, fill};
+
+/// Run the frozen half over the data, once, into an activation cache.
+///
+/// Identical token sequences are computed and stored once. Stopped at any moment, the same
+/// command goes on where it was.
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  telly precompute --task search --model models/all-MiniLM-L6-v2 --train train.jsonl \\
+      --valid valid.jsonl --test test.jsonl --freeze 4 --cache cache/mine")]
+pub(super) struct PrecomputeArguments {
+    #[command(flatten)]
+    options: PrecomputeOptions,
+    /// TOML file with any of these flags, `_` for `-`; a flag typed wins.
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Replace a cache that was made from something else.
+    #[arg(long)]
+    force: bool,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Serialize, Deserialize)]
+struct PrecomputeOptions {
+    #[command(flatten)]
+    #[serde(flatten)]
+    task: TaskOptions,
+    /// Folder of the pre-trained model.
+    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    model: Option<PathBuf>,
+    /// Training split, JSON Lines (.gz too).
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    train: Option<PathBuf>,
+    /// Validation split: evaluated each epoch, chooses the weights that are kept.
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    valid: Option<PathBuf>,
+    /// Test split: evaluated once, at the end.
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    test: Option<PathBuf>,
+    /// Freeze the embeddings and layers 0..K-1; 0: the embeddings alone; none: nothing.
+    #[arg(long, value_name = "K", help_heading = "Output")]
+    freeze: Option<Freeze>,
+    /// Folder of the cache.
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    cache: Option<PathBuf>,
+    /// How activations are stored [default: fp16].
+    #[arg(long, value_enum, help_heading = "Output")]
+    precision: Option<Precision>,
+    /// Also write the frozen half as an ONNX model: this file, and its weights beside it.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    graph: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    runtime: RuntimeOptions,
+}
+
+pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
+    let options = recipe::resolve(&arguments.options, arguments.recipe.as_deref())?;
+    limit_threads(options.runtime.threads)?;
+    let started = Instant::now();
+    let encoding = options.task.encoding()?;
+    let freeze = options.freeze.ok_or_else(|| missing("--freeze"))?;
+    let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
+    let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
+    let checkpoint = Checkpoint::open(model)?;
+    check_freeze(freeze, &checkpoint)?;
+    encoding.check_lengths(checkpoint.config.longest_sequence())?;
+    let splits = read_splits(&options)?;
+    let mut frozen = open_frozen(&options, &checkpoint, freeze)?;
+    if let Some(path) = &options.graph {
+        write_graph(path, &checkpoint, freeze)?;
+    }
+
+    let plan = Plan::new(
+        &checkpoint,
+        freeze,
+        &encoding,
+        options.precision.unwrap_or(Precision::Fp16),
+        &splits,
+        frozen.as_ref().map(|(runtime, encoder)| (runtime, encoder)),
+    )?;
+    announce(&plan);
+    let sequences = plan.all_sequences();
+    let mut writer = Writer::open(folder, plan.manifest, &plan.splits, arguments.force)?;
+    if writer.missing().is_empty() {
+        console::say("the cache is fresh: nothing to compute");
+    }
+    let frozen = frozen.as_mut().map(|(_, encoder)| encoder);
+    let provider = frozen.as_ref().map(|frozen| frozen.provider().to_string());
+    let filling = Instant::now();
+    let computed = fill(&mut writer, &plan.sequences, frozen)?;
+    let rate = computed as f64 / filling.elapsed().as_secs_f64().max(1e-9);
+    let manifest = writer.finish()?;
+    let object = json!({
+        "sequences": sequences,
+        "unique_sequences": manifest.sequences,
+        "tokens": manifest.tokens,
+        "bytes": manifest.bytes,
+        "seconds": started.elapsed().as_secs_f64(),
+        "tokens_per_second": rate,
+        "provider": provider,
+        "cache": folder.display().to_string(),
+    });
+    console::result(arguments.json, object.as_object().unwrap_or(&Map::new()))
+}
+
+fn check_freeze(freeze: Freeze, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let layers = checkpoint.config.layers;
+    if freeze.layers() > layers {
+        return Err(Error::Usage {
+            problem: format!(
+                "`--freeze {freeze}`: `{}` has {layers} layers",
+                checkpoint.folder.display()
+            ),
+            hint: format!("pass a number from 0 to {layers}, or none"),
+        });
+    }
+    Ok(())
+}
+
+fn read_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Dataset)>, Error> {
+    let train = options.train.as_ref().ok_or_else(|| missing("--train"))?;
+    let others = [("valid", &options.valid), ("test", &options.test)];
+    let others = others.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
+    std::iter::once(("train", train))
+        .chain(others)
+        .map(|(name, path)| Ok((name.to_owned(), Dataset::read(path)?)))
+        .collect()
+}
+
+/// ONNX Runtime and the frozen half in it, unless nothing is frozen.
+fn open_frozen(
+    options: &PrecomputeOptions,
+    checkpoint: &Checkpoint,
+    freeze: Freeze,
+) -> Result<Option<(Runtime, FrozenEncoder)>, Error> {
+    let Freeze::Layers(layers) = freeze else {
+        return Ok(None);
+    };
+    let runtime = options.runtime.runtime()?;
+    let frozen = FrozenEncoder::new(&runtime, checkpoint, layers, &options.runtime.session())?;
+    match frozen.fallback() {
+        Some(reason) => console::say(&format!("CUDA cannot be used, running on the CPU: {reason}")),
+        None => console::say(&format!(
+            "frozen half: {layers} of {} layers, ONNX Runtime {} on {}",
+            checkpoint.config.layers,
+            runtime.version,
+            frozen.provider()
+        )),
+    }
+    Ok(Some((runtime, frozen)))
+}
+
+fn write_graph(path: &std::path::Path, checkpoint: &Checkpoint, freeze: Freeze) -> Result<(), Error> {
+    let Freeze::Layers(layers) = freeze else {
+        return Err(Error::Usage {
+            problem: "`--graph` has nothing to write with `--freeze none`".into(),
+            hint: "freeze at least the embeddings: `--freeze 0`".into(),
+        });
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let data_name = format!("{name}.data");
+    let model = onnx::write(checkpoint, &[layers], &data_name)?;
+    fs_err::write(path.with_file_name(&data_name), &model.data).map_err(Error::Output)?;
+    fs_err::write(path, &model.graph).map_err(Error::Output)
+}
+
+fn announce(plan: &Plan) {
+    let manifest = &plan.manifest;
+    let all: usize = plan.splits.iter().map(|split| split.tokens).sum();
+    console::say(&format!(
+        "{} sequences, {} distinct; {all} tokens, {} distinct; cache of {:.1} MB in {} shards",
+        plan.all_sequences(),
+        manifest.sequences,
+        manifest.tokens,
+        manifest.bytes as f64 / 1e6,
+        manifest.shards.len(),
+    ));
+}

@@ -1,0 +1,295 @@
+//! `telly train`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::options::{DeviceChoice, TaskOptions, limit_threads, missing};
+use super::{console, recipe};
+use crate::cache::{Cache, Fingerprint};
+use crate::checkpoint::{Checkpoint, Freeze};
+use crate::dataset::Dataset;
+use crate::error::Error;
+use crate::precompute::content_hash;
+use crate::task::{Encoding, Labels, Model, Pooling};
+use crate::train::{self, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes};
+
+/// Train the top layers and the head from an activation cache.
+///
+/// The cache says which model, task and data it was made from. Any of --model, --task, --freeze,
+/// --train, --valid and --test given here is checked against it.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  telly train --cache cache/mine --out runs/mine --epochs 3 --batch-size 32 --lr 5e-5
+  telly train --recipe runs/mine/recipe.toml --out runs/again")]
+pub(super) struct TrainArguments {
+    #[command(flatten)]
+    options: TrainOptions,
+    /// TOML file with any of these flags, `_` for `-`; a flag typed wins.
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Replace a run that is there already.
+    #[arg(long)]
+    force: bool,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Serialize, Deserialize, Clone)]
+struct TrainOptions {
+    /// Folder of the cache.
+    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    cache: Option<PathBuf>,
+    /// Folder of the pre-trained model [default: where it lay when the cache was made].
+    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    model: Option<PathBuf>,
+    /// Folder of the run [default: the first of runs/CACHE-1, runs/CACHE-2 ... that is free].
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    out: Option<PathBuf>,
+    /// Passes over the training split [default: 3].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    epochs: Option<usize>,
+    /// Rows a step [default: 32].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    batch_size: Option<usize>,
+    /// Peak learning rate [default: 5e-5].
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    lr: Option<f64>,
+    /// Share of the steps over which the learning rate rises from 0 [default: 0.1].
+    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    warmup: Option<f64>,
+    /// Decoupled weight decay; none on biases and LayerNorms [default: 0.01].
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    weight_decay: Option<f64>,
+    /// Clip gradients to this global norm; 0 for no clipping [default: 1.0].
+    #[arg(long, value_name = "NORM", help_heading = "Training")]
+    clip: Option<f64>,
+    /// Dropout probability of the trained layers and the head [default: the model's own].
+    #[arg(long, value_name = "P", help_heading = "Training")]
+    dropout: Option<f64>,
+    /// Seed of the head, the order of rows, and dropout [default: 1].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    seed: Option<u64>,
+    /// One vector a sequence [default: cls for classify, mean for search].
+    #[arg(long, value_enum, help_heading = "Training")]
+    pooling: Option<Pooling>,
+    /// Steps between two lines of metrics.jsonl [default: 10].
+    #[arg(long, value_name = "STEPS", help_heading = "Training")]
+    log_every: Option<usize>,
+    /// Where training runs; auto takes CUDA if this build has it [default: auto].
+    #[arg(long, value_enum, help_heading = "Running")]
+    device: Option<DeviceChoice>,
+    /// CPU threads [default: one a core].
+    #[arg(long, value_name = "N", help_heading = "Running")]
+    threads: Option<usize>,
+    /// The cache must have been made with this many layers frozen.
+    #[arg(long, value_name = "K", help_heading = "Checked against the cache")]
+    freeze: Option<Freeze>,
+    /// The cache must have been made from this training split.
+    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
+    train: Option<PathBuf>,
+    /// The cache must have been made from this validation split.
+    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
+    valid: Option<PathBuf>,
+    /// The cache must have been made from this test split.
+    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
+    test: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    task: TaskOptions,
+}
+
+pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
+    let options = recipe::resolve(&arguments.options, arguments.recipe.as_deref())?;
+    limit_threads(options.threads)?;
+    let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
+    let cache = Cache::open(folder)?;
+    let manifest = cache.manifest();
+    let from_cache = |value: &Value, what: &str| crate::cache::Error::Damaged {
+        path: folder.join(crate::cache::MANIFEST),
+        problem: format!("`{what}` is {value}"),
+    };
+    let encoding: Encoding = serde_json::from_value(manifest.encoding.clone())
+        .map_err(|_| from_cache(&manifest.encoding, "encoding"))?;
+    let labels: Option<Labels> = serde_json::from_value(manifest.labels.clone())
+        .map_err(|_| from_cache(&manifest.labels, "labels"))?;
+    let freeze = manifest.fingerprint.get("freeze");
+    let freeze: Freeze =
+        serde_json::from_value(freeze.clone()).map_err(|_| from_cache(freeze, "freeze"))?;
+
+    let model_folder = options.model.clone().unwrap_or_else(|| manifest.model.clone().into());
+    let mut checkpoint = Checkpoint::open(&model_folder)?;
+    check_cache(&cache, &checkpoint, &options, &encoding, labels.as_ref())?;
+    let settings = settings(&options, &encoding)?;
+    if let Some(dropout) = settings.dropout {
+        checkpoint.config.hidden_dropout = dropout;
+        checkpoint.config.attention_dropout = dropout;
+    }
+    let device = options.device.unwrap_or_default().device()?;
+    let model = Model::new(&checkpoint, freeze, labels.as_ref(), settings.pooling, settings.seed, &device)?;
+    if model.parameters.count() == 0 {
+        return Err(train::Error::NothingToTrain {
+            freeze: freeze.to_string(),
+        }
+        .into());
+    }
+
+    let out = match &options.out {
+        Some(out) => out.clone(),
+        None => first_free_run(folder),
+    };
+    let mut run = RunFolder::create(&out, arguments.force)?;
+    run.write_recipe(&resolved_recipe(&options, &settings, &encoding, freeze, &model_folder))?;
+    let (model, summary) = train::train(model, &cache, &settings, &mut run)?;
+    let identity = checkpoint.identity()?;
+    run.write_model(
+        &model,
+        &RunIdentity {
+            model: fs_err::canonicalize(&model_folder).unwrap_or(model_folder),
+            weights: identity.weights,
+            tokenizer: identity.tokenizer,
+            freeze,
+            encoding,
+            pooling: settings.pooling,
+            labels,
+        },
+    )?;
+    let mut object = summary.to_json();
+    object.insert("peak_rss_bytes".into(), json!(peak_rss_bytes()));
+    object.insert("run".into(), json!(out.display().to_string()));
+    run.write_summary(&Value::Object(object.clone()))?;
+    if summary.interrupted {
+        return Err(Error::Interrupted {
+            kept: format!("the weights so far are in `{}`", out.display()),
+        });
+    }
+    console::result(arguments.json, &object)
+}
+
+/// Refuses a cache that was made from another model, or from something else than what was typed.
+fn check_cache(
+    cache: &Cache,
+    checkpoint: &Checkpoint,
+    options: &TrainOptions,
+    encoding: &Encoding,
+    labels: Option<&Labels>,
+) -> Result<(), Error> {
+    let identity = checkpoint.identity()?;
+    let mut current = Fingerprint::default();
+    current.set("weights", identity.weights);
+    current.set("config", identity.config);
+    current.set("tokenizer", identity.tokenizer);
+    if let Some(freeze) = options.freeze {
+        current.set("freeze", json!(freeze));
+    }
+    current.set("encoding", expected_encoding(&cache.manifest().encoding, &options.task));
+    let splits = [("train", &options.train), ("valid", &options.valid), ("test", &options.test)];
+    for (name, path) in splits {
+        if let Some(path) = path {
+            let encoded = encoding.encode(&Dataset::read(path)?, checkpoint, labels)?;
+            current.set(name, content_hash(&encoded, labels));
+        }
+    }
+    let hint = "train from the cache that fits, or make it with `telly precompute`";
+    Ok(cache.require(&current, hint)?)
+}
+
+/// The cache's encoding with whatever was typed put over it.
+fn expected_encoding(cached: &Value, typed: &TaskOptions) -> Value {
+    let mut expected = cached.clone();
+    if let (Value::Object(expected), Value::Object(typed)) = (&mut expected, json!(typed)) {
+        let given = typed.into_iter().filter(|(_, value)| !value.is_null());
+        expected.extend(given);
+    }
+    expected
+}
+
+fn settings(options: &TrainOptions, encoding: &Encoding) -> Result<TrainSettings, Error> {
+    let settings = TrainSettings {
+        epochs: options.epochs.unwrap_or(3),
+        batch_size: options.batch_size.unwrap_or(32),
+        lr: options.lr.unwrap_or(5e-5),
+        warmup: options.warmup.unwrap_or(0.1),
+        weight_decay: options.weight_decay.unwrap_or(0.01),
+        clip: options.clip.unwrap_or(1.0),
+        dropout: options.dropout,
+        seed: options.seed.unwrap_or(1),
+        pooling: options.pooling.unwrap_or(Pooling::default_for(encoding.task())),
+        log_every: options.log_every.unwrap_or(10),
+    };
+    let out_of_range = |flag: &str, found: f64, expected: &str| Error::Usage {
+        problem: format!("`{flag} {found}` is out of range"),
+        hint: format!("expected {expected}"),
+    };
+    let not_negative = [
+        ("--lr", settings.lr),
+        ("--weight-decay", settings.weight_decay),
+        ("--clip", settings.clip),
+    ];
+    for (flag, found) in not_negative {
+        if !found.is_finite() || found < 0.0 {
+            return Err(out_of_range(flag, found, "0 or more"));
+        }
+    }
+    if !(0.0..=1.0).contains(&settings.warmup) {
+        return Err(out_of_range("--warmup", settings.warmup, "a share from 0 to 1"));
+    }
+    match settings.dropout {
+        Some(dropout) if !(0.0..1.0).contains(&dropout) => {
+            return Err(out_of_range("--dropout", dropout, "0 or more and less than 1"));
+        }
+        _ => {}
+    }
+    let at_least_one = [
+        ("--epochs", settings.epochs),
+        ("--batch-size", settings.batch_size),
+        ("--log-every", settings.log_every),
+    ];
+    for (flag, found) in at_least_one {
+        if found == 0 {
+            return Err(out_of_range(flag, 0.0, "1 or more"));
+        }
+    }
+    Ok(settings)
+}
+
+/// The first of `runs/CACHE-1`, `runs/CACHE-2`, … that does not exist.
+fn first_free_run(cache: &Path) -> PathBuf {
+    let name = cache.file_name().unwrap_or_default().to_string_lossy();
+    let mut number = 1;
+    loop {
+        let folder = PathBuf::from(format!("runs/{name}-{number}"));
+        if !folder.exists() {
+            return folder;
+        }
+        number += 1;
+    }
+}
+
+/// Every flag of this run with its value, so that `telly train --recipe` repeats it.
+fn resolved_recipe(
+    options: &TrainOptions,
+    settings: &TrainSettings,
+    encoding: &Encoding,
+    freeze: Freeze,
+    model: &Path,
+) -> String {
+    let table = |value: Result<toml::Table, toml::ser::Error>| {
+        value.unwrap_or_else(|_| unreachable!("flags are plain values"))
+    };
+    let mut recipe = table(toml::Table::try_from(options));
+    // The folder of the repeated run is its own.
+    recipe.remove("out");
+    recipe.extend(table(toml::Table::try_from(encoding)));
+    recipe.extend(table(toml::Table::try_from(settings)));
+    recipe.insert("freeze".into(), match freeze {
+        Freeze::Nothing => "none".into(),
+        Freeze::Layers(layers) => toml::Value::Integer(layers as i64),
+    });
+    recipe.insert("model".into(), model.display().to_string().into());
+    format!("# telly {}; `telly train --recipe` repeats this run.\n{recipe}", env!("CARGO_PKG_VERSION"))
+}

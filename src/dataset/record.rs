@@ -1,0 +1,145 @@
+//! One record, and its fields by name.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Error;
+
+/// One line of a data file.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// Its fields.
+    pub fields: Map<String, Value>,
+}
+
+/// Which field of a record is meant: one named by the user, or the first of the usual names
+/// that the record has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldChoice {
+    flag: &'static str,
+    names: Vec<String>,
+}
+
+impl FieldChoice {
+    /// `named` if given, else any of `usual`; `flag` names it otherwise.
+    pub fn new(flag: &'static str, named: Option<&str>, usual: &[&str]) -> Self {
+        let names = match named {
+            Some(name) => vec![name.to_owned()],
+            None => usual.iter().map(|&name| name.to_owned()).collect(),
+        };
+        Self { flag, names }
+    }
+
+    /// The value in `record`, which stands in the file `path`.
+    fn find<'a>(&self, record: &'a Record, path: &Path) -> Result<(&str, &'a Value), Error> {
+        self.names
+            .iter()
+            .find_map(|name| record.fields.get(name).map(|value| (name.as_str(), value)))
+            .ok_or_else(|| Error::MissingField {
+                path: path.to_owned(),
+                line: record.line,
+                expected: self.names.clone(),
+                found: record.fields.keys().cloned().collect(),
+                flag: self.flag,
+            })
+    }
+
+    /// The text in `record`: a string, or a list of strings joined by spaces as `CodeXGLUE`'s
+    /// `code_tokens` are. Runs of white space become one space, as in the reference's recipes.
+    pub fn text(&self, record: &Record, path: &Path) -> Result<String, Error> {
+        let (name, value) = self.find(record, path)?;
+        let words = match value {
+            Value::String(text) => Some(text.split_whitespace().collect::<Vec<_>>()),
+            Value::Array(parts) => parts
+                .iter()
+                .map(|part| part.as_str().map(str::split_whitespace))
+                .collect::<Option<Vec<_>>>()
+                .map(|parts| parts.into_iter().flatten().collect()),
+            _ => None,
+        };
+        match words {
+            Some(words) => Ok(words.join(" ")),
+            None => Err(self.wrong_type(record, path, name, "a string or a list of strings")),
+        }
+    }
+
+    /// The label in `record`: a string or an integer.
+    pub fn label(&self, record: &Record, path: &Path) -> Result<Label, Error> {
+        let (name, value) = self.find(record, path)?;
+        match value {
+            Value::String(text) => Ok(Label::Text(text.clone())),
+            Value::Bool(truth) => Ok(Label::Integer(i64::from(*truth))),
+            Value::Number(number) if number.is_i64() => {
+                Ok(Label::Integer(number.as_i64().unwrap_or_default()))
+            }
+            _ => Err(self.wrong_type(record, path, name, "a string or an integer")),
+        }
+    }
+
+    fn wrong_type(&self, record: &Record, path: &Path, name: &str, expected: &'static str) -> Error {
+        Error::FieldType {
+            path: path.to_owned(),
+            line: record.line,
+            field: name.into(),
+            found: record.fields[name].clone(),
+            expected,
+            flag: self.flag,
+        }
+    }
+}
+
+/// A class label as it stands in the data.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Label {
+    /// A number.
+    Integer(i64),
+    /// A word.
+    Text(String),
+}
+
+impl fmt::Display for Label {
+    /// As in JSON, so that `1` and `"1"` can be told apart.
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Integer(number) => number.fmt(formatter),
+            Self::Text(text) => write!(formatter, "{text:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(json: &str) -> Record {
+        Record {
+            line: 3,
+            fields: serde_json::from_str(json).expect("JSON"),
+        }
+    }
+
+    #[test]
+    fn the_first_usual_name_wins_and_lists_are_joined() {
+        let choice = FieldChoice::new("--code-field", None, &["code_tokens", "code"]);
+        let text = |json| choice.text(&record(json), Path::new("f"));
+        assert_eq!(text(r#"{"code": "b", "code_tokens": ["def", "f"]}"#).expect("text"), "def f");
+        assert_eq!(text(r#"{"code": " a \n\t b "}"#).expect("text"), "a b");
+        assert!(matches!(text(r#"{"code": 3}"#), Err(Error::FieldType { line: 3, .. })));
+        assert!(matches!(text("{}"), Err(Error::MissingField { line: 3, .. })));
+    }
+
+    #[test]
+    fn labels_keep_their_type() {
+        let choice = FieldChoice::new("--label-field", Some("y"), &["label"]);
+        let label = |json| choice.label(&record(json), Path::new("f"));
+        assert_eq!(label(r#"{"y": 1}"#).expect("label"), Label::Integer(1));
+        assert_eq!(label(r#"{"y": "1"}"#).expect("label"), Label::Text("1".into()));
+        assert!(label(r#"{"y": 1.5}"#).is_err());
+    }
+}

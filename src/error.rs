@@ -1,0 +1,90 @@
+//! One error for the whole crate, and what each module adds to say what to do about it.
+
+use crate::{cache, checkpoint, dataset, frozen, task, train, trainable};
+
+/// What an error knows beyond its message.
+pub trait Explain {
+    /// What the user can do about it, one sentence.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether the input or the command line was wrong (exit status 2), rather than something
+    /// that failed while running (exit status 1).
+    fn is_input(&self) -> bool;
+}
+
+/// Anything that can go wrong in Telly.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A pre-trained model could not be used.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// Records could not be read.
+    #[error(transparent)]
+    Dataset(#[from] dataset::Error),
+    /// Records do not fit the task.
+    #[error(transparent)]
+    Task(#[from] task::Error),
+    /// The frozen half could not be built or run.
+    #[error(transparent)]
+    Frozen(#[from] frozen::Error),
+    /// The activation cache could not be read or written.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// The trainable half failed.
+    #[error(transparent)]
+    Trainable(#[from] trainable::Error),
+    /// Training failed.
+    #[error(transparent)]
+    Train(#[from] train::Error),
+    /// The command line asks for something that cannot be.
+    #[error("{problem}")]
+    Usage {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A file of the user's own choosing could not be written.
+    #[error("cannot write the output")]
+    Output(#[source] std::io::Error),
+    /// Ctrl-C.
+    #[error("interrupted: {kept}")]
+    Interrupted {
+        /// What is kept, and how to go on.
+        kept: String,
+    },
+}
+
+impl Error {
+    fn inner(&self) -> Option<&dyn Explain> {
+        match self {
+            Self::Checkpoint(error) => Some(error),
+            Self::Dataset(error) => Some(error),
+            Self::Task(error) => Some(error),
+            Self::Frozen(error) => Some(error),
+            Self::Cache(error) => Some(error),
+            Self::Trainable(error) => Some(error),
+            Self::Train(error) => Some(error),
+            Self::Usage { .. } | Self::Output(_) | Self::Interrupted { .. } => None,
+        }
+    }
+}
+
+impl Explain for Error {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Usage { hint, .. } => Some(hint.clone()),
+            _ => self.inner().and_then(Explain::hint),
+        }
+    }
+
+    fn is_input(&self) -> bool {
+        match self {
+            Self::Usage { .. } => true,
+            _ => self.inner().is_some_and(Explain::is_input),
+        }
+    }
+}

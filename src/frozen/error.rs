@@ -1,0 +1,66 @@
+use std::path::PathBuf;
+
+use crate::checkpoint;
+use crate::error::Explain;
+
+/// Why the frozen half could not be built or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no ONNX Runtime shared library.
+    #[error("no ONNX Runtime library found; looked at: {}", .looked_at.join(", "))]
+    NoLibrary {
+        /// Every place that was tried, in order.
+        looked_at: Vec<String>,
+    },
+    /// The library is there but cannot be used.
+    #[error("cannot load ONNX Runtime from `{path}`")]
+    Load {
+        /// The library.
+        path: PathBuf,
+        /// What the loader said.
+        source: ort::LoadDynamicError,
+    },
+    /// CUDA was asked for by name and cannot be had.
+    #[error("`--provider cuda` was asked for, but ONNX Runtime cannot use CUDA here: {reason}")]
+    NoCuda {
+        /// ONNX Runtime's own words.
+        reason: String,
+    },
+    /// ONNX Runtime refused the graph or failed while running it.
+    #[error("ONNX Runtime failed to {action}")]
+    Runtime {
+        /// What it was doing.
+        action: &'static str,
+        /// Its own words.
+        source: ort::Error,
+    },
+    /// A weight could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The hidden states are not numbers.
+    #[error("the frozen half put out a number that is not finite for sequence {sequence}")]
+    NotFinite {
+        /// Which sequence.
+        sequence: usize,
+    },
+}
+
+impl Explain for Error {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoLibrary { .. } => {
+                "run `scripts/setup.sh`, or pass the path of libonnxruntime with `--onnxruntime` or in `ORT_DYLIB_PATH`".into()
+            }
+            Self::Load { .. } => "the library must be ONNX Runtime 1.18 or newer for this machine; `scripts/setup.sh` brings one that fits".into(),
+            Self::NoCuda { .. } => "run `scripts/setup.sh --gpu` on a machine with an NVIDIA driver, or use `--provider auto`".into(),
+            Self::NotFinite { .. } => "the checkpoint's weights may be broken: look for NaN or infinity in them".into(),
+            Self::Checkpoint(error) => return error.hint(),
+            Self::Runtime { .. } => return None,
+        })
+    }
+
+    fn is_input(&self) -> bool {
+        matches!(self, Self::Checkpoint(_))
+    }
+}

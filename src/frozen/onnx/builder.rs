@@ -1,0 +1,207 @@
+//! Puts nodes and weights together into an ONNX model: the graph as bytes, the weights as
+//! external data beside it.
+
+use std::collections::HashSet;
+
+use prost::Message;
+
+use super::proto::{
+    AttributeProto, AttributeType, DataLocation, DataType, Dimension, DimensionValue, GraphProto,
+    IR_VERSION, ModelProto, NodeProto, OPSET, OperatorSetId, StringStringEntry, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+};
+
+/// Weights start at multiples of this many bytes, so that a runtime may map them.
+const DATA_ALIGNMENT: usize = 64;
+
+/// The name of a value in the graph.
+pub(super) type Value = String;
+
+/// A dimension of a graph input or output.
+pub(super) enum Axis {
+    /// Any size, by name.
+    Dynamic(&'static str),
+    /// This size.
+    Fixed(usize),
+}
+
+/// A node's attribute.
+pub(super) enum Attribute {
+    Float(&'static str, f32),
+    Int(&'static str, i64),
+    Ints(&'static str, &'static [i64]),
+}
+
+/// A graph under construction.
+pub(super) struct GraphBuilder {
+    graph: GraphProto,
+    names: HashSet<String>,
+    data: Vec<u8>,
+    data_location: String,
+}
+
+impl GraphBuilder {
+    /// An empty graph called `name`, whose weights will lie in the file `data_location` beside it.
+    pub(super) fn new(name: &str, data_location: &str) -> Self {
+        Self {
+            graph: GraphProto {
+                name: name.into(),
+                ..GraphProto::default()
+            },
+            names: HashSet::new(),
+            data: Vec::new(),
+            data_location: data_location.into(),
+        }
+    }
+
+    /// Declares an i64 input.
+    pub(super) fn input(&mut self, name: &str, axes: &[Axis]) -> Value {
+        self.graph.input.push(value_info(name, DataType::Int64, axes));
+        name.into()
+    }
+
+    /// Gives `value` to the outside as the f32 output `name`.
+    pub(super) fn output(&mut self, name: &str, value: &Value, axes: &[Axis]) {
+        self.graph.node.push(NodeProto {
+            input: vec![value.clone()],
+            output: vec![name.into()],
+            name: format!("{name}/Identity"),
+            op_type: "Identity".into(),
+            attribute: Vec::new(),
+        });
+        self.graph.output.push(value_info(name, DataType::Float, axes));
+    }
+
+    /// Adds an f32 weight to the external data.
+    pub(super) fn weight(&mut self, name: &str, shape: &[usize], numbers: &[f32]) -> Value {
+        self.data
+            .resize(self.data.len().next_multiple_of(DATA_ALIGNMENT), 0);
+        let offset = self.data.len();
+        for number in numbers {
+            self.data.extend_from_slice(&number.to_le_bytes());
+        }
+        let entry = |key: &str, value: String| StringStringEntry {
+            key: key.into(),
+            value,
+        };
+        self.graph.initializer.push(TensorProto {
+            dims: shape.iter().map(|&size| size as i64).collect(),
+            data_type: DataType::Float.into(),
+            name: name.into(),
+            raw_data: None,
+            external_data: vec![
+                entry("location", self.data_location.clone()),
+                entry("offset", offset.to_string()),
+                entry("length", (self.data.len() - offset).to_string()),
+            ],
+            data_location: Some(DataLocation::External.into()),
+        });
+        name.into()
+    }
+
+    /// A small f32 constant, kept in the graph itself.
+    pub(super) fn float(&mut self, name: &str, number: f32) -> Value {
+        self.constant(name, DataType::Float, &[], number.to_le_bytes().to_vec())
+    }
+
+    /// A small i64 constant: a scalar for an empty `shape`.
+    pub(super) fn int(&mut self, name: &str, shape: &[i64], numbers: &[i64]) -> Value {
+        let bytes = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        self.constant(name, DataType::Int64, shape, bytes)
+    }
+
+    /// Adds a node of type `operator` and returns its one output, named after `scope`.
+    pub(super) fn node(
+        &mut self,
+        scope: &str,
+        operator: &str,
+        inputs: &[&Value],
+        attributes: &[Attribute],
+    ) -> Value {
+        let mut name = format!("{scope}/{operator}");
+        let mut repeat = 2;
+        while !self.names.insert(name.clone()) {
+            name = format!("{scope}/{operator}_{repeat}");
+            repeat += 1;
+        }
+        self.graph.node.push(NodeProto {
+            input: inputs.iter().map(|&input| input.clone()).collect(),
+            output: vec![name.clone()],
+            name: name.clone(),
+            op_type: operator.into(),
+            attribute: attributes.iter().map(attribute).collect(),
+        });
+        name
+    }
+
+    /// The model as protobuf bytes, and the external data.
+    pub(super) fn finish(self) -> (Vec<u8>, Vec<u8>) {
+        let model = ModelProto {
+            ir_version: IR_VERSION,
+            producer_name: env!("CARGO_PKG_NAME").into(),
+            producer_version: env!("CARGO_PKG_VERSION").into(),
+            graph: Some(self.graph),
+            opset_import: vec![OperatorSetId {
+                domain: String::new(),
+                version: OPSET,
+            }],
+        };
+        (model.encode_to_vec(), self.data)
+    }
+
+    fn constant(&mut self, name: &str, data_type: DataType, shape: &[i64], bytes: Vec<u8>) -> Value {
+        if self.names.insert(name.into()) {
+            self.graph.initializer.push(TensorProto {
+                dims: shape.to_vec(),
+                data_type: data_type.into(),
+                name: name.into(),
+                raw_data: Some(bytes),
+                external_data: Vec::new(),
+                data_location: None,
+            });
+        }
+        name.into()
+    }
+}
+
+fn attribute(attribute: &Attribute) -> AttributeProto {
+    let mut proto = AttributeProto::default();
+    let (name, kind) = match attribute {
+        Attribute::Float(name, number) => {
+            proto.f = Some(*number);
+            (name, AttributeType::Float)
+        }
+        Attribute::Int(name, number) => {
+            proto.i = Some(*number);
+            (name, AttributeType::Int)
+        }
+        Attribute::Ints(name, numbers) => {
+            proto.ints = numbers.to_vec();
+            (name, AttributeType::Ints)
+        }
+    };
+    proto.name = (*name).into();
+    proto.r#type = kind.into();
+    proto
+}
+
+fn value_info(name: &str, data_type: DataType, axes: &[Axis]) -> ValueInfoProto {
+    let dim = axes
+        .iter()
+        .map(|axis| Dimension {
+            value: Some(match axis {
+                Axis::Dynamic(symbol) => DimensionValue::Symbol((*symbol).into()),
+                Axis::Fixed(size) => DimensionValue::Size(*size as i64),
+            }),
+        })
+        .collect();
+    ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto {
+            tensor_type: Some(TensorTypeProto {
+                elem_type: data_type.into(),
+                shape: Some(TensorShapeProto { dim }),
+            }),
+        }),
+    }
+}

@@ -1,0 +1,229 @@
+//! An encoder's embeddings and bottom layers as an ONNX graph of standard operators.
+
+use super::builder::{Attribute, Axis, GraphBuilder, Value};
+use crate::checkpoint::{self, Checkpoint, EncoderConfig, Family, Weights};
+
+/// The graph's name for its token ids, i64 `[batch, length]`.
+pub const INPUT_IDS: &str = "input_ids";
+/// The graph's name for its mask, i64 `[batch, length]`: 1 for a token, 0 for padding.
+pub const ATTENTION_MASK: &str = "attention_mask";
+/// The name of the external data file while the model is in memory.
+pub const DATA_FILE: &str = "frozen.onnx.data";
+
+/// The graph's name for the hidden state after `layers` layers, f32 `[batch, length, hidden]`.
+pub fn hidden_state(layers: usize) -> String {
+    format!("hidden_states.{layers}")
+}
+
+/// An ONNX model: the graph, and the weights it points to.
+pub struct OnnxModel {
+    /// The protobuf bytes.
+    pub graph: Vec<u8>,
+    /// The external data, one file.
+    pub data: Vec<u8>,
+}
+
+/// Writes the embeddings and as many layers as the deepest of `depths` asks for, with one
+/// output for each of `depths`: the hidden state after that many layers.
+///
+/// Matrices keep their names but are stored `[inputs, outputs]`, as MatMul reads them.
+///
+/// # Panics
+/// If `depths` is empty or asks for more layers than the checkpoint has.
+pub fn write(
+    checkpoint: &Checkpoint,
+    depths: &[usize],
+    data_location: &str,
+) -> Result<OnnxModel, checkpoint::Error> {
+    let deepest = *depths.iter().max().expect("at least one depth");
+    assert!(deepest <= checkpoint.config.layers, "more layers than there are");
+    let mut writer = EncoderWriter {
+        graph: GraphBuilder::new("encoder", data_location),
+        config: &checkpoint.config,
+        weights: &checkpoint.weights,
+    };
+    let ids = writer.graph.input(INPUT_IDS, &batch_by_length());
+    let mask = writer.graph.input(ATTENTION_MASK, &batch_by_length());
+    let mut hidden = writer.embeddings(&ids, &mask)?;
+    let bias = writer.attention_bias(&mask);
+    for layer in 0..=deepest {
+        if depths.contains(&layer) {
+            let axes = [
+                Axis::Dynamic("batch"),
+                Axis::Dynamic("length"),
+                Axis::Fixed(checkpoint.config.hidden_size),
+            ];
+            writer.graph.output(&hidden_state(layer), &hidden, &axes);
+        }
+        if layer < deepest {
+            hidden = writer.layer(layer, &hidden, &bias)?;
+        }
+    }
+    let (graph, data) = writer.graph.finish();
+    Ok(OnnxModel { graph, data })
+}
+
+fn batch_by_length() -> [Axis; 2] {
+    [Axis::Dynamic("batch"), Axis::Dynamic("length")]
+}
+
+struct EncoderWriter<'a> {
+    graph: GraphBuilder,
+    config: &'a EncoderConfig,
+    weights: &'a Weights,
+}
+
+impl EncoderWriter<'_> {
+    /// Sum of word, position and token type embeddings, normalised.
+    fn embeddings(&mut self, ids: &Value, mask: &Value) -> Result<Value, checkpoint::Error> {
+        let hidden = self.config.hidden_size;
+        let scope = "embeddings";
+        let words = self.weight(
+            "embeddings.word_embeddings.weight",
+            &[self.config.vocabulary_size, hidden],
+        )?;
+        let positions = self.weight(
+            "embeddings.position_embeddings.weight",
+            &[self.config.position_embeddings, hidden],
+        )?;
+        let types = self.weight(
+            "embeddings.token_type_embeddings.weight",
+            &[self.config.token_types, hidden],
+        )?;
+        let axis = || [Attribute::Int("axis", 0)];
+        let word = self.graph.node(scope, "Gather", &[&words, ids], &axis());
+        let position_ids = self.position_ids(ids, mask);
+        let position = self.graph.node(scope, "Gather", &[&positions, &position_ids], &axis());
+        // Every token is of type 0: both of the tasks' families encode one segment at a time.
+        let type_zero = self.graph.int("embeddings.token_type", &[], &[0]);
+        let token_type = self.graph.node(scope, "Gather", &[&types, &type_zero], &axis());
+        let sum = self.graph.node(scope, "Add", &[&word, &token_type], &[]);
+        let sum = self.graph.node(scope, "Add", &[&sum, &position], &[]);
+        self.layer_norm("embeddings.LayerNorm", &sum)
+    }
+
+    /// Position of each token, `[length]` for BERT and `[batch, length]` for RoBERTa, which
+    /// counts only tokens that are not the padding id, from `padding_idx + 1`.
+    fn position_ids(&mut self, ids: &Value, mask: &Value) -> Value {
+        let scope = "embeddings.position_ids";
+        let graph = &mut self.graph;
+        match self.config.family {
+            Family::Bert => {
+                let shape = graph.node(scope, "Shape", &[mask], &[Attribute::Int("start", 1)]);
+                let scalar = graph.int("scalar_shape", &[0], &[]);
+                let length = graph.node(scope, "Reshape", &[&shape, &scalar], &[]);
+                let zero = graph.int("zero", &[], &[0]);
+                let one = graph.int("one", &[], &[1]);
+                graph.node(scope, "Range", &[&zero, &length, &one], &[])
+            }
+            Family::Roberta => {
+                let padding = graph.int("padding_id", &[], &[i64::from(self.config.padding_id)]);
+                let is_padding = graph.node(scope, "Equal", &[ids, &padding], &[]);
+                let is_token = graph.node(scope, "Not", &[&is_padding], &[]);
+                let int64 = [Attribute::Int("to", 7)];
+                let token = graph.node(scope, "Cast", &[&is_token], &int64);
+                let axis = graph.int("length_axis", &[], &[1]);
+                let count = graph.node(scope, "CumSum", &[&token, &axis], &[]);
+                let count = graph.node(scope, "Mul", &[&count, &token], &[]);
+                graph.node(scope, "Add", &[&count, &padding], &[])
+            }
+        }
+    }
+
+    /// What is added to attention scores: 0 for a token, the lowest f32 for padding,
+    /// `[batch, 1, 1, length]`.
+    fn attention_bias(&mut self, mask: &Value) -> Value {
+        let scope = "attention_bias";
+        let graph = &mut self.graph;
+        let axes = graph.int("attention_bias_axes", &[2], &[1, 2]);
+        let mask = graph.node(scope, "Unsqueeze", &[mask, &axes], &[]);
+        let mask = graph.node(scope, "Cast", &[&mask], &[Attribute::Int("to", 1)]);
+        let one = graph.float("one_float", 1.0);
+        let inverted = graph.node(scope, "Sub", &[&one, &mask], &[]);
+        let lowest = graph.float("lowest_float", f32::MIN);
+        graph.node(scope, "Mul", &[&inverted, &lowest], &[])
+    }
+
+    /// One encoder layer, post-norm as in BERT (Devlin et al., 2019).
+    fn layer(&mut self, layer: usize, hidden: &Value, bias: &Value) -> Result<Value, checkpoint::Error> {
+        let prefix = checkpoint::layer_prefix(layer);
+        let (width, intermediate) = (self.config.hidden_size, self.config.intermediate_size);
+        let context = self.self_attention(&prefix, hidden, bias)?;
+        let output = format!("{prefix}attention.output");
+        let projected = self.linear(&format!("{output}.dense"), &context, width, width)?;
+        let sum = self.graph.node(&output, "Add", &[&projected, hidden], &[]);
+        let attended = self.layer_norm(&format!("{output}.LayerNorm"), &sum)?;
+
+        let scope = format!("{prefix}intermediate");
+        let wide = self.linear(&format!("{scope}.dense"), &attended, width, intermediate)?;
+        let wide = self.graph.node(&scope, "Gelu", &[&wide], &[]);
+        let output = format!("{prefix}output");
+        let narrow = self.linear(&format!("{output}.dense"), &wide, intermediate, width)?;
+        let sum = self.graph.node(&output, "Add", &[&narrow, &attended], &[]);
+        self.layer_norm(&format!("{output}.LayerNorm"), &sum)
+    }
+
+    /// Multi-head scaled dot-product attention, heads joined again: `[batch, length, hidden]`.
+    fn self_attention(&mut self, prefix: &str, hidden: &Value, bias: &Value) -> Result<Value, checkpoint::Error> {
+        let scope = format!("{prefix}attention.self");
+        let queries = self.heads(&format!("{scope}.query"), hidden, &[0, 2, 1, 3])?;
+        let keys = self.heads(&format!("{scope}.key"), hidden, &[0, 2, 3, 1])?;
+        let values = self.heads(&format!("{scope}.value"), hidden, &[0, 2, 1, 3])?;
+        let graph = &mut self.graph;
+        let scores = graph.node(&scope, "MatMul", &[&queries, &keys], &[]);
+        let root = graph.float("head_size_root", (self.config.head_size() as f32).sqrt());
+        let scores = graph.node(&scope, "Div", &[&scores, &root], &[]);
+        let scores = graph.node(&scope, "Add", &[&scores, bias], &[]);
+        let last = [Attribute::Int("axis", -1)];
+        let probabilities = graph.node(&scope, "Softmax", &[&scores], &last);
+        let context = graph.node(&scope, "MatMul", &[&probabilities, &values], &[]);
+        let order = [Attribute::Ints("perm", &[0, 2, 1, 3])];
+        let context = graph.node(&scope, "Transpose", &[&context], &order);
+        let joined = graph.int("joined_shape", &[3], &[0, 0, self.config.hidden_size as i64]);
+        Ok(graph.node(&scope, "Reshape", &[&context, &joined], &[]))
+    }
+
+    /// A projection split into heads, its axes `[batch, length, heads, head size]` put in `order`.
+    fn heads(&mut self, name: &str, hidden: &Value, order: &'static [i64]) -> Result<Value, checkpoint::Error> {
+        let width = self.config.hidden_size;
+        let projected = self.linear(name, hidden, width, width)?;
+        let split = [0, 0, self.config.attention_heads as i64, self.config.head_size() as i64];
+        let split = self.graph.int("heads_shape", &[4], &split);
+        let heads = self.graph.node(name, "Reshape", &[&projected, &split], &[]);
+        Ok(self.graph.node(name, "Transpose", &[&heads], &[Attribute::Ints("perm", order)]))
+    }
+
+    fn linear(&mut self, name: &str, input: &Value, inputs: usize, outputs: usize) -> Result<Value, checkpoint::Error> {
+        let weight_name = format!("{name}.weight");
+        let weight = self.weights.tensor(&weight_name, &[outputs, inputs])?;
+        let weight = transposed(&weight, outputs, inputs);
+        let weight = self.graph.weight(&weight_name, &[inputs, outputs], &weight);
+        let bias = self.weight(&format!("{name}.bias"), &[outputs])?;
+        let product = self.graph.node(name, "MatMul", &[input, &weight], &[]);
+        Ok(self.graph.node(name, "Add", &[&product, &bias], &[]))
+    }
+
+    fn layer_norm(&mut self, name: &str, input: &Value) -> Result<Value, checkpoint::Error> {
+        let weight = self.weight(&format!("{name}.weight"), &[self.config.hidden_size])?;
+        let bias = self.weight(&format!("{name}.bias"), &[self.config.hidden_size])?;
+        let attributes = [
+            Attribute::Int("axis", -1),
+            Attribute::Float("epsilon", self.config.layer_norm_epsilon as f32),
+        ];
+        Ok(self.graph.node(name, "LayerNormalization", &[input, &weight, &bias], &attributes))
+    }
+
+    fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Value, checkpoint::Error> {
+        let numbers = self.weights.tensor(name, shape)?;
+        Ok(self.graph.weight(name, shape, &numbers))
+    }
+}
+
+/// `[rows, columns]` to `[columns, rows]`, both row-major.
+fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut result = Vec::with_capacity(matrix.len());
+    for column in 0..columns {
+        result.extend((0..rows).map(|row| matrix[row * columns + column]));
+    }
+    result
+}

@@ -1,0 +1,8 @@
+//! Writing the frozen half as an ONNX model: opset 20, standard operators only, weights as
+//! external data, dynamic batch and length.
+
+mod builder;
+mod encoder;
+mod proto;
+
+pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, OnnxModel, hidden_state, write};

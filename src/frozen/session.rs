@@ -1,0 +1,186 @@
+//! The frozen half, ready to run: an ONNX Runtime session over the graph.
+
+use std::sync::Arc;
+
+use ndarray::Array2;
+use ort::ep::{CPU, CUDA, ExecutionProvider};
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::TensorRef;
+
+use super::onnx::{self, OnnxModel};
+use super::{Error, Provider, ProviderChoice, Runtime};
+use crate::checkpoint::Checkpoint;
+use crate::ragged::Ragged;
+
+/// How the frozen half is to be run.
+#[derive(Debug, Clone, Default)]
+pub struct SessionOptions {
+    /// CPU or CUDA.
+    pub provider: ProviderChoice,
+    /// CPU threads; ONNX Runtime's own choice (one a physical core) when absent.
+    pub threads: Option<usize>,
+}
+
+/// The embeddings and bottom `freeze` layers of a checkpoint in ONNX Runtime.
+pub struct FrozenEncoder {
+    session: Session,
+    output: String,
+    hidden_size: usize,
+    padding_id: u32,
+    provider: Provider,
+    graph_hash: String,
+    fallback: Option<String>,
+}
+
+impl FrozenEncoder {
+    /// Builds the graph of `checkpoint`'s embeddings and bottom `freeze` layers, and a session
+    /// to run it.
+    pub fn new(
+        runtime: &Runtime,
+        checkpoint: &Checkpoint,
+        freeze: usize,
+        options: &SessionOptions,
+    ) -> Result<Self, Error> {
+        let model = onnx::write(checkpoint, &[freeze], onnx::DATA_FILE)?;
+        let graph_hash = blake3::hash(&model.graph).to_hex().to_string();
+        let (session, provider, fallback) = open_session(runtime, model, options)?;
+        Ok(Self {
+            session,
+            output: onnx::hidden_state(freeze),
+            hidden_size: checkpoint.config.hidden_size,
+            padding_id: checkpoint.config.padding_id,
+            provider,
+            graph_hash,
+            fallback,
+        })
+    }
+
+    /// Width of the hidden states.
+    pub fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+
+    /// The provider that runs it.
+    pub fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    /// BLAKE3 of the graph without its weights, hexadecimal.
+    pub fn graph_hash(&self) -> &str {
+        &self.graph_hash
+    }
+
+    /// Why `auto` took the CPU, when the library offers CUDA.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// Runs the sequences `batch` of `sequences` together, padded to the longest; gives each
+    /// one's hidden states, `[length, hidden]` flat, to `sink`.
+    pub fn run(
+        &mut self,
+        sequences: &Ragged<u32>,
+        batch: &[usize],
+        mut sink: impl FnMut(usize, &[f32]),
+    ) -> Result<(), Error> {
+        let length = batch.iter().map(|&index| sequences.length(index)).max();
+        let length = length.unwrap_or(0);
+        if length == 0 {
+            return Ok(());
+        }
+        let shape = (batch.len(), length);
+        let mut ids = Array2::from_elem(shape, i64::from(self.padding_id));
+        let mut mask = Array2::from_elem(shape, 0i64);
+        for (row, &index) in batch.iter().enumerate() {
+            for (column, &id) in sequences.sequence(index).iter().enumerate() {
+                ids[[row, column]] = i64::from(id);
+                mask[[row, column]] = 1;
+            }
+        }
+        let failed = |source| Error::Runtime {
+            action: "run the frozen half",
+            source,
+        };
+        let outputs = self
+            .session
+            .run(ort::inputs![
+                onnx::INPUT_IDS => TensorRef::from_array_view(&ids).map_err(failed)?,
+                onnx::ATTENTION_MASK => TensorRef::from_array_view(&mask).map_err(failed)?,
+            ])
+            .map_err(failed)?;
+        let (_, hidden) = outputs[self.output.as_str()]
+            .try_extract_tensor::<f32>()
+            .map_err(failed)?;
+        for (rows, &index) in hidden.chunks_exact(length * self.hidden_size).zip(batch) {
+            let states = &rows[..sequences.length(index) * self.hidden_size];
+            if !states.iter().all(|number| number.is_finite()) {
+                return Err(Error::NotFinite { sequence: index });
+            }
+            sink(index, states);
+        }
+        Ok(())
+    }
+}
+
+/// A session over `model`, the provider that it got, and why that is not CUDA.
+fn open_session(
+    runtime: &Runtime,
+    model: OnnxModel,
+    options: &SessionOptions,
+) -> Result<(Session, Provider, Option<String>), Error> {
+    let data: Arc<[u8]> = model.data.into();
+    let mut fallback = None;
+    if options.provider != ProviderChoice::Cpu {
+        match cuda_session(runtime, &model.graph, &data, options) {
+            Ok(session) => return Ok((session, Provider::Cuda, None)),
+            Err(reason) if options.provider == ProviderChoice::Cuda => {
+                return Err(Error::NoCuda { reason });
+            }
+            Err(reason) => fallback = runtime.offers_cuda().then_some(reason),
+        }
+    }
+    let session = builder(runtime, options)
+        .and_then(|builder| Ok(builder.with_execution_providers([CPU::default().build()])?))
+        .and_then(|builder| commit(builder, &model.graph, &data))
+        .map_err(|source| Error::Runtime {
+            action: "load the frozen half",
+            source,
+        })?;
+    Ok((session, Provider::Cpu, fallback))
+}
+
+fn cuda_session(
+    runtime: &Runtime,
+    graph: &[u8],
+    data: &Arc<[u8]>,
+    options: &SessionOptions,
+) -> Result<Session, String> {
+    if !runtime.offers_cuda() {
+        return Err(format!(
+            "the library `{}` was built without it",
+            runtime.library.display()
+        ));
+    }
+    // Strict mode keeps SkipLayerNormalization's sums in fp32: without it results drift
+    // (onnxruntime #17689).
+    let cuda = CUDA::default().with_skip_layer_norm_strict_mode(true);
+    let mut builder = builder(runtime, options).map_err(|error| error.to_string())?;
+    cuda.register(&mut builder).map_err(|error| error.to_string())?;
+    commit(builder, graph, data).map_err(|error| error.to_string())
+}
+
+fn builder(runtime: &Runtime, options: &SessionOptions) -> ort::Result<SessionBuilder> {
+    let mut builder = Session::builder(runtime.environment())?
+        .with_optimization_level(GraphOptimizationLevel::All)?;
+    if let Some(threads) = options.threads {
+        builder = builder.with_intra_threads(threads)?;
+    }
+    Ok(builder)
+}
+
+fn commit(builder: SessionBuilder, graph: &[u8], data: &Arc<[u8]>) -> ort::Result<Session> {
+    builder
+        .with_external_initializer_file_in_memory(onnx::DATA_FILE, Arc::clone(data))?
+        .commit_from_memory(graph)
+}

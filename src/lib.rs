@@ -1,0 +1,36 @@
+//! Telly fine-tunes a pre-trained code model with its bottom layers frozen, and pays for the
+//! frozen half only once.
+//!
+//! The way of the data:
+//!
+//! ```text
+//! checkpoint folder ──frozen::onnx──▶ ONNX graph ──ONNX Runtime──┐
+//! records ──task::Encoding──▶ token sequences ───────────────────┴─▶ cache ──mmap──▶ trainable ──▶ run folder
+//! ```
+//!
+//! - [`checkpoint`]: a pre-trained model on disk.
+//! - [`dataset`]: records out of files.
+//! - [`task`]: records to token sequences; head, loss and metrics.
+//! - [`frozen`]: the frozen half as an ONNX graph, run by ONNX Runtime.
+//! - [`cache`]: what it put out, on disk.
+//! - [`precompute`]: the first command: from records to a cache.
+//! - [`trainable`]: the top layers as differentiable functions, and the optimizer.
+//! - [`train`]: the second command: from a cache to a run.
+//!
+//! The seam between the halves is [`ragged::Ragged`]: values and offsets, never padding.
+
+pub mod cache;
+pub mod checkpoint;
+pub mod cli;
+pub mod dataset;
+pub mod error;
+pub mod frozen;
+pub mod interrupt;
+mod mapping;
+pub mod precompute;
+mod progress;
+mod publish;
+pub mod ragged;
+pub mod task;
+pub mod train;
+pub mod trainable;

@@ -1,0 +1,7 @@
+//! The `telly` binary: parse, run, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    telly::cli::run()
+}

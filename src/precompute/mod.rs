@@ -1,0 +1,7 @@
+//! `telly precompute`: records through the frozen half into a cache.
+
+mod fill;
+mod plan;
+
+pub use fill::fill;
+pub use plan::{Plan, content_hash};

@@ -1,0 +1,170 @@
+//! What will be computed, before anything is.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::cache::{Fingerprint, Manifest, Precision, SplitRows, Writer};
+use crate::checkpoint::{Checkpoint, Freeze};
+use crate::dataset::Dataset;
+use crate::error::Error;
+use crate::frozen::{FrozenEncoder, Runtime};
+use crate::ragged::Ragged;
+use crate::task::{EncodedSplit, Encoding, Labels};
+
+/// Distinct sequences, the rows made of them, and the manifest of the cache to be.
+pub struct Plan {
+    /// Distinct token sequences, in order of first appearance.
+    pub sequences: Ragged<u32>,
+    /// The splits' rows over them.
+    pub splits: Vec<SplitRows>,
+    /// The manifest, shards laid out.
+    pub manifest: Manifest,
+}
+
+impl Plan {
+    /// Encodes `splits` (name and data, the training split first) for `freeze` layers of
+    /// `checkpoint` frozen; `frozen` is what will run, absent when nothing is frozen.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        freeze: Freeze,
+        encoding: &Encoding,
+        precision: Precision,
+        splits: &[(String, Dataset)],
+        frozen: Option<(&Runtime, &FrozenEncoder)>,
+    ) -> Result<Self, Error> {
+        let labels = match splits.first() {
+            Some((_, training)) => encoding.labels(training)?,
+            None => None,
+        };
+        let mut distinct = Distinct::default();
+        let mut rows = Vec::new();
+        let mut fingerprint = fingerprint(checkpoint, freeze, encoding, precision, frozen)?;
+        for (name, data) in splits {
+            let encoded = encoding.encode(data, checkpoint, labels.as_ref())?;
+            fingerprint.set(name, content_hash(&encoded, labels.as_ref()));
+            rows.push(SplitRows {
+                name: name.clone(),
+                columns: encoded.columns,
+                rows: encoded.sequences.iter().map(|ids| distinct.index(ids)).collect(),
+                labels: encoded.labels,
+                tokens: encoded.sequences.tokens(),
+            });
+        }
+        for name in ["valid", "test"] {
+            if splits.iter().all(|(given, _)| given != name) {
+                fingerprint.set(name, Value::Null);
+            }
+        }
+        let mut manifest = Manifest::new(fingerprint);
+        manifest.encoding = to_value(encoding);
+        manifest.labels = to_value(&labels);
+        let model = fs_err::canonicalize(&checkpoint.folder);
+        manifest.model = model
+            .unwrap_or_else(|_| checkpoint.folder.clone())
+            .display()
+            .to_string();
+        if frozen.is_some() {
+            manifest.precision = Some(precision);
+            manifest.width = checkpoint.config.hidden_size;
+        }
+        Writer::plan_shards(&mut manifest, &distinct.sequences)?;
+        Ok(Self {
+            sequences: distinct.sequences,
+            splits: rows,
+            manifest,
+        })
+    }
+
+    /// Sequences before identical ones were merged.
+    pub fn all_sequences(&self) -> usize {
+        self.splits.iter().map(|split| split.rows.len()).sum()
+    }
+}
+
+/// What the activations follow from, but for the data.
+fn fingerprint(
+    checkpoint: &Checkpoint,
+    freeze: Freeze,
+    encoding: &Encoding,
+    precision: Precision,
+    frozen: Option<(&Runtime, &FrozenEncoder)>,
+) -> Result<Fingerprint, Error> {
+    let identity = checkpoint.identity()?;
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.set("weights", identity.weights);
+    fingerprint.set("config", identity.config);
+    fingerprint.set("tokenizer", identity.tokenizer);
+    fingerprint.set("freeze", to_value(&freeze));
+    fingerprint.set("encoding", to_value(encoding));
+    fingerprint.set("attention", "bidirectional");
+    match frozen {
+        Some((runtime, encoder)) => {
+            fingerprint.set("graph", encoder.graph_hash());
+            fingerprint.set("runtime", format!("onnxruntime {}", runtime.version));
+            fingerprint.set("provider", encoder.provider().to_string());
+            fingerprint.set("frozen_precision", "fp32");
+            fingerprint.set("precision", to_value(&precision));
+        }
+        None => {
+            for field in ["graph", "runtime", "provider", "frozen_precision", "precision"] {
+                fingerprint.set(field, Value::Null);
+            }
+        }
+    }
+    Ok(fingerprint)
+}
+
+/// BLAKE3 over a split's rows in order: token ids, and the label by its name.
+pub fn content_hash(split: &EncodedSplit, labels: Option<&Labels>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(split.columns as u64).to_le_bytes());
+    for ids in split.sequences.iter() {
+        hasher.update(&(ids.len() as u64).to_le_bytes());
+        for id in ids {
+            hasher.update(&id.to_le_bytes());
+        }
+    }
+    if let Some(labels) = labels {
+        for &class in &split.labels {
+            // Classes are indices into `labels`, so they are small and not negative.
+            let label = labels.label(usize::try_from(class).unwrap_or_default());
+            hasher.update(label.to_string().as_bytes());
+            hasher.update(b"\n");
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Gives equal sequences the same number.
+struct Distinct {
+    sequences: Ragged<u32>,
+    numbers: HashMap<Vec<u32>, u32>,
+}
+
+impl Default for Distinct {
+    fn default() -> Self {
+        Self {
+            sequences: Ragged::new(1),
+            numbers: HashMap::new(),
+        }
+    }
+}
+
+impl Distinct {
+    fn index(&mut self, ids: &[u32]) -> u32 {
+        if let Some(&number) = self.numbers.get(ids) {
+            return number;
+        }
+        let number = u32::try_from(self.sequences.len()).unwrap_or_else(|_| {
+            unreachable!("four thousand million sequences do not fit in memory")
+        });
+        self.sequences.push(ids);
+        self.numbers.insert(ids.to_vec(), number);
+        number
+    }
+}
+
+fn to_value(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_else(|_| unreachable!("plain data with string keys"))
+}

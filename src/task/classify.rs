@@ -1,0 +1,67 @@
+//! `classify`: one label a text. A pooled vector, dropout, a linear layer, cross-entropy.
+
+use candle_core::Tensor;
+
+use super::Error;
+use super::metrics::ClassificationMetrics;
+use crate::dataset::FieldChoice;
+use crate::trainable::ops::{dropout, linear};
+use crate::trainable::{Parameters, Pass};
+
+/// Tensor names of the head, as in transformers' `…ForSequenceClassification` of BERT.
+pub(super) const WEIGHT: &str = "classifier.weight";
+pub(super) const BIAS: &str = "classifier.bias";
+
+/// `--text-field`: `CodeXGLUE`'s `func` and `code`, or a text.
+pub(super) fn text_field(named: Option<&str>) -> FieldChoice {
+    FieldChoice::new("--text-field", named, &["text", "sentence", "func", "code"])
+}
+
+/// `--label-field`: `CodeXGLUE`'s `target`, or a label.
+pub(super) fn label_field(named: Option<&str>) -> FieldChoice {
+    FieldChoice::new("--label-field", named, &["label", "target"])
+}
+
+/// Dropout and a linear layer on top of the pooled vector.
+pub(super) struct Classifier {
+    weight: Tensor,
+    bias: Tensor,
+    dropout: f64,
+}
+
+impl Classifier {
+    /// Adds the head's tensors, `weight` `[classes, hidden]` and zero biases, to `parameters`.
+    pub(super) fn new(
+        parameters: &mut Parameters,
+        classes: usize,
+        weight: Vec<f32>,
+        dropout: f64,
+    ) -> Result<Self, Error> {
+        let hidden = weight.len() / classes;
+        Ok(Self {
+            weight: parameters.add(WEIGHT, &[classes, hidden], weight)?,
+            bias: parameters.add(BIAS, &[classes], vec![0.0; classes])?,
+            dropout,
+        })
+    }
+
+    /// `[rows, hidden]` to logits `[rows, classes]`.
+    pub(super) fn logits(&self, pooled: &Tensor, pass: &Pass) -> Result<Tensor, Error> {
+        let pooled = dropout(pass.ops, pooled, pass.dropout(self.dropout))?;
+        Ok(linear(pass.ops, &pooled, &self.weight, &self.bias)?)
+    }
+}
+
+/// Mean cross-entropy of `logits` `[rows, classes]` against the classes `labels`.
+pub(super) fn loss(logits: &Tensor, labels: &[i64]) -> Result<Tensor, Error> {
+    let labels = Tensor::from_slice(labels, labels.len(), logits.device())?;
+    Ok(candle_nn::loss::cross_entropy(logits, &labels)?)
+}
+
+/// Metrics from logits `[rows, classes]`.
+pub(super) fn metrics(logits: &Tensor, labels: &[i64]) -> Result<ClassificationMetrics, Error> {
+    let loss = f64::from(loss(logits, labels)?.to_scalar::<f32>()?);
+    let predictions = logits.argmax(1)?.to_vec1::<u32>()?;
+    let classes = logits.dim(1)?;
+    Ok(ClassificationMetrics::new(&predictions, labels, classes, loss))
+}

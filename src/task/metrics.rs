@@ -1,0 +1,138 @@
+//! How good predictions are.
+
+use serde_json::{Map, Value, json};
+
+/// The metrics of one task on one split.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Metrics {
+    /// Of `classify`.
+    Classification(ClassificationMetrics),
+    /// Of `search`.
+    Ranking(RankingMetrics),
+}
+
+impl Metrics {
+    /// By the names of the contract.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let value = match self {
+            Self::Classification(metrics) => json!({
+                "accuracy": metrics.accuracy,
+                "f1": metrics.f1,
+                "precision": metrics.precision,
+                "recall": metrics.recall,
+                "loss": metrics.loss,
+            }),
+            Self::Ranking(metrics) => json!({
+                "mrr": metrics.mean_reciprocal_rank,
+                "r@1": metrics.recall_at_1,
+                "r@5": metrics.recall_at_5,
+                "r@10": metrics.recall_at_10,
+                "loss": metrics.loss,
+            }),
+        };
+        match value {
+            Value::Object(map) => map,
+            _ => unreachable!("both are objects"),
+        }
+    }
+
+    /// The one that chooses the best epoch, with its name: accuracy, or mean reciprocal rank.
+    pub fn selection(&self) -> (&'static str, f64) {
+        match self {
+            Self::Classification(metrics) => ("accuracy", metrics.accuracy),
+            Self::Ranking(metrics) => ("mrr", metrics.mean_reciprocal_rank),
+        }
+    }
+
+    /// Mean loss.
+    pub fn loss(&self) -> f64 {
+        match self {
+            Self::Classification(metrics) => metrics.loss,
+            Self::Ranking(metrics) => metrics.loss,
+        }
+    }
+}
+
+/// Metrics of classification. Precision, recall and F1 are macro averages: the plain mean over
+/// the classes that occur among labels or predictions, 0 where a class's is undefined, as
+/// scikit-learn's `average="macro", zero_division=0`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClassificationMetrics {
+    /// Share of rows predicted right.
+    pub accuracy: f64,
+    /// Macro F1.
+    pub f1: f64,
+    /// Macro precision.
+    pub precision: f64,
+    /// Macro recall.
+    pub recall: f64,
+    /// Mean cross-entropy.
+    pub loss: f64,
+}
+
+impl ClassificationMetrics {
+    /// From predicted and true classes, all below `classes`.
+    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation)]
+    pub fn new(predictions: &[u32], labels: &[i64], classes: usize, loss: f64) -> Self {
+        let mut hits = vec![0usize; classes];
+        let mut predicted = vec![0usize; classes];
+        let mut actual = vec![0usize; classes];
+        for (&prediction, &label) in predictions.iter().zip(labels) {
+            let (prediction, label) = (prediction as usize, label as usize);
+            predicted[prediction] += 1;
+            actual[label] += 1;
+            hits[label] += usize::from(prediction == label);
+        }
+        let share = |part: usize, whole: usize| {
+            if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+        };
+        let occurring: Vec<usize> = (0..classes)
+            .filter(|&class| predicted[class] + actual[class] > 0)
+            .collect();
+        let mean = |of: &dyn Fn(usize) -> f64| {
+            occurring.iter().map(|&class| of(class)).sum::<f64>() / occurring.len().max(1) as f64
+        };
+        Self {
+            accuracy: share(hits.iter().sum(), labels.len()),
+            f1: mean(&|class| share(2 * hits[class], predicted[class] + actual[class])),
+            precision: mean(&|class| share(hits[class], predicted[class])),
+            recall: mean(&|class| share(hits[class], actual[class])),
+            loss,
+        }
+    }
+}
+
+/// Metrics of search over a whole code base.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RankingMetrics {
+    /// Mean of 1 / rank.
+    pub mean_reciprocal_rank: f64,
+    /// Share of queries whose code is first.
+    pub recall_at_1: f64,
+    /// Share of queries whose code is among the first five.
+    pub recall_at_5: f64,
+    /// Share of queries whose code is among the first ten.
+    pub recall_at_10: f64,
+    /// Mean cross-entropy.
+    pub loss: f64,
+}
+
+impl RankingMetrics {
+    /// From the rank, from 1, of each query's right code.
+    pub fn new(ranks: &[usize], loss: f64) -> Self {
+        let count = ranks.len().max(1) as f64;
+        let within = |limit| ranks.iter().filter(|&&rank| rank <= limit).count() as f64 / count;
+        Self {
+            mean_reciprocal_rank: ranks.iter().map(|&rank| 1.0 / rank as f64).sum::<f64>() / count,
+            recall_at_1: within(1),
+            recall_at_5: within(5),
+            recall_at_10: within(10),
+            loss,
+        }
+    }
+}
+
+/// The rank, from 1, of candidate `right`: one more than the candidates that score higher.
+pub fn rank_of(right: usize, scores: &[f32]) -> usize {
+    1 + scores.iter().filter(|&&score| score > scores[right]).count()
+}

@@ -1,0 +1,55 @@
+//! Where the trainable half's input comes from: a cache, or the frozen half itself.
+
+use super::Error;
+use crate::cache::Cache;
+use crate::frozen::FrozenEncoder;
+use crate::ragged::Ragged;
+use crate::trainable::EncoderInput;
+
+/// Numbered sequences, ready for the trainable half.
+pub trait Activations {
+    /// Tokens of sequence `index`.
+    fn length(&self, index: usize) -> usize;
+
+    /// The sequences named by `indices`, packed in that order.
+    fn input(&mut self, indices: &[usize]) -> Result<EncoderInput, Error>;
+}
+
+/// Out of a cache.
+pub struct CachedActivations<'a>(pub &'a Cache);
+
+impl Activations for CachedActivations<'_> {
+    fn length(&self, index: usize) -> usize {
+        self.0.length(index)
+    }
+
+    fn input(&mut self, indices: &[usize]) -> Result<EncoderInput, Error> {
+        Ok(match self.0.manifest().precision {
+            Some(_) => EncoderInput::HiddenStates(self.0.hidden_states(indices)),
+            None => EncoderInput::TokenIds(self.0.token_ids(indices)),
+        })
+    }
+}
+
+/// Straight through the frozen half, without a cache.
+pub struct FreshActivations {
+    /// Token ids of each sequence.
+    pub sequences: Ragged<u32>,
+    /// The frozen half; absent when nothing is frozen.
+    pub frozen: Option<FrozenEncoder>,
+}
+
+impl Activations for FreshActivations {
+    fn length(&self, index: usize) -> usize {
+        self.sequences.length(index)
+    }
+
+    fn input(&mut self, indices: &[usize]) -> Result<EncoderInput, Error> {
+        let Some(frozen) = &mut self.frozen else {
+            return Ok(EncoderInput::TokenIds(self.sequences.gather(indices)));
+        };
+        let mut states = Ragged::new(frozen.hidden_size());
+        frozen.run(&self.sequences, indices, |_, sequence| states.push(sequence))?;
+        Ok(EncoderInput::HiddenStates(states))
+    }
+}

@@ -1,0 +1,103 @@
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::Explain;
+use crate::{cache, frozen, task, trainable};
+
+/// Why training failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model or the metrics failed.
+    #[error(transparent)]
+    Task(#[from] task::Error),
+    /// The cache could not be read.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// The frozen half could not be run.
+    #[error(transparent)]
+    Frozen(#[from] frozen::Error),
+    /// The optimizer failed.
+    #[error(transparent)]
+    Trainable(#[from] trainable::Error),
+    /// The loss is no number any more.
+    #[error("the loss is {loss} at step {step}")]
+    Diverged {
+        /// The step.
+        step: usize,
+        /// NaN or infinite.
+        loss: f64,
+    },
+    /// The run folder holds something already.
+    #[error("`{folder}` is not empty")]
+    RunExists {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder is no run.
+    #[error("`{folder}` holds no finished run: no `{file}`")]
+    NoRun {
+        /// The folder.
+        folder: PathBuf,
+        /// What is missing.
+        file: &'static str,
+    },
+    /// A file of a run is malformed.
+    #[error("`{path}` is damaged: {problem}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file could not be written.
+    #[error("cannot write the run")]
+    Write(#[source] io::Error),
+    /// A file could not be read.
+    #[error("cannot read the run")]
+    Read(#[source] io::Error),
+    /// Everything is frozen.
+    #[error("`--freeze {freeze}` leaves nothing to train")]
+    NothingToTrain {
+        /// As given.
+        freeze: String,
+    },
+}
+
+impl Explain for Error {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Task(error) => return error.hint(),
+            Self::Cache(error) => return error.hint(),
+            Self::Frozen(error) => return error.hint(),
+            Self::Trainable(error) => return error.hint(),
+            Self::Diverged { .. } => "lower `--lr`, or raise `--warmup`".into(),
+            Self::RunExists { .. } => "choose another `--out`, or replace the run with `--force`".into(),
+            Self::NoRun { .. } => "`--run` names the folder that `telly train --out` wrote".into(),
+            Self::Write(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                "choose an `--out` folder that you may write to".into()
+            }
+            Self::NothingToTrain { .. } => "freeze fewer layers than the model has".into(),
+            Self::Damaged { .. } | Self::Write(_) | Self::Read(_) => return None,
+        })
+    }
+
+    fn is_input(&self) -> bool {
+        match self {
+            Self::Task(error) => error.is_input(),
+            Self::Cache(error) => error.is_input(),
+            Self::Frozen(error) => error.is_input(),
+            Self::Trainable(error) => error.is_input(),
+            Self::RunExists { .. }
+            | Self::NoRun { .. }
+            | Self::Damaged { .. }
+            | Self::NothingToTrain { .. } => true,
+            Self::Diverged { .. } | Self::Write(_) | Self::Read(_) => false,
+        }
+    }
+}

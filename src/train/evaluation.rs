@@ -1,0 +1,61 @@
+//! Running the model over whole splits, without dropout.
+
+use candle_core::Tensor;
+
+use super::{Activations, Error};
+use crate::cache::Split;
+use crate::frozen::{TOKEN_BUDGET, by_token_budget};
+use crate::progress::Progress;
+use crate::task::{Metrics, Model};
+use crate::trainable::Pass;
+
+/// One vector for each of `sequences`, `[sequences, hidden]`; each is computed once however
+/// often it is asked for.
+pub fn embed(
+    model: &Model,
+    activations: &mut dyn Activations,
+    sequences: &[usize],
+    label: &str,
+) -> Result<Tensor, Error> {
+    let mut distinct = sequences.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let lengths: Vec<usize> = distinct.iter().map(|&index| activations.length(index)).collect();
+    let mut progress = Progress::new(label, lengths.iter().sum::<usize>() as u64, "tokens");
+    let pass = Pass::evaluation(model.parameters.device());
+    let mut vectors: Vec<Option<Tensor>> = vec![None; distinct.len()];
+    for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
+        let indices: Vec<usize> = batch.iter().map(|&member| distinct[member]).collect();
+        let embedded = model.embed(activations.input(&indices)?, &pass)?.detach();
+        for (row, &member) in batch.iter().enumerate() {
+            let vector = embedded.narrow(0, row, 1).map_err(crate::trainable::Error::from)?;
+            vectors[member] = Some(vector);
+        }
+        progress.advance(batch.iter().map(|&member| lengths[member] as u64).sum());
+    }
+    let rows: Vec<Tensor> = sequences
+        .iter()
+        .filter_map(|index| vectors[distinct.partition_point(|other| other < index)].clone())
+        .collect();
+    Ok(Tensor::cat(&rows, 0).map_err(crate::trainable::Error::from)?)
+}
+
+/// Metrics of `model` on `split`.
+pub fn evaluate(
+    model: &Model,
+    activations: &mut dyn Activations,
+    split: &Split,
+    label: &str,
+) -> Result<Metrics, Error> {
+    let vectors = embed(model, activations, &split.rows, label)?;
+    let columns = (0..split.columns)
+        .map(|column| {
+            let rows = (0..split.len()).map(|row| (row * split.columns + column) as u32);
+            let rows = Tensor::from_iter(rows, vectors.device())?;
+            vectors.index_select(&rows, 0)
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(crate::trainable::Error::from)?;
+    let pass = Pass::evaluation(model.parameters.device());
+    Ok(model.metrics(&columns, &split.labels, &pass)?)
+}

@@ -1,0 +1,21 @@
+//! Training the trainable half from a cache: batches, schedule, evaluation, the run folder.
+
+mod activations;
+mod batches;
+mod error;
+mod evaluation;
+mod memory;
+mod run_folder;
+mod schedule;
+mod settings;
+mod training;
+
+pub use activations::{Activations, CachedActivations, FreshActivations};
+pub use batches::epoch_batches;
+pub use error::Error;
+pub use evaluation::{embed, evaluate};
+pub use memory::peak_rss_bytes;
+pub use run_folder::{RunFolder, RunIdentity, SavedRun};
+pub use schedule::learning_rate;
+pub use settings::TrainSettings;
+pub use training::{Summary, Trainer, train};

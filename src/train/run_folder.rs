@@ -1,0 +1,148 @@
+//! What a run leaves on disk, and reading it back.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Error;
+use crate::checkpoint::Freeze;
+use crate::task::{Encoding, Labels, Model, Pooling};
+
+const RECIPE: &str = "recipe.toml";
+const METRICS: &str = "metrics.jsonl";
+const SUMMARY: &str = "summary.json";
+const MODEL: &str = "model.safetensors";
+/// The key of the run's identity in the metadata of `model.safetensors`.
+const IDENTITY: &str = "telly";
+
+/// What a run needs to be used again, besides its tensors: kept in `model.safetensors`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunIdentity {
+    /// The checkpoint's folder when the run was made.
+    pub model: PathBuf,
+    /// BLAKE3 of the checkpoint's weights.
+    pub weights: String,
+    /// BLAKE3 of its tokenizer.
+    pub tokenizer: String,
+    /// What was frozen.
+    pub freeze: Freeze,
+    /// How records were encoded.
+    pub encoding: Encoding,
+    /// One vector a sequence.
+    pub pooling: Pooling,
+    /// The classes, for a task that has them.
+    pub labels: Option<Labels>,
+}
+
+/// A run folder being written.
+pub struct RunFolder {
+    folder: PathBuf,
+    metrics: File,
+}
+
+impl RunFolder {
+    /// Makes `folder`. One that holds something is refused, or with `force` emptied of what a
+    /// run writes.
+    pub fn create(folder: &Path, force: bool) -> Result<Self, Error> {
+        let occupied = fs_err::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied && !force {
+            return Err(Error::RunExists {
+                folder: folder.to_owned(),
+            });
+        }
+        fs_err::create_dir_all(folder).map_err(Error::Write)?;
+        for file in [SUMMARY, MODEL, RECIPE, METRICS] {
+            match fs_err::remove_file(folder.join(file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::Write(error));
+                }
+                _ => {}
+            }
+        }
+        let metrics = fs_err::File::create(folder.join(METRICS)).map_err(Error::Write)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            metrics: metrics.into_parts().0,
+        })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Appends a line to `metrics.jsonl`.
+    pub fn log(&mut self, line: &Value) -> Result<(), Error> {
+        writeln!(self.metrics, "{line}").map_err(Error::Write)
+    }
+
+    /// Writes `recipe.toml`.
+    pub fn write_recipe(&self, recipe: &str) -> Result<(), Error> {
+        self.publish(RECIPE, recipe.as_bytes())
+    }
+
+    /// Writes `summary.json`.
+    pub fn write_summary(&self, summary: &Value) -> Result<(), Error> {
+        self.publish(SUMMARY, format!("{summary:#}\n").as_bytes())
+    }
+
+    /// Writes `model.safetensors`: the trained tensors, and how to use them.
+    pub fn write_model(&self, model: &Model, identity: &RunIdentity) -> Result<(), Error> {
+        let identity = serde_json::to_string(identity)
+            .unwrap_or_else(|_| unreachable!("an identity has only string keys"));
+        let tensors: Vec<(&str, Tensor)> = model
+            .parameters
+            .iter()
+            .map(|parameter| (parameter.name.as_str(), parameter.variable.as_detached_tensor()))
+            .collect();
+        let metadata = HashMap::from([(IDENTITY.to_owned(), identity), ("format".into(), "pt".into())]);
+        let bytes = safetensors::serialize(tensors, Some(metadata))
+            .map_err(|error| Error::Write(io::Error::other(error)))?;
+        self.publish(MODEL, &bytes)
+    }
+
+    /// Writes `name` whole or not at all.
+    fn publish(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        crate::publish::publish(&self.folder, name, bytes).map_err(Error::Write)
+    }
+}
+
+/// A finished run.
+pub struct SavedRun {
+    /// How to use it.
+    pub identity: RunIdentity,
+    /// The trained tensors by name, on the CPU.
+    pub tensors: HashMap<String, Tensor>,
+}
+
+impl SavedRun {
+    /// Reads the run in `folder`.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(MODEL);
+        if !path.is_file() {
+            return Err(Error::NoRun {
+                folder: folder.to_owned(),
+                file: MODEL,
+            });
+        }
+        let damaged = |problem: String| Error::Damaged {
+            path: path.clone(),
+            problem,
+        };
+        let bytes = fs_err::read(&path).map_err(Error::Read)?;
+        let (_, metadata) =
+            SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let identity = metadata.metadata().as_ref().and_then(|map| map.get(IDENTITY));
+        let identity = identity.ok_or_else(|| damaged(format!("its metadata has no `{IDENTITY}`")))?;
+        let identity = serde_json::from_str(identity).map_err(|error| damaged(error.to_string()))?;
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+            .map_err(|error| damaged(error.to_string()))?;
+        Ok(Self { identity, tensors })
+    }
+}

@@ -1,0 +1,45 @@
+use crate::checkpoint;
+use crate::error::Explain;
+
+/// Why the trainable half failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error("a tensor operation failed")]
+    Tensor(#[from] candle_core::Error),
+    /// A weight could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// Stored tensors do not fit the model.
+    #[error("tensor `{name}`: found {found}, expected {expected}")]
+    Mismatch {
+        /// The tensor.
+        name: String,
+        /// What is stored.
+        found: String,
+        /// What the model has.
+        expected: String,
+    },
+    /// A parameter that is being trained received no gradient: a bug, never the user's fault.
+    #[error("parameter `{name}` received no gradient")]
+    NoGradient {
+        /// The parameter.
+        name: String,
+    },
+}
+
+impl Explain for Error {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Checkpoint(error) => error.hint(),
+            Self::Mismatch { .. } => Some("the run was made from another model or with another `--freeze`".into()),
+            Self::NoGradient { .. } => Some("this is a bug in Telly: please report it".into()),
+            Self::Tensor(_) => None,
+        }
+    }
+
+    fn is_input(&self) -> bool {
+        matches!(self, Self::Checkpoint(_) | Self::Mismatch { .. })
+    }
+}
