@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::ExecutionProvider;
@@ -41,21 +42,36 @@ impl fmt::Display for Provider {
     }
 }
 
-/// The loaded library. One a process: the first one loaded stays.
+/// The loaded library.
+#[derive(Clone)]
 pub struct Runtime {
     environment: Environment,
     /// The file it was loaded from.
     pub library: PathBuf,
-    /// Its version, as in `1.31.1`.
+    /// Its version and commit, as in `1.31.1 (6af1a93)`.
     pub version: String,
 }
 
+/// ONNX Runtime allows one environment a process.
+static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
+
 impl Runtime {
-    /// Finds and loads the library; `explicit` is the user's `--onnxruntime`.
+    /// Finds and loads the library; `explicit` is the user's `--onnxruntime`. Once one is loaded,
+    /// it stays for the life of the process, whatever is asked for later.
     ///
     /// Search order: `explicit`, `ORT_DYLIB_PATH`, `.onnxruntime/` in the current folder or
     /// beside the executable (or in a folder above it), the system's loader.
     pub fn load(explicit: Option<&Path>) -> Result<Self, Error> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = &*loaded {
+            return Ok(runtime.clone());
+        }
+        let runtime = Self::start(explicit)?;
+        *loaded = Some(runtime.clone());
+        Ok(runtime)
+    }
+
+    fn start(explicit: Option<&Path>) -> Result<Self, Error> {
         let mut looked_at = Vec::new();
         let library = find_library(explicit, &mut looked_at);
         let environment = match &library {
@@ -79,8 +95,8 @@ impl Runtime {
             })?;
         Ok(Self {
             environment,
+            version: version(library.as_deref()),
             library: library.unwrap_or_else(|| library_name().into()),
-            version: version(),
         })
     }
 
@@ -133,10 +149,35 @@ fn in_folder(path: &Path) -> PathBuf {
     }
 }
 
-/// ONNX Runtime's build information starts with `ORT Build Info: git-branch=rel-1.31.1, …`.
-fn version() -> String {
-    let info = ort::info();
-    let branch = info.split("git-branch=").nth(1).unwrap_or(info);
-    let branch = branch.split([',', ' ']).next().unwrap_or(branch);
-    branch.trim_start_matches("rel-").into()
+/// The version out of the library's file name, as `libonnxruntime.so.1.31.1`, with the commit
+/// it was built from: `1.31.1 (6af1a93)`; the commit alone where the name has none.
+fn version(library: Option<&Path>) -> String {
+    let commit = ort::info().split("git-commit-id=").nth(1).unwrap_or("unknown commit");
+    let commit = commit.split([',', ' ']).next().unwrap_or(commit);
+    let name = library.and_then(|path| path.canonicalize().ok());
+    let name = name.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    match name.as_deref().and_then(version_in_name) {
+        Some(version) => format!("{version} ({commit})"),
+        None => commit.into(),
+    }
+}
+
+/// `1.31.1` in `libonnxruntime.so.1.31.1` or `libonnxruntime.1.31.1.dylib`.
+fn version_in_name(name: &str) -> Option<&str> {
+    let start = name.find(|character: char| character.is_ascii_digit())?;
+    let digits = name[start..].trim_end_matches(".dylib");
+    digits.contains('.').then_some(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version_in_name;
+
+    #[test]
+    fn versions_are_read_from_file_names() {
+        assert_eq!(version_in_name("libonnxruntime.so.1.31.1"), Some("1.31.1"));
+        assert_eq!(version_in_name("libonnxruntime.1.31.1.dylib"), Some("1.31.1"));
+        assert_eq!(version_in_name("libonnxruntime.so"), None);
+        assert_eq!(version_in_name("onnxruntime.dll"), None);
+    }
 }

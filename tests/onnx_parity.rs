@@ -1,0 +1,98 @@
+//! The frozen half puts out what Hugging Face transformers does, after every number of layers.
+
+mod support;
+
+use support::{Golden, goldens, minilm, python, run_python, telly_ok, text};
+use telly::checkpoint::Checkpoint;
+use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
+
+/// The promise of the project's issue: in fp32, on the CPU.
+const TOLERANCE: f64 = 1e-4;
+
+/// Largest absolute difference for each K, over one padded batch of all the golden's sequences.
+fn differences(folder: &std::path::Path, golden: &str) -> Vec<f64> {
+    let golden = Golden::read(golden);
+    let checkpoint = Checkpoint::open(folder).expect("a checkpoint");
+    let runtime = Runtime::load(None).expect("ONNX Runtime");
+    let options = SessionOptions {
+        provider: ProviderChoice::Cpu,
+        threads: Some(1),
+    };
+    let sequences = golden.sequences();
+    let all: Vec<usize> = (0..sequences.len()).collect();
+    (0..=checkpoint.config.layers)
+        .map(|freeze| {
+            let frozen = FrozenEncoder::new(&runtime, &checkpoint, freeze, &options);
+            let mut found = Vec::new();
+            frozen
+                .expect("a session")
+                .run(&sequences, &all, |_, states| found.extend_from_slice(states))
+                .expect("hidden states");
+            let expected = golden.floats(&format!("hidden.{freeze}"));
+            assert_eq!(found.len(), expected.len());
+            let pairs = found.iter().zip(&expected);
+            pairs.map(|(found, expected)| (f64::from(*found) - expected).abs()).fold(0.0, f64::max)
+        })
+        .collect()
+}
+
+fn check(name: &str, differences: &[f64]) {
+    println!("{name}: largest difference after 0, 1, … layers: {differences:?}");
+    assert!(differences.iter().all(|&difference| difference <= TOLERANCE), "{name}: {differences:?}");
+}
+
+#[test]
+fn tiny_bert_agrees_after_every_layer() {
+    check("bert-tiny", &differences(&goldens().join("bert-tiny"), "bert-tiny.hidden.safetensors"));
+}
+
+#[test]
+fn tiny_roberta_agrees_after_every_layer() {
+    check("roberta-tiny", &differences(&goldens().join("roberta-tiny"), "roberta-tiny.hidden.safetensors"));
+}
+
+#[test]
+fn minilm_agrees_after_every_layer() {
+    check("all-MiniLM-L6-v2", &differences(&minilm(), "minilm-l6.hidden.safetensors"));
+}
+
+/// The tokenizer gives the ids that transformers' gave.
+#[test]
+fn tokenisation_agrees() {
+    let models = [
+        (goldens().join("bert-tiny"), "bert-tiny.hidden.safetensors"),
+        (goldens().join("roberta-tiny"), "roberta-tiny.hidden.safetensors"),
+        (minilm(), "minilm-l6.hidden.safetensors"),
+    ];
+    for (folder, golden) in models {
+        let golden = Golden::read(golden);
+        let texts: Vec<String> = serde_json::from_str(&golden.metadata["texts"]).expect("texts");
+        let max_length = golden.metadata["max_length"].parse().expect("a number");
+        let checkpoint = Checkpoint::open(&folder).expect("a checkpoint");
+        let ids = checkpoint.tokenizer.encode(texts, max_length).expect("ids");
+        assert_eq!(ids, golden.sequences(), "{}", folder.display());
+    }
+}
+
+#[test]
+fn the_onnx_checker_accepts_the_graphs() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("train.jsonl");
+    support::write_classification(&data, 8);
+    let mut graphs = Vec::new();
+    for model in ["bert-tiny", "roberta-tiny"] {
+        for freeze in ["0", "2", "3"] {
+            let graph = folder.path().join(format!("{model}-{freeze}.onnx"));
+            let cache = folder.path().join(format!("{model}-{freeze}"));
+            telly_ok(&[
+                "precompute", "--task", "classify", "--model", text(&goldens().join(model)),
+                "--train", text(&data), "--freeze", freeze, "--max-length", "32",
+                "--cache", text(&cache), "--graph", text(&graph), "--provider", "cpu",
+            ]);
+            graphs.push(graph);
+        }
+    }
+    let paths: Vec<&std::path::Path> = graphs.iter().map(std::path::PathBuf::as_path).collect();
+    println!("{}", run_python(&python, "check_onnx.py", &paths));
+}
