@@ -70,7 +70,8 @@ impl Progress {
     fn plain_line(&mut self) {
         self.last_line = Instant::now();
         let elapsed = self.started.elapsed();
-        let left = elapsed.mul_f64((self.total - self.done.min(self.total)) as f64 / self.done.max(1) as f64);
+        let left = elapsed
+            .mul_f64((self.total - self.done.min(self.total)) as f64 / self.done.max(1) as f64);
         let (label, unit, message) = (&self.label, self.unit, &self.message);
         let rate = self.done as f64 / elapsed.as_secs_f64();
         let percent = 100 * self.done / self.total.max(1);

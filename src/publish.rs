@@ -17,7 +17,8 @@ pub(crate) fn publish(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()>
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         set_ordinary_permissions(file.as_file())?;
-        file.persist(folder.join(name)).map_err(|error| error.error)?;
+        file.persist(folder.join(name))
+            .map_err(|error| error.error)?;
         sync_folder(folder)
     };
     write().map_err(|error| {

@@ -106,6 +106,7 @@ impl<T: Copy> Ragged<T> {
     }
 
     /// The sequences named by `rows`, in that order; a row may come twice.
+    #[must_use]
     pub fn gather(&self, rows: &[usize]) -> Self {
         let mut gathered = Self::new(self.width);
         for &row in rows {

@@ -1,5 +1,12 @@
 //! The frozen half puts out what Hugging Face transformers does, after every number of layers.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    reason = "small numbers; the figures are shown"
+)]
+
 mod support;
 
 use support::{Golden, goldens, minilm, python, run_python, telly_ok, text};
@@ -26,34 +33,55 @@ fn differences(folder: &std::path::Path, golden: &str) -> Vec<f64> {
             let mut found = Vec::new();
             frozen
                 .expect("a session")
-                .run(&sequences, &all, |_, states| found.extend_from_slice(states))
+                .run(&sequences, &all, |_, states| {
+                    found.extend_from_slice(states);
+                })
                 .expect("hidden states");
             let expected = golden.floats(&format!("hidden.{freeze}"));
             assert_eq!(found.len(), expected.len());
             let pairs = found.iter().zip(&expected);
-            pairs.map(|(found, expected)| (f64::from(*found) - expected).abs()).fold(0.0, f64::max)
+            pairs
+                .map(|(found, expected)| (f64::from(*found) - expected).abs())
+                .fold(0.0, f64::max)
         })
         .collect()
 }
 
 fn check(name: &str, differences: &[f64]) {
     println!("{name}: largest difference after 0, 1, … layers: {differences:?}");
-    assert!(differences.iter().all(|&difference| difference <= TOLERANCE), "{name}: {differences:?}");
+    assert!(
+        differences
+            .iter()
+            .all(|&difference| difference <= TOLERANCE),
+        "{name}: {differences:?}"
+    );
 }
 
 #[test]
 fn tiny_bert_agrees_after_every_layer() {
-    check("bert-tiny", &differences(&goldens().join("bert-tiny"), "bert-tiny.hidden.safetensors"));
+    check(
+        "bert-tiny",
+        &differences(&goldens().join("bert-tiny"), "bert-tiny.hidden.safetensors"),
+    );
 }
 
 #[test]
 fn tiny_roberta_agrees_after_every_layer() {
-    check("roberta-tiny", &differences(&goldens().join("roberta-tiny"), "roberta-tiny.hidden.safetensors"));
+    check(
+        "roberta-tiny",
+        &differences(
+            &goldens().join("roberta-tiny"),
+            "roberta-tiny.hidden.safetensors",
+        ),
+    );
 }
 
 #[test]
 fn minilm_agrees_after_every_layer() {
-    check("all-MiniLM-L6-v2", &differences(&minilm(), "minilm-l6.hidden.safetensors"));
+    check(
+        "all-MiniLM-L6-v2",
+        &differences(&minilm(), "minilm-l6.hidden.safetensors"),
+    );
 }
 
 /// The tokenizer gives the ids that transformers' gave.
@@ -61,7 +89,10 @@ fn minilm_agrees_after_every_layer() {
 fn tokenisation_agrees() {
     let models = [
         (goldens().join("bert-tiny"), "bert-tiny.hidden.safetensors"),
-        (goldens().join("roberta-tiny"), "roberta-tiny.hidden.safetensors"),
+        (
+            goldens().join("roberta-tiny"),
+            "roberta-tiny.hidden.safetensors",
+        ),
         (minilm(), "minilm-l6.hidden.safetensors"),
     ];
     for (folder, golden) in models {
@@ -86,9 +117,23 @@ fn the_onnx_checker_accepts_the_graphs() {
             let graph = folder.path().join(format!("{model}-{freeze}.onnx"));
             let cache = folder.path().join(format!("{model}-{freeze}"));
             telly_ok(&[
-                "precompute", "--task", "classify", "--model", text(&goldens().join(model)),
-                "--train", text(&data), "--freeze", freeze, "--max-length", "32",
-                "--cache", text(&cache), "--graph", text(&graph), "--provider", "cpu",
+                "precompute",
+                "--task",
+                "classify",
+                "--model",
+                text(&goldens().join(model)),
+                "--train",
+                text(&data),
+                "--freeze",
+                freeze,
+                "--max-length",
+                "32",
+                "--cache",
+                text(&cache),
+                "--graph",
+                text(&graph),
+                "--provider",
+                "cpu",
             ]);
             graphs.push(graph);
         }

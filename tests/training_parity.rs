@@ -1,6 +1,13 @@
 //! Twenty training steps go as they do in PyTorch: same weights, batches and hyperparameters,
 //! dropout 0, warmup, decay and clipping on.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    reason = "small numbers; the figures are shown"
+)]
+
 mod support;
 
 use candle_core::Device;
@@ -15,26 +22,107 @@ const LOSS_TOLERANCE: f64 = 1e-4;
 /// Of the final weights, absolute.
 const WEIGHT_TOLERANCE: f64 = 1e-4;
 
-fn check(model_name: &str, task: &str, freeze: &str) {
-    let golden = Golden::read(&format!("training/{model_name}.{task}.freeze-{freeze}.safetensors"));
-    let freeze: Freeze = freeze.parse().expect("a freeze");
-    let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
-    checkpoint.config.hidden_dropout = 0.0;
-    checkpoint.config.attention_dropout = 0.0;
-
-    let classes = golden.tensors.get("initial.classifier.bias").map(candle_core::Tensor::elem_count);
-    let labels: Option<Labels> = classes.map(|count| {
-        let names: Vec<usize> = (0..count).collect();
+/// The golden's model as PyTorch had it before the first step.
+fn initial_model(
+    golden: &Golden,
+    checkpoint: &Checkpoint,
+    freeze: Freeze,
+    pooling: Pooling,
+) -> Model {
+    let classes = golden.tensors.get("initial.classifier.bias");
+    let labels: Option<Labels> = classes.map(|bias| {
+        let names: Vec<usize> = (0..bias.elem_count()).collect();
         serde_json::from_value(serde_json::json!(names)).expect("labels")
     });
-    let pooling = if task == "classify" { Pooling::Cls } else { Pooling::Mean };
-    let model = Model::new(&checkpoint, freeze, labels.as_ref(), pooling, 1, &Device::Cpu).expect("a model");
+    let model = Model::new(
+        checkpoint,
+        freeze,
+        labels.as_ref(),
+        pooling,
+        1,
+        &Device::Cpu,
+    );
+    let model = model.expect("a model");
     for parameter in model.parameters.iter() {
         if let Some(initial) = golden.tensors.get(&format!("initial.{}", parameter.name)) {
             parameter.variable.set(initial).expect("the same shape");
         }
     }
+    model
+}
 
+/// The golden's sequences, through the frozen layers if there are any.
+fn activations(golden: &Golden, checkpoint: &Checkpoint, freeze: Freeze) -> FreshActivations {
+    let frozen = match freeze {
+        Freeze::Nothing => None,
+        Freeze::Layers(layers) => {
+            let options = SessionOptions {
+                provider: ProviderChoice::Cpu,
+                threads: Some(1),
+            };
+            let runtime = Runtime::load(None).expect("ONNX Runtime");
+            let frozen = FrozenEncoder::new(&runtime, checkpoint, layers, &options);
+            Some(frozen.expect("a session"))
+        }
+    };
+    FreshActivations {
+        sequences: golden.sequences(),
+        frozen,
+    }
+}
+
+/// Sequences and labels of a step's rows: for search all queries, then all codes.
+fn batch(golden: &Golden, rows: &[i64]) -> (Vec<usize>, Vec<i64>) {
+    let rows: Vec<usize> = rows.iter().map(|&row| row as usize).collect();
+    if golden.tensors.contains_key("labels") {
+        let labels = golden.integers("labels");
+        let labels = rows.iter().map(|&row| labels[row]).collect();
+        (rows, labels)
+    } else {
+        let queries = rows.iter().map(|row| 2 * row);
+        let codes = rows.iter().map(|row| 2 * row + 1);
+        (queries.chain(codes).collect(), Vec::new())
+    }
+}
+
+/// The largest difference of a final weight, and its name.
+fn worst_weight(golden: &Golden, model: &Model) -> (f64, String) {
+    let mut worst = (0.0, String::new());
+    for parameter in model.parameters.iter() {
+        let expected = golden.floats(&format!("final.{}", parameter.name));
+        // A key's bias adds the same to all scores of a query, which softmax does not see: its
+        // gradient is rounding noise, of which Adam makes steps in PyTorch as here.
+        if parameter.name.ends_with("key.bias") {
+            continue;
+        }
+        let found = parameter
+            .variable
+            .flatten_all()
+            .and_then(|flat| flat.to_vec1::<f32>());
+        for (found, expected) in found.expect("numbers").into_iter().zip(expected) {
+            let difference = (f64::from(found) - expected).abs();
+            if difference > worst.0 {
+                worst = (difference, parameter.name.clone());
+            }
+        }
+    }
+    worst
+}
+
+fn check(model_name: &str, task: &str, freeze: &str) {
+    let golden = Golden::read(&format!(
+        "training/{model_name}.{task}.freeze-{freeze}.safetensors"
+    ));
+    let freeze: Freeze = freeze.parse().expect("a freeze");
+    let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
+    checkpoint.config.hidden_dropout = 0.0;
+    checkpoint.config.attention_dropout = 0.0;
+    let pooling = if task == "classify" {
+        Pooling::Cls
+    } else {
+        Pooling::Mean
+    };
+    let model = initial_model(&golden, &checkpoint, freeze, pooling);
     let batches = golden.tensors["batches"].to_vec2::<i64>().expect("batches");
     let settings = TrainSettings {
         epochs: 1,
@@ -49,65 +137,41 @@ fn check(model_name: &str, task: &str, freeze: &str) {
         log_every: 1,
     };
     let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
-    let mut activations = FreshActivations {
-        sequences: golden.sequences(),
-        frozen: match freeze {
-            Freeze::Nothing => None,
-            Freeze::Layers(layers) => {
-                let options = SessionOptions { provider: ProviderChoice::Cpu, threads: Some(1) };
-                let runtime = Runtime::load(None).expect("ONNX Runtime");
-                Some(FrozenEncoder::new(&runtime, &checkpoint, layers, &options).expect("a session"))
-            }
-        },
-    };
+    let mut activations = activations(&golden, &checkpoint, freeze);
 
     let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
     let (losses, norms) = (golden.floats("losses"), golden.floats("gradient_norms"));
     let rates = golden.floats("learning_rates");
     for (step, rows) in batches.iter().enumerate() {
-        let rows: Vec<usize> = rows.iter().map(|&row| row as usize).collect();
-        let (sequences, labels): (Vec<usize>, Vec<i64>) = if labels.is_some() {
-            let all = golden.integers("labels");
-            (rows.clone(), rows.iter().map(|&row| all[row]).collect())
-        } else {
-            let queries = rows.iter().map(|row| 2 * row);
-            (queries.chain(rows.iter().map(|row| 2 * row + 1)).collect(), Vec::new())
-        };
+        let (sequences, labels) = batch(&golden, rows);
         let input = activations.input(&sequences).expect("input");
         let report = trainer.step(input, &labels).expect("a step");
-        assert!((report.learning_rate - rates[step]).abs() < 1e-12, "rate of step {step}");
+        assert!(
+            (report.learning_rate - rates[step]).abs() < 1e-12,
+            "rate of step {step}"
+        );
         worst_loss = worst_loss.max((report.loss / losses[step] - 1.0).abs());
         worst_norm = worst_norm.max((report.gradient_norm / norms[step] - 1.0).abs());
     }
 
-    let mut worst_weight = (0.0f64, String::new());
-    let mut compared = 0;
-    for parameter in trainer.model.parameters.iter() {
-        let expected = golden.floats(&format!("final.{}", parameter.name));
-        let found = parameter.variable.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
-        let found = found.expect("numbers");
-        compared += 1;
-        // A key's bias adds the same to all scores of a query, which softmax does not see: its
-        // gradient is rounding noise, of which Adam makes steps in PyTorch as here.
-        if parameter.name.ends_with("key.bias") {
-            continue;
-        }
-        let pairs = found.iter().zip(&expected);
-        let worst = pairs.map(|(found, expected)| (f64::from(*found) - expected).abs()).fold(0.0, f64::max);
-        if worst > worst_weight.0 {
-            worst_weight = (worst, parameter.name.clone());
-        }
-    }
-    let finals = golden.tensors.keys().filter(|name| name.starts_with("final.")).count();
+    let (worst_weight, name) = worst_weight(&golden, &trainer.model);
     println!(
-        "{model_name} {task} freeze {freeze}: loss off by {worst_loss:.1e} relative, gradient norm by \
-         {worst_norm:.1e} relative, weights by {:.1e} ({})",
-        worst_weight.0, worst_weight.1
+        "{model_name} {task} freeze {freeze}: loss off by {worst_loss:.1e} relative, gradient norm \
+         by {worst_norm:.1e} relative, weights by {worst_weight:.1e} ({name})"
     );
-    assert_eq!(compared, finals, "every tensor that PyTorch trained is trained here");
+    let finals = golden
+        .tensors
+        .keys()
+        .filter(|name| name.starts_with("final."))
+        .count();
+    let trained = trainer.model.parameters.iter().len();
+    assert_eq!(
+        trained, finals,
+        "the tensors that PyTorch trained are trained here"
+    );
     assert!(worst_loss <= LOSS_TOLERANCE);
     assert!(worst_norm <= 1e-3);
-    assert!(worst_weight.0 <= WEIGHT_TOLERANCE);
+    assert!(worst_weight <= WEIGHT_TOLERANCE);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub enum Error {
         planned: usize,
     },
     /// The cache was made from something else.
-    #[error("the cache `{folder}` does not match:{}", .differences.iter().map(|difference| format!("\n  {difference}")).collect::<String>())]
+    #[error("the cache `{folder}` does not match:{}", lines(.differences))]
     Stale {
         /// The cache.
         folder: PathBuf,
@@ -90,18 +90,33 @@ pub enum Error {
     Write(#[source] io::Error),
 }
 
+/// Each difference on a line of its own.
+fn lines(differences: &[Difference]) -> String {
+    let mut text = String::new();
+    for difference in differences {
+        text.push_str("\n  ");
+        text.push_str(&difference.to_string());
+    }
+    text
+}
+
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Missing { .. } => "make one with `telly precompute`".into(),
-            Self::Incomplete { .. } => "run the same `telly precompute` again: it goes on where it stopped".into(),
+            Self::Incomplete { .. } => {
+                "run the same `telly precompute` again: it goes on where it stopped".into()
+            }
             Self::Stale { hint, .. } => hint.clone(),
             Self::Version { .. } => "make it anew with `telly precompute --force`".into(),
             Self::Damaged { .. } => "make the cache anew with `telly precompute --force`".into(),
             Self::NoSplit { .. } => "pass the split's file to `telly precompute`".into(),
             Self::Locked { .. } => "wait until it is done, or choose another `--cache`".into(),
             Self::Foreign { .. } => "choose an empty or new folder for `--cache`".into(),
-            Self::DiskSpace { .. } => "free some space, choose a `--cache` on another disk, or lower the maximum lengths".into(),
+            Self::DiskSpace { .. } => {
+                "free some space, choose a `--cache` on another disk, or lower the maximum lengths"
+                    .into()
+            }
             Self::Write(error) if error.kind() == io::ErrorKind::StorageFull => {
                 "free some space and run the same command again: finished shards are kept".into()
             }

@@ -112,7 +112,8 @@ impl Manifest {
             problem,
         };
         // The version is judged before the fields: another version may have others.
-        let value: Value = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let value: Value =
+            serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
         if value["format"] != FORMAT {
             return Err(damaged(format!(
                 "`format` is {}, expected \"{FORMAT}\"",

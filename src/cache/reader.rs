@@ -51,7 +51,11 @@ impl Cache {
     /// Opens the complete cache in `folder`; checks lengths and headers of all its files.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let manifest = Manifest::read(folder)?;
-        let written = manifest.shards.iter().filter(|shard| shard.blake3.is_some()).count();
+        let written = manifest
+            .shards
+            .iter()
+            .filter(|shard| shard.blake3.is_some())
+            .count();
         if !manifest.complete {
             return Err(Error::Incomplete {
                 folder: folder.to_owned(),
@@ -101,7 +105,10 @@ impl Cache {
 
     /// The index of split `name`, if the cache has it.
     pub fn split(&self, name: &str) -> Result<Option<Split>, Error> {
-        self.manifest.split(name).map(|entry| self.read_split(entry)).transpose()
+        self.manifest
+            .split(name)
+            .map(|entry| self.read_split(entry))
+            .transpose()
     }
 
     /// Tokens of sequence `index`.
@@ -161,13 +168,21 @@ impl Cache {
             }
         };
         for (shard, entry) in self.shards.iter().zip(&self.manifest.shards) {
-            compare(shard.path(), shard.hash(), entry.blake3.as_deref().unwrap_or("none"));
+            compare(
+                shard.path(),
+                shard.hash(),
+                entry.blake3.as_deref().unwrap_or("none"),
+            );
             done(entry.bytes);
         }
         for split in &self.manifest.splits {
             let path = self.folder.join(&split.file);
             let bytes = fs_err::read(&path).map_err(Error::Read)?;
-            compare(&path, blake3::hash(&bytes).to_hex().to_string(), &split.blake3);
+            compare(
+                &path,
+                blake3::hash(&bytes).to_hex().to_string(),
+                &split.blake3,
+            );
             done(split.bytes);
         }
         Ok(problems)
@@ -188,21 +203,32 @@ impl Cache {
         if blake3::hash(&bytes).to_hex().as_str() != entry.blake3 {
             return Err(damaged("its checksum is not the manifest's".into()));
         }
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let rows = tensors.tensor("rows").map_err(|error| damaged(error.to_string()))?;
+        let tensors =
+            SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let rows = tensors
+            .tensor("rows")
+            .map_err(|error| damaged(error.to_string()))?;
         let shape = vec![entry.rows, entry.columns];
         if rows.dtype() != Dtype::U32 || rows.shape() != shape {
             return Err(damaged(format!("`rows` is not u32 {shape:?}")));
         }
         let (rows, _) = rows.data().as_chunks::<4>();
-        let rows: Vec<usize> = rows.iter().map(|row| u32::from_le_bytes(*row) as usize).collect();
+        let rows: Vec<usize> = rows
+            .iter()
+            .map(|row| u32::from_le_bytes(*row) as usize)
+            .collect();
         if rows.iter().any(|&row| row >= self.manifest.sequences) {
-            return Err(damaged("`rows` names a sequence that the cache does not hold".into()));
+            return Err(damaged(
+                "`rows` names a sequence that the cache does not hold".into(),
+            ));
         }
         let labels = match tensors.tensor("labels") {
             Ok(labels) => {
                 let (labels, _) = labels.data().as_chunks::<8>();
-                labels.iter().map(|label| i64::from_le_bytes(*label)).collect()
+                labels
+                    .iter()
+                    .map(|label| i64::from_le_bytes(*label))
+                    .collect()
             }
             Err(_) => Vec::new(),
         };

@@ -83,7 +83,11 @@ pub(super) fn serialise(
         .iter()
         .flat_map(|&offset| (offset as i64).to_le_bytes())
         .collect();
-    let id_bytes: Vec<u8> = ids.values().iter().flat_map(|id| id.to_le_bytes()).collect();
+    let id_bytes: Vec<u8> = ids
+        .values()
+        .iter()
+        .flat_map(|id| id.to_le_bytes())
+        .collect();
     let mut tensors = vec![
         (
             OFFSETS,
@@ -140,14 +144,33 @@ pub(super) fn serialised_length(
         }
     }
     let mut tensors = vec![
-        (OFFSETS, Sized { dtype: Dtype::I64, shape: vec![sequences + 1] }),
-        (IDS, Sized { dtype: Dtype::U32, shape: vec![tokens] }),
+        (
+            OFFSETS,
+            Sized {
+                dtype: Dtype::I64,
+                shape: vec![sequences + 1],
+            },
+        ),
+        (
+            IDS,
+            Sized {
+                dtype: Dtype::U32,
+                shape: vec![tokens],
+            },
+        ),
     ];
     if let Some((precision, width)) = hidden {
-        tensors.push((HIDDEN, Sized { dtype: precision.dtype(), shape: vec![tokens, width] }));
+        tensors.push((
+            HIDDEN,
+            Sized {
+                dtype: precision.dtype(),
+                shape: vec![tokens, width],
+            },
+        ));
     }
     let data: usize = tensors.iter().map(|(_, tensor)| (&tensor).data_len()).sum();
-    let header = safetensors::serialize(tensors.iter().map(|(name, tensor)| (*name, tensor)), None)?;
+    let header =
+        safetensors::serialize(tensors.iter().map(|(name, tensor)| (*name, tensor)), None)?;
     Ok((header.len() + data) as u64)
 }
 
@@ -168,7 +191,12 @@ struct Hidden {
 
 impl Shard {
     /// Maps the shard that `entry` describes, checking its length and header against it.
-    pub(super) fn open(folder: &Path, entry: &ShardEntry, precision: Option<Precision>, width: usize) -> Result<Self, Error> {
+    pub(super) fn open(
+        folder: &Path,
+        entry: &ShardEntry,
+        precision: Option<Precision>,
+        width: usize,
+    ) -> Result<Self, Error> {
         let path = folder.join(&entry.file);
         let damaged = |problem: String| Error::Damaged {
             path: path.clone(),
@@ -182,10 +210,13 @@ impl Shard {
                 entry.bytes
             )));
         }
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let tensors =
+            SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
         let base = bytes.as_ptr().addr();
         let find = |name: &str, dtype: Dtype, shape: Vec<usize>| -> Result<Range<usize>, Error> {
-            let tensor = tensors.tensor(name).map_err(|error| damaged(error.to_string()))?;
+            let tensor = tensors
+                .tensor(name)
+                .map_err(|error| damaged(error.to_string()))?;
             if tensor.dtype() != dtype || tensor.shape() != shape {
                 return Err(damaged(format!(
                     "`{name}` is {:?} {:?}, expected {dtype:?} {shape:?}",
@@ -197,8 +228,12 @@ impl Shard {
             Ok(start..start + tensor.data().len())
         };
         let offsets = find(OFFSETS, Dtype::I64, vec![entry.sequences + 1])?;
-        let offsets = read_offsets(&bytes[offsets], entry.tokens)
-            .ok_or_else(|| damaged(format!("`offsets` does not rise from 0 to {}", entry.tokens)))?;
+        let offsets = read_offsets(&bytes[offsets], entry.tokens).ok_or_else(|| {
+            damaged(format!(
+                "`offsets` does not rise from 0 to {}",
+                entry.tokens
+            ))
+        })?;
         let ids = find(IDS, Dtype::U32, vec![entry.tokens])?;
         let hidden = precision
             .map(|precision| {
@@ -227,7 +262,11 @@ impl Shard {
     /// Appends the token ids of sequence `index`.
     pub(super) fn read_ids(&self, index: usize, ids: &mut Vec<u32>) {
         let (numbers, _) = self.bytes[self.ids.clone()].as_chunks::<4>();
-        ids.extend(numbers[self.tokens(index)].iter().map(|bytes| u32::from_le_bytes(*bytes)));
+        ids.extend(
+            numbers[self.tokens(index)]
+                .iter()
+                .map(|bytes| u32::from_le_bytes(*bytes)),
+        );
     }
 
     /// Writes the hidden states of sequence `index`, `[tokens, width]`, to `states`, straight
@@ -236,7 +275,10 @@ impl Shard {
     /// # Panics
     /// If the cache holds token ids alone.
     pub(super) fn read_hidden(&self, index: usize, states: &mut [f32]) {
-        let hidden = self.hidden.as_ref().expect("the caller checked that there are activations");
+        let hidden = self
+            .hidden
+            .as_ref()
+            .expect("the caller checked that there are activations");
         let tokens = self.tokens(index);
         let size = hidden.width * hidden.precision.bytes();
         let bytes = &self.bytes[hidden.range.clone()][tokens.start * size..tokens.end * size];
@@ -265,7 +307,11 @@ impl Shard {
 
     /// BLAKE3 of the file, hexadecimal.
     pub(super) fn hash(&self) -> String {
-        blake3::Hasher::new().update_rayon(&self.bytes).finalize().to_hex().to_string()
+        blake3::Hasher::new()
+            .update_rayon(&self.bytes)
+            .finalize()
+            .to_hex()
+            .to_string()
     }
 
     /// The file.
@@ -281,6 +327,7 @@ fn read_offsets(bytes: &[u8], tokens: usize) -> Option<Vec<usize>> {
         .iter()
         .map(|bytes| usize::try_from(i64::from_le_bytes(*bytes)).ok())
         .collect::<Option<_>>()?;
-    let rises = offsets.is_sorted() && offsets.first() == Some(&0) && offsets.last() == Some(&tokens);
+    let rises =
+        offsets.is_sorted() && offsets.first() == Some(&0) && offsets.last() == Some(&tokens);
     rises.then_some(offsets)
 }

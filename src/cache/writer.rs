@@ -46,7 +46,9 @@ pub struct Writer {
 impl Writer {
     /// Lays out in `manifest` the shards for `sequences`.
     pub fn plan_shards(manifest: &mut Manifest, sequences: &Ragged<u32>) -> Result<(), Error> {
-        let hidden = manifest.precision.map(|precision| (precision, manifest.width));
+        let hidden = manifest
+            .precision
+            .map(|precision| (precision, manifest.width));
         let most_tokens = match hidden {
             Some((precision, width)) => (SHARD_BYTES / (precision.bytes() * width)).max(1),
             None => SHARD_IDS,
@@ -147,7 +149,12 @@ impl Writer {
 
     /// Publishes shard `number`: its token `ids`, and `hidden` `[tokens, width]` when the cache
     /// holds activations.
-    pub fn write_shard(&mut self, number: usize, ids: &Ragged<u32>, hidden: &[f32]) -> Result<(), Error> {
+    pub fn write_shard(
+        &mut self,
+        number: usize,
+        ids: &Ragged<u32>,
+        hidden: &[f32],
+    ) -> Result<(), Error> {
         let bytes = match self.manifest.precision {
             Some(precision) => {
                 let encoded = encode(hidden, precision);
@@ -187,8 +194,7 @@ fn encode(hidden: &[f32], precision: super::Precision) -> Vec<u8> {
         .zip(hidden.par_chunks(CHUNK))
         .for_each(|(bytes, numbers)| match precision {
             super::Precision::Fp16 => {
-                let mut halves = [f16::ZERO; CHUNK];
-                let halves = &mut halves[..numbers.len()];
+                let mut halves = vec![f16::ZERO; numbers.len()];
                 halves.convert_from_f32_slice(numbers);
                 let (pairs, _) = bytes.as_chunks_mut::<2>();
                 for (pair, half) in pairs.iter_mut().zip(halves) {
@@ -206,12 +212,19 @@ fn encode(hidden: &[f32], precision: super::Precision) -> Vec<u8> {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    blake3::Hasher::new().update_rayon(bytes).finalize().to_hex().to_string()
+    blake3::Hasher::new()
+        .update_rayon(bytes)
+        .finalize()
+        .to_hex()
+        .to_string()
 }
 
 fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join(LOCK);
-    let file = fs_err::File::create(&path).map_err(Error::Write)?.into_parts().0;
+    let file = fs_err::File::create(&path)
+        .map_err(Error::Write)?
+        .into_parts()
+        .0;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Locked {
@@ -279,7 +292,10 @@ fn keep_whole_shards(folder: &Path, existing: &Manifest, manifest: &mut Manifest
 
 /// Refuses to start what cannot end.
 fn check_space(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
-    let unwritten = manifest.shards.iter().filter(|shard| shard.blake3.is_none());
+    let unwritten = manifest
+        .shards
+        .iter()
+        .filter(|shard| shard.blake3.is_none());
     let needed: u64 = unwritten.map(|shard| shard.bytes).sum();
     let space = rustix::fs::statvfs(folder).map_err(|error| Error::Read(error.into()))?;
     let free = space.f_bavail * space.f_frsize;
@@ -296,10 +312,21 @@ fn check_space(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
 /// Publishes a split's index: `rows` `[rows, columns]` and, if there are any, `labels` `[rows]`.
 fn write_split(folder: &Path, split: &SplitRows) -> Result<SplitEntry, Error> {
     let rows = split.rows.len() / split.columns;
-    let row_bytes: Vec<u8> = split.rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-    let label_bytes: Vec<u8> = split.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+    let row_bytes: Vec<u8> = split
+        .rows
+        .iter()
+        .flat_map(|row| row.to_le_bytes())
+        .collect();
+    let label_bytes: Vec<u8> = split
+        .labels
+        .iter()
+        .flat_map(|label| label.to_le_bytes())
+        .collect();
     let view = |dtype, shape, bytes| TensorView::new(dtype, shape, bytes).map_err(invalid);
-    let mut tensors = vec![("rows", view(Dtype::U32, vec![rows, split.columns], &row_bytes)?)];
+    let mut tensors = vec![(
+        "rows",
+        view(Dtype::U32, vec![rows, split.columns], &row_bytes)?,
+    )];
     if !split.labels.is_empty() {
         tensors.push(("labels", view(Dtype::I64, vec![rows], &label_bytes)?));
     }

@@ -103,9 +103,8 @@ impl EncoderConfig {
         require(found.hidden_act.as_ref(), "gelu").map_err(|value| {
             unsupported("hidden_act", value, "\"gelu\" (the exact one, by erf)")
         })?;
-        require(found.position_embedding_type.as_ref(), "absolute").map_err(|value| {
-            unsupported("position_embedding_type", value, "\"absolute\"")
-        })?;
+        require(found.position_embedding_type.as_ref(), "absolute")
+            .map_err(|value| unsupported("position_embedding_type", value, "\"absolute\""))?;
         if found.is_decoder == Some(true) {
             return Err(unsupported("is_decoder", "true".into(), "false (encoders)"));
         }
@@ -153,7 +152,10 @@ impl EncoderConfig {
         } else if self.token_types == 0 {
             "`type_vocab_size` must be at least 1".into()
         } else if self.longest_sequence() < 3 {
-            format!("`max_position_embeddings` {} leaves no room for a text", self.position_embeddings)
+            format!(
+                "`max_position_embeddings` {} leaves no room for a text",
+                self.position_embeddings
+            )
         } else {
             return Ok(());
         };

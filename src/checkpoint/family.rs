@@ -51,9 +51,18 @@ impl Family {
 pub(crate) fn embedding_tensors(config: &EncoderConfig) -> Vec<(String, Vec<usize>)> {
     let hidden = config.hidden_size;
     [
-        ("word_embeddings.weight", vec![config.vocabulary_size, hidden]),
-        ("position_embeddings.weight", vec![config.position_embeddings, hidden]),
-        ("token_type_embeddings.weight", vec![config.token_types, hidden]),
+        (
+            "word_embeddings.weight",
+            vec![config.vocabulary_size, hidden],
+        ),
+        (
+            "position_embeddings.weight",
+            vec![config.position_embeddings, hidden],
+        ),
+        (
+            "token_type_embeddings.weight",
+            vec![config.token_types, hidden],
+        ),
         ("LayerNorm.weight", vec![hidden]),
         ("LayerNorm.bias", vec![hidden]),
     ]
@@ -73,12 +82,18 @@ pub(crate) fn layer_tensors(config: &EncoderConfig, layer: usize) -> Vec<(String
         ("intermediate.dense", intermediate, hidden),
         ("output.dense", hidden, intermediate),
     ] {
-        tensors.push((format!("{}{name}.weight", layer_prefix(layer)), vec![outputs, inputs]));
+        tensors.push((
+            format!("{}{name}.weight", layer_prefix(layer)),
+            vec![outputs, inputs],
+        ));
         tensors.push((format!("{}{name}.bias", layer_prefix(layer)), vec![outputs]));
     }
     for name in ["attention.output.LayerNorm", "output.LayerNorm"] {
         for part in ["weight", "bias"] {
-            tensors.push((format!("{}{name}.{part}", layer_prefix(layer)), vec![hidden]));
+            tensors.push((
+                format!("{}{name}.{part}", layer_prefix(layer)),
+                vec![hidden],
+            ));
         }
     }
     tensors

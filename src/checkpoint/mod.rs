@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub use config::EncoderConfig;
 pub use error::Error;
 pub use family::Family;
-pub(crate) use family::{layer_prefix};
+pub(crate) use family::layer_prefix;
 pub use freeze::Freeze;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;

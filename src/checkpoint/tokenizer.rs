@@ -49,6 +49,9 @@ impl Tokenizer {
         let encodings = tokenizer
             .encode_batch_fast(texts, true)
             .map_err(Error::Tokenize)?;
-        Ok(encodings.iter().map(tokenizers::Encoding::get_ids).collect())
+        Ok(encodings
+            .iter()
+            .map(tokenizers::Encoding::get_ids)
+            .collect())
     }
 }

@@ -38,12 +38,17 @@ pub(super) fn run(command: &CacheCommand) -> Result<(), Error> {
 
 fn inspect(arguments: &CacheArguments) -> Result<(), Error> {
     let manifest = Manifest::read(&arguments.folder)?;
-    let written = manifest.shards.iter().filter(|shard| shard.blake3.is_some()).count();
+    let written = manifest
+        .shards
+        .iter()
+        .filter(|shard| shard.blake3.is_some())
+        .count();
     let splits: Map<String, Value> = manifest
         .splits
         .iter()
         .map(|split| {
-            let value = json!({ "rows": split.rows, "columns": split.columns, "tokens": split.tokens });
+            let value =
+                json!({ "rows": split.rows, "columns": split.columns, "tokens": split.tokens });
             (split.name.clone(), value)
         })
         .collect();

@@ -59,7 +59,8 @@ pub(super) fn error(error: &Error) {
         let message = error.to_string();
         // A transparent error repeats the message of its source.
         if message != last {
-            text.push_str(&format!(": {message}"));
+            text.push_str(": ");
+            text.push_str(&message);
         }
         last = message;
         cause = error.source();

@@ -28,9 +28,16 @@ pub(super) fn run(arguments: &DoctorArguments) -> Result<(), Error> {
     match &runtime {
         Ok(runtime) => {
             let cuda = runtime.offers_cuda();
-            let providers = if cuda { json!("cpu, cuda") } else { json!("cpu") };
+            let providers = if cuda {
+                json!("cpu, cuda")
+            } else {
+                json!("cpu")
+            };
             object.insert("onnxruntime".into(), json!(runtime.version));
-            object.insert("library".into(), json!(runtime.library.display().to_string()));
+            object.insert(
+                "library".into(),
+                json!(runtime.library.display().to_string()),
+            );
             object.insert("providers".into(), providers);
         }
         Err(_) => {

@@ -32,7 +32,9 @@ pub(super) struct EvaluateArguments {
 pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
     let data = Dataset::read(&arguments.data)?;
     let loaded = arguments.model.load()?;
-    let encoded = loaded.encoding.encode(&data, &loaded.checkpoint, loaded.labels.as_ref())?;
+    let encoded = loaded
+        .encoding
+        .encode(&data, &loaded.checkpoint, loaded.labels.as_ref())?;
     let split = Split {
         columns: encoded.columns,
         rows: (0..encoded.sequences.len()).collect(),

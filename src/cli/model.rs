@@ -16,7 +16,12 @@ use crate::train::SavedRun;
 #[derive(Args)]
 pub(super) struct ModelOptions {
     /// Folder of a finished run.
-    #[arg(long, value_name = "FOLDER", required_unless_present = "model", help_heading = "Model")]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        required_unless_present = "model",
+        help_heading = "Model"
+    )]
     pub run: Option<PathBuf>,
     /// Folder of a pre-trained model: without a run, that model as it is; with one, where the
     /// model lies now [default: where it lay when the run was made].
@@ -111,7 +116,9 @@ impl ModelOptions {
         encoding.check_lengths(checkpoint.config.longest_sequence())?;
         // Nothing is trained, so ONNX Runtime runs every layer.
         let freeze = Freeze::Layers(checkpoint.config.layers);
-        let pooling = self.pooling.unwrap_or(Pooling::default_for(encoding.task()));
+        let pooling = self
+            .pooling
+            .unwrap_or(Pooling::default_for(encoding.task()));
         let device = self.device.unwrap_or_default().device()?;
         let model = Model::new(&checkpoint, freeze, None, pooling, 0, &device)?;
         Ok(LoadedModel {
@@ -162,7 +169,9 @@ impl LoadedModel {
         let session = self.runtime.session();
         let frozen = FrozenEncoder::new(&runtime, &self.checkpoint, layers, &session)?;
         if let Some(reason) = frozen.fallback() {
-            console::say(&format!("CUDA cannot be used, running on the CPU: {reason}"));
+            console::say(&format!(
+                "CUDA cannot be used, running on the CPU: {reason}"
+            ));
         }
         Ok(Some(frozen))
     }

@@ -23,10 +23,12 @@ pub(super) struct TaskOptions {
     /// classify: field of the label [default: label or target].
     #[arg(long, value_name = "FIELD")]
     pub label_field: Option<String>,
-    /// search: field of the query [default: docstring_tokens, docstring or query].
+    /// search: field of the query [default: the first of `docstring_tokens`, docstring,
+    /// query].
     #[arg(long, value_name = "FIELD")]
     pub query_field: Option<String>,
-    /// search: field of the code [default: code_tokens, function_tokens, code or function].
+    /// search: field of the code [default: the first of `code_tokens`,
+    /// `function_tokens`, code, function].
     #[arg(long, value_name = "FIELD")]
     pub code_field: Option<String>,
     /// classify: most tokens of a text, special ones included [default: 256].
@@ -112,7 +114,9 @@ impl RuntimeOptions {
 
 /// Limits candle and the fused operations to `threads`. Called once, before any tensor work.
 pub(super) fn limit_threads(threads: Option<usize>) -> Result<(), Error> {
-    let Some(threads) = threads else { return Ok(()) };
+    let Some(threads) = threads else {
+        return Ok(());
+    };
     if threads == 0 {
         return Err(Error::Usage {
             problem: "`--threads 0` leaves nobody to work".into(),
@@ -120,7 +124,9 @@ pub(super) fn limit_threads(threads: Option<usize>) -> Result<(), Error> {
         });
     }
     // Fails only if the pool has been built already, which the caller excludes.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global();
     Ok(())
 }
 
@@ -142,10 +148,7 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
-            Self::Cuda => Device::new_cuda(0).map_err(|error| {
-                let error = crate::trainable::Error::Tensor(error);
-                Error::Trainable(error)
-            }),
+            Self::Cuda => Device::new_cuda(0).map_err(|error| Error::Trainable(error.into())),
         }
     }
 }

@@ -140,7 +140,9 @@ fn check_freeze(freeze: Freeze, checkpoint: &Checkpoint) -> Result<(), Error> {
 fn read_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Dataset)>, Error> {
     let train = options.train.as_ref().ok_or_else(|| missing("--train"))?;
     let others = [("valid", &options.valid), ("test", &options.test)];
-    let others = others.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
+    let others = others
+        .into_iter()
+        .filter_map(|(name, path)| Some((name, path.as_ref()?)));
     std::iter::once(("train", train))
         .chain(others)
         .map(|(name, path)| Ok((name.to_owned(), Dataset::read(path)?)))
@@ -159,7 +161,9 @@ fn open_frozen(
     let runtime = options.runtime.runtime()?;
     let frozen = FrozenEncoder::new(&runtime, checkpoint, layers, &options.runtime.session())?;
     match frozen.fallback() {
-        Some(reason) => console::say(&format!("CUDA cannot be used, running on the CPU: {reason}")),
+        Some(reason) => console::say(&format!(
+            "CUDA cannot be used, running on the CPU: {reason}"
+        )),
         None => console::say(&format!(
             "frozen half: {layers} of {} layers, ONNX Runtime {} on {}",
             checkpoint.config.layers,
@@ -170,7 +174,11 @@ fn open_frozen(
     Ok(Some((runtime, frozen)))
 }
 
-fn write_graph(path: &std::path::Path, checkpoint: &Checkpoint, freeze: Freeze) -> Result<(), Error> {
+fn write_graph(
+    path: &std::path::Path,
+    checkpoint: &Checkpoint,
+    freeze: Freeze,
+) -> Result<(), Error> {
     let Freeze::Layers(layers) = freeze else {
         return Err(Error::Usage {
             problem: "`--graph` has nothing to write with `--freeze none`".into(),

@@ -45,7 +45,11 @@ pub(super) struct PredictArguments {
 
 pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
     let data = Dataset::read(&arguments.input)?;
-    let against = arguments.against.as_deref().map(Dataset::read).transpose()?;
+    let against = arguments
+        .against
+        .as_deref()
+        .map(Dataset::read)
+        .transpose()?;
     let loaded = arguments.model.load()?;
     let task = loaded.encoding.task();
     if against.is_some() && task != TaskKind::Search {
@@ -62,7 +66,10 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
     let vectors = embedder.embed(encoded.sequences, "predict")?;
     let lines = match (&loaded.labels, &against) {
         (Some(labels), _) => classify(&loaded, labels, &vectors)?,
-        (None, None) => rows(&vectors)?.into_iter().map(|row| json!({ "embedding": row })).collect(),
+        (None, None) => rows(&vectors)?
+            .into_iter()
+            .map(|row| json!({ "embedding": row }))
+            .collect(),
         (None, Some(base)) => {
             let encoded = loaded.encoding.encode_codes(base, &loaded.checkpoint)?;
             let codes = embedder.embed(encoded.sequences, "code base")?;
@@ -71,7 +78,11 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
         }
     };
     write(&arguments.output, &lines)?;
-    console::say(&format!("{} predictions in `{}`", lines.len(), arguments.output.display()));
+    console::say(&format!(
+        "{} predictions in `{}`",
+        lines.len(),
+        arguments.output.display()
+    ));
     Ok(())
 }
 
@@ -108,7 +119,9 @@ fn classify(loaded: &LoadedModel, labels: &Labels, vectors: &Tensor) -> Result<V
             .zip(&probabilities)
             .map(|(label, probability)| {
                 let name = json!(label);
-                let name = name.as_str().map_or_else(|| name.to_string(), str::to_owned);
+                let name = name
+                    .as_str()
+                    .map_or_else(|| name.to_string(), str::to_owned);
                 (name, json!(probability))
             })
             .collect();

@@ -44,8 +44,13 @@ fn read(path: &Path) -> Result<Table, Error> {
         let key = key.replace('-', "_");
         if !known.contains(&key) {
             return Err(Error::Usage {
-                problem: format!("`{}`: no flag `--{}`", path.display(), key.replace('_', "-")),
-                hint: "a recipe's keys are the long flags of `telly precompute` and `telly train`".into(),
+                problem: format!(
+                    "`{}`: no flag `--{}`",
+                    path.display(),
+                    key.replace('_', "-")
+                ),
+                hint: "a recipe's keys are the long flags of `telly precompute` and `telly train`"
+                    .into(),
             });
         }
         normalised.insert(key, value);

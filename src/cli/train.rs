@@ -121,7 +121,10 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     let freeze: Freeze =
         serde_json::from_value(freeze.clone()).map_err(|_| from_cache(freeze, "freeze"))?;
 
-    let model_folder = options.model.clone().unwrap_or_else(|| manifest.model.clone().into());
+    let model_folder = options
+        .model
+        .clone()
+        .unwrap_or_else(|| manifest.model.clone().into());
     let mut checkpoint = Checkpoint::open(&model_folder)?;
     check_cache(&cache, &checkpoint, &options, &encoding, labels.as_ref())?;
     let settings = settings(&options, &encoding)?;
@@ -130,7 +133,14 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         checkpoint.config.attention_dropout = dropout;
     }
     let device = options.device.unwrap_or_default().device()?;
-    let model = Model::new(&checkpoint, freeze, labels.as_ref(), settings.pooling, settings.seed, &device)?;
+    let model = Model::new(
+        &checkpoint,
+        freeze,
+        labels.as_ref(),
+        settings.pooling,
+        settings.seed,
+        &device,
+    )?;
     if model.parameters.count() == 0 {
         return Err(train::Error::NothingToTrain {
             freeze: freeze.to_string(),
@@ -143,7 +153,13 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         None => first_free_run(folder),
     };
     let mut run = RunFolder::create(&out, arguments.force)?;
-    run.write_recipe(&resolved_recipe(&options, &settings, &encoding, freeze, &model_folder))?;
+    run.write_recipe(&resolved_recipe(
+        &options,
+        &settings,
+        &encoding,
+        freeze,
+        &model_folder,
+    ))?;
     let (model, summary) = train::train(model, &cache, &settings, &mut run)?;
     let identity = checkpoint.identity()?;
     run.write_model(
@@ -186,8 +202,15 @@ fn check_cache(
     if let Some(freeze) = options.freeze {
         current.set("freeze", json!(freeze));
     }
-    current.set("encoding", expected_encoding(&cache.manifest().encoding, &options.task));
-    let splits = [("train", &options.train), ("valid", &options.valid), ("test", &options.test)];
+    current.set(
+        "encoding",
+        expected_encoding(&cache.manifest().encoding, &options.task),
+    );
+    let splits = [
+        ("train", &options.train),
+        ("valid", &options.valid),
+        ("test", &options.test),
+    ];
     for (name, path) in splits {
         if let Some(path) = path {
             let encoded = encoding.encode(&Dataset::read(path)?, checkpoint, labels)?;
@@ -218,7 +241,9 @@ fn settings(options: &TrainOptions, encoding: &Encoding) -> Result<TrainSettings
         clip: options.clip.unwrap_or(1.0),
         dropout: options.dropout,
         seed: options.seed.unwrap_or(1),
-        pooling: options.pooling.unwrap_or(Pooling::default_for(encoding.task())),
+        pooling: options
+            .pooling
+            .unwrap_or(Pooling::default_for(encoding.task())),
         log_every: options.log_every.unwrap_or(10),
     };
     let out_of_range = |flag: &str, found: f64, expected: &str| Error::Usage {
@@ -236,11 +261,19 @@ fn settings(options: &TrainOptions, encoding: &Encoding) -> Result<TrainSettings
         }
     }
     if !(0.0..=1.0).contains(&settings.warmup) {
-        return Err(out_of_range("--warmup", settings.warmup, "a share from 0 to 1"));
+        return Err(out_of_range(
+            "--warmup",
+            settings.warmup,
+            "a share from 0 to 1",
+        ));
     }
     match settings.dropout {
         Some(dropout) if !(0.0..1.0).contains(&dropout) => {
-            return Err(out_of_range("--dropout", dropout, "0 or more and less than 1"));
+            return Err(out_of_range(
+                "--dropout",
+                dropout,
+                "0 or more and less than 1",
+            ));
         }
         _ => {}
     }
@@ -286,10 +319,16 @@ fn resolved_recipe(
     recipe.remove("out");
     recipe.extend(table(toml::Table::try_from(encoding)));
     recipe.extend(table(toml::Table::try_from(settings)));
-    recipe.insert("freeze".into(), match freeze {
-        Freeze::Nothing => "none".into(),
-        Freeze::Layers(layers) => toml::Value::Integer(layers as i64),
-    });
+    recipe.insert(
+        "freeze".into(),
+        match freeze {
+            Freeze::Nothing => "none".into(),
+            Freeze::Layers(layers) => toml::Value::Integer(layers as i64),
+        },
+    );
     recipe.insert("model".into(), model.display().to_string().into());
-    format!("# telly {}; `telly train --recipe` repeats this run.\n{recipe}", env!("CARGO_PKG_VERSION"))
+    format!(
+        "# telly {}; `telly train --recipe` repeats this run.\n{recipe}",
+        env!("CARGO_PKG_VERSION")
+    )
 }

@@ -59,8 +59,8 @@ pub enum Error {
         line: usize,
         /// The field.
         field: String,
-        /// Its value.
-        found: serde_json::Value,
+        /// Its value, as JSON.
+        found: String,
         /// What would do.
         expected: &'static str,
         /// The flag that names another field.
@@ -87,9 +87,13 @@ impl Explain for Error {
             Self::MissingField { flag, .. } | Self::FieldType { flag, .. } => {
                 format!("name another field with `{flag}`")
             }
-            Self::Json { .. } => "every line must be one JSON object, as in {\"code\": \"...\", \"label\": 1}".into(),
+            Self::Json { .. } => {
+                "every line must be one JSON object, as in {\"code\": \"...\", \"label\": 1}".into()
+            }
             Self::Empty { .. } => "the file must hold one JSON object a line".into(),
-            Self::Line { .. } => "the file must be UTF-8 text, or gzip if its name ends in .gz".into(),
+            Self::Line { .. } => {
+                "the file must be UTF-8 text, or gzip if its name ends in .gz".into()
+            }
             Self::Read(_) => return None,
         })
     }

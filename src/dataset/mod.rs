@@ -69,7 +69,10 @@ mod tests {
     use super::*;
 
     fn file(content: &[u8], suffix: &str) -> tempfile::NamedTempFile {
-        let mut file = tempfile::Builder::new().suffix(suffix).tempfile().expect("a temporary file");
+        let mut file = tempfile::Builder::new()
+            .suffix(suffix)
+            .tempfile()
+            .expect("a temporary file");
         file.write_all(content).expect("written");
         file
     }
@@ -87,7 +90,13 @@ mod tests {
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packed.write_all(b"{\"a\": 1}\n").expect("packed");
         let file = file(&packed.finish().expect("packed"), ".jsonl.gz");
-        assert_eq!(Dataset::read(file.path()).expect("one record").records.len(), 1);
+        assert_eq!(
+            Dataset::read(file.path())
+                .expect("one record")
+                .records
+                .len(),
+            1
+        );
     }
 
     #[test]
@@ -100,6 +109,9 @@ mod tests {
     #[test]
     fn a_line_that_is_no_object_is_refused() {
         let file = file(b"[1, 2]\n", ".jsonl");
-        assert!(matches!(Dataset::read(file.path()), Err(Error::Json { line: 1, .. })));
+        assert!(matches!(
+            Dataset::read(file.path()),
+            Err(Error::Json { line: 1, .. })
+        ));
     }
 }

@@ -28,11 +28,14 @@ pub struct FieldChoice {
 impl FieldChoice {
     /// `named` if given, else any of `usual`; `flag` names it otherwise.
     pub fn new(flag: &'static str, named: Option<&str>, usual: &[&str]) -> Self {
-        let names = match named {
+        let candidates = match named {
             Some(name) => vec![name.to_owned()],
             None => usual.iter().map(|&name| name.to_owned()).collect(),
         };
-        Self { flag, names }
+        Self {
+            flag,
+            names: candidates,
+        }
     }
 
     /// The value in `record`, which stands in the file `path`.
@@ -49,7 +52,7 @@ impl FieldChoice {
             })
     }
 
-    /// The text in `record`: a string, or a list of strings joined by spaces as `CodeXGLUE`'s
+    /// The text in `record`: a string, or a list of strings joined by spaces as CodeXGLUE's
     /// `code_tokens` are. Runs of white space become one space, as in the reference's recipes.
     pub fn text(&self, record: &Record, path: &Path) -> Result<String, Error> {
         let (name, value) = self.find(record, path)?;
@@ -81,12 +84,18 @@ impl FieldChoice {
         }
     }
 
-    fn wrong_type(&self, record: &Record, path: &Path, name: &str, expected: &'static str) -> Error {
+    fn wrong_type(
+        &self,
+        record: &Record,
+        path: &Path,
+        name: &str,
+        expected: &'static str,
+    ) -> Error {
         Error::FieldType {
             path: path.to_owned(),
             line: record.line,
             field: name.into(),
-            found: record.fields[name].clone(),
+            found: record.fields[name].to_string(),
             expected,
             flag: self.flag,
         }
@@ -128,10 +137,19 @@ mod tests {
     fn the_first_usual_name_wins_and_lists_are_joined() {
         let choice = FieldChoice::new("--code-field", None, &["code_tokens", "code"]);
         let text = |json| choice.text(&record(json), Path::new("f"));
-        assert_eq!(text(r#"{"code": "b", "code_tokens": ["def", "f"]}"#).expect("text"), "def f");
+        assert_eq!(
+            text(r#"{"code": "b", "code_tokens": ["def", "f"]}"#).expect("text"),
+            "def f"
+        );
         assert_eq!(text(r#"{"code": " a \n\t b "}"#).expect("text"), "a b");
-        assert!(matches!(text(r#"{"code": 3}"#), Err(Error::FieldType { line: 3, .. })));
-        assert!(matches!(text("{}"), Err(Error::MissingField { line: 3, .. })));
+        assert!(matches!(
+            text(r#"{"code": 3}"#),
+            Err(Error::FieldType { line: 3, .. })
+        ));
+        assert!(matches!(
+            text("{}"),
+            Err(Error::MissingField { line: 3, .. })
+        ));
     }
 
     #[test]
@@ -139,7 +157,10 @@ mod tests {
         let choice = FieldChoice::new("--label-field", Some("y"), &["label"]);
         let label = |json| choice.label(&record(json), Path::new("f"));
         assert_eq!(label(r#"{"y": 1}"#).expect("label"), Label::Integer(1));
-        assert_eq!(label(r#"{"y": "1"}"#).expect("label"), Label::Text("1".into()));
+        assert_eq!(
+            label(r#"{"y": "1"}"#).expect("label"),
+            Label::Text("1".into())
+        );
         assert!(label(r#"{"y": 1.5}"#).is_err());
     }
 }

@@ -152,7 +152,10 @@ fn in_folder(path: &Path) -> PathBuf {
 /// The version out of the library's file name, as `libonnxruntime.so.1.31.1`, with the commit
 /// it was built from: `1.31.1 (6af1a93)`; the commit alone where the name has none.
 fn version(library: Option<&Path>) -> String {
-    let commit = ort::info().split("git-commit-id=").nth(1).unwrap_or("unknown commit");
+    let commit = ort::info()
+        .split("git-commit-id=")
+        .nth(1)
+        .unwrap_or("unknown commit");
     let commit = commit.split([',', ' ']).next().unwrap_or(commit);
     let name = library.and_then(|path| path.canonicalize().ok());
     let name = name.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
@@ -176,7 +179,10 @@ mod tests {
     #[test]
     fn versions_are_read_from_file_names() {
         assert_eq!(version_in_name("libonnxruntime.so.1.31.1"), Some("1.31.1"));
-        assert_eq!(version_in_name("libonnxruntime.1.31.1.dylib"), Some("1.31.1"));
+        assert_eq!(
+            version_in_name("libonnxruntime.1.31.1.dylib"),
+            Some("1.31.1")
+        );
         assert_eq!(version_in_name("libonnxruntime.so"), None);
         assert_eq!(version_in_name("onnxruntime.dll"), None);
     }

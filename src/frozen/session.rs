@@ -166,7 +166,8 @@ fn cuda_session(
     // (onnxruntime #17689).
     let cuda = CUDA::default().with_skip_layer_norm_strict_mode(true);
     let mut builder = builder(runtime, options).map_err(|error| error.to_string())?;
-    cuda.register(&mut builder).map_err(|error| error.to_string())?;
+    cuda.register(&mut builder)
+        .map_err(|error| error.to_string())?;
     commit(builder, graph, data).map_err(|error| error.to_string())
 }
 

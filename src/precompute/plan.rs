@@ -46,7 +46,11 @@ impl Plan {
             rows.push(SplitRows {
                 name: name.clone(),
                 columns: encoded.columns,
-                rows: encoded.sequences.iter().map(|ids| distinct.index(ids)).collect(),
+                rows: encoded
+                    .sequences
+                    .iter()
+                    .map(|ids| distinct.index(ids))
+                    .collect(),
                 labels: encoded.labels,
                 tokens: encoded.sequences.tokens(),
             });
@@ -107,7 +111,13 @@ fn fingerprint(
             fingerprint.set("precision", to_value(&precision));
         }
         None => {
-            for field in ["graph", "runtime", "provider", "frozen_precision", "precision"] {
+            for field in [
+                "graph",
+                "runtime",
+                "provider",
+                "frozen_precision",
+                "precision",
+            ] {
                 fingerprint.set(field, Value::Null);
             }
         }

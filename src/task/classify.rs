@@ -12,12 +12,12 @@ use crate::trainable::{Parameters, Pass};
 pub(super) const WEIGHT: &str = "classifier.weight";
 pub(super) const BIAS: &str = "classifier.bias";
 
-/// `--text-field`: `CodeXGLUE`'s `func` and `code`, or a text.
+/// `--text-field`: CodeXGLUE's `func` and `code`, or a text.
 pub(super) fn text_field(named: Option<&str>) -> FieldChoice {
     FieldChoice::new("--text-field", named, &["text", "sentence", "func", "code"])
 }
 
-/// `--label-field`: `CodeXGLUE`'s `target`, or a label.
+/// `--label-field`: CodeXGLUE's `target`, or a label.
 pub(super) fn label_field(named: Option<&str>) -> FieldChoice {
     FieldChoice::new("--label-field", named, &["label", "target"])
 }
@@ -63,5 +63,10 @@ pub(super) fn metrics(logits: &Tensor, labels: &[i64]) -> Result<ClassificationM
     let loss = f64::from(loss(logits, labels)?.to_scalar::<f32>()?);
     let predictions = logits.argmax(1)?.to_vec1::<u32>()?;
     let classes = logits.dim(1)?;
-    Ok(ClassificationMetrics::new(&predictions, labels, classes, loss))
+    Ok(ClassificationMetrics::new(
+        &predictions,
+        labels,
+        classes,
+        loss,
+    ))
 }

@@ -144,7 +144,10 @@ impl Encoding {
         labels: Option<&Labels>,
     ) -> Result<EncodedSplit, Error> {
         let texts = |field: FieldChoice| -> Result<Vec<String>, Error> {
-            let texts = data.records.iter().map(|record| field.text(record, &data.path));
+            let texts = data
+                .records
+                .iter()
+                .map(|record| field.text(record, &data.path));
             Ok(texts.collect::<Result<_, _>>()?)
         };
         let tokenizer = &checkpoint.tokenizer;

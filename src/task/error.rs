@@ -80,9 +80,10 @@ impl Explain for Error {
             Self::Dataset(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
             Self::Trainable(error) => error.hint(),
-            Self::UnknownLabel { .. } => {
-                Some("1 and \"1\" are different labels; every class must occur in the training split".into())
-            }
+            Self::UnknownLabel { .. } => Some(
+                "1 and \"1\" are different labels; every class must occur in the training split"
+                    .into(),
+            ),
             Self::OneClass { .. } => Some("name another field with `--label-field`".into()),
             Self::TooLong { .. } | Self::TooShort { .. } => None,
         }

@@ -16,7 +16,10 @@ pub struct Labels(Vec<Label>);
 impl Labels {
     /// The labels that occur in the training split.
     pub fn of_training_split(data: &Dataset, field: &FieldChoice) -> Result<Self, Error> {
-        let labels = data.records.iter().map(|record| field.label(record, &data.path));
+        let labels = data
+            .records
+            .iter()
+            .map(|record| field.label(record, &data.path));
         let labels: Vec<Label> = labels
             .collect::<Result<BTreeSet<_>, _>>()?
             .into_iter()

@@ -84,7 +84,11 @@ impl ClassificationMetrics {
             hits[label] += usize::from(prediction == label);
         }
         let share = |part: usize, whole: usize| {
-            if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+            if whole == 0 {
+                0.0
+            } else {
+                part as f64 / whole as f64
+            }
         };
         let occurring: Vec<usize> = (0..classes)
             .filter(|&class| predicted[class] + actual[class] > 0)
@@ -134,5 +138,8 @@ impl RankingMetrics {
 
 /// The rank, from 1, of candidate `right`: one more than the candidates that score higher.
 pub fn rank_of(right: usize, scores: &[f32]) -> usize {
-    1 + scores.iter().filter(|&&score| score > scores[right]).count()
+    1 + scores
+        .iter()
+        .filter(|&&score| score > scores[right])
+        .count()
 }

@@ -66,7 +66,12 @@ impl Model {
                 let count = labels.count() * config.hidden_size;
                 let weight = normal(count, config.initializer_range, seed);
                 let dropout = config.hidden_dropout;
-                Head::Classify(Classifier::new(&mut parameters, labels.count(), weight, dropout)?)
+                Head::Classify(Classifier::new(
+                    &mut parameters,
+                    labels.count(),
+                    weight,
+                    dropout,
+                )?)
             }
             None => Head::Search,
         };
@@ -97,7 +102,9 @@ impl Model {
     pub fn loss(&self, input: EncoderInput, labels: &[i64], pass: &Pass) -> Result<Tensor, Error> {
         let vectors = self.embed(input, pass)?;
         match &self.head {
-            Head::Classify(classifier) => classify::loss(&classifier.logits(&vectors, pass)?, labels),
+            Head::Classify(classifier) => {
+                classify::loss(&classifier.logits(&vectors, pass)?, labels)
+            }
             Head::Search => {
                 let pairs = vectors.dim(0)? / 2;
                 let queries = vectors.narrow(0, 0, pairs)?;
@@ -130,7 +137,10 @@ impl Model {
                 classify::metrics(&logits, labels).map(Metrics::Classification)
             }
             Head::Search => {
-                let (queries, codes) = (&vectors[search::QUERY_COLUMN], &vectors[search::CODE_COLUMN]);
+                let (queries, codes) = (
+                    &vectors[search::QUERY_COLUMN],
+                    &vectors[search::CODE_COLUMN],
+                );
                 search::metrics(queries, codes).map(Metrics::Ranking)
             }
         }
@@ -140,8 +150,9 @@ impl Model {
 #[allow(clippy::cast_possible_truncation)]
 fn normal(count: usize, deviation: f64, seed: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let normal = Normal::new(0.0, deviation).unwrap_or_else(|_| {
-        unreachable!("`initializer_range` is a finite number out of JSON")
-    });
-    (0..count).map(|_| normal.sample(&mut random) as f32).collect()
+    let normal = Normal::new(0.0, deviation)
+        .unwrap_or_else(|_| unreachable!("`initializer_range` is a finite number out of JSON"));
+    (0..count)
+        .map(|_| normal.sample(&mut random) as f32)
+        .collect()
 }

@@ -18,12 +18,20 @@ pub const CODE_COLUMN: usize = 1;
 
 /// `--query-field`: CodeSearchNet's names.
 pub(super) fn query_field(named: Option<&str>) -> FieldChoice {
-    FieldChoice::new("--query-field", named, &["docstring_tokens", "docstring", "query"])
+    FieldChoice::new(
+        "--query-field",
+        named,
+        &["docstring_tokens", "docstring", "query"],
+    )
 }
 
 /// `--code-field`: CodeSearchNet's names.
 pub(super) fn code_field(named: Option<&str>) -> FieldChoice {
-    FieldChoice::new("--code-field", named, &["code_tokens", "function_tokens", "code", "function"])
+    FieldChoice::new(
+        "--code-field",
+        named,
+        &["code_tokens", "function_tokens", "code", "function"],
+    )
 }
 
 /// Encodes one field, one sequence a row.
@@ -33,7 +41,10 @@ pub(super) fn encode_column(
     field: &FieldChoice,
     max_length: usize,
 ) -> Result<EncodedSplit, Error> {
-    let texts = data.records.iter().map(|record| field.text(record, &data.path));
+    let texts = data
+        .records
+        .iter()
+        .map(|record| field.text(record, &data.path));
     let texts = texts.collect::<Result<_, _>>()?;
     Ok(EncodedSplit {
         sequences: checkpoint.tokenizer.encode(texts, max_length)?,
@@ -45,7 +56,11 @@ pub(super) fn encode_column(
 /// Scales each row of `[rows, width]` to unit length.
 pub(super) fn normalise(vectors: &Tensor) -> Result<Tensor, Error> {
     // PyTorch's `normalize` takes at least 1e-12 for the length.
-    let length = vectors.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.clamp(1e-12, f64::MAX)?;
+    let length = vectors
+        .sqr()?
+        .sum_keepdim(D::Minus1)?
+        .sqrt()?
+        .clamp(1e-12, f64::MAX)?;
     Ok(vectors.broadcast_div(&length)?)
 }
 
@@ -86,6 +101,9 @@ pub(super) fn metrics(queries: &Tensor, codes: &Tensor) -> Result<RankingMetrics
 fn cross_entropy(right: usize, scores: &[f32]) -> f64 {
     let scaled = |score: f32| SCORE_SCALE * f64::from(score);
     let largest = scores.iter().copied().map(scaled).fold(f64::MIN, f64::max);
-    let sum: f64 = scores.iter().map(|&score| (scaled(score) - largest).exp()).sum();
+    let sum: f64 = scores
+        .iter()
+        .map(|&score| (scaled(score) - largest).exp())
+        .sum();
     sum.ln() + largest - scaled(scores[right])
 }

@@ -49,7 +49,9 @@ impl Activations for FreshActivations {
             return Ok(EncoderInput::TokenIds(self.sequences.gather(indices)));
         };
         let mut states = Ragged::new(frozen.hidden_size());
-        frozen.run(&self.sequences, indices, |_, sequence| states.push(sequence))?;
+        frozen.run(&self.sequences, indices, |_, sequence| {
+            states.push(sequence);
+        })?;
         Ok(EncoderInput::HiddenStates(states))
     }
 }

@@ -72,7 +72,9 @@ impl Explain for Error {
             Self::Frozen(error) => return error.hint(),
             Self::Trainable(error) => return error.hint(),
             Self::Diverged { .. } => "lower `--lr`, or raise `--warmup`".into(),
-            Self::RunExists { .. } => "choose another `--out`, or replace the run with `--force`".into(),
+            Self::RunExists { .. } => {
+                "choose another `--out`, or replace the run with `--force`".into()
+            }
             Self::NoRun { .. } => "`--run` names the folder that `telly train --out` wrote".into(),
             Self::Write(error)
                 if matches!(

@@ -20,7 +20,10 @@ pub fn embed(
     let mut distinct = sequences.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
-    let lengths: Vec<usize> = distinct.iter().map(|&index| activations.length(index)).collect();
+    let lengths: Vec<usize> = distinct
+        .iter()
+        .map(|&index| activations.length(index))
+        .collect();
     let mut progress = Progress::new(label, lengths.iter().sum::<usize>() as u64, "tokens");
     let pass = Pass::evaluation(model.parameters.device());
     let mut vectors: Vec<Option<Tensor>> = vec![None; distinct.len()];
@@ -28,7 +31,9 @@ pub fn embed(
         let indices: Vec<usize> = batch.iter().map(|&member| distinct[member]).collect();
         let embedded = model.embed(activations.input(&indices)?, &pass)?.detach();
         for (row, &member) in batch.iter().enumerate() {
-            let vector = embedded.narrow(0, row, 1).map_err(crate::trainable::Error::from)?;
+            let vector = embedded
+                .narrow(0, row, 1)
+                .map_err(crate::trainable::Error::from)?;
             vectors[member] = Some(vector);
         }
         progress.advance(batch.iter().map(|&member| lengths[member] as u64).sum());
@@ -50,6 +55,7 @@ pub fn evaluate(
     let vectors = embed(model, activations, &split.rows, label)?;
     let columns = (0..split.columns)
         .map(|column| {
+            #[allow(clippy::cast_possible_truncation)] // The index file counts in u32 too.
             let rows = (0..split.len()).map(|row| (row * split.columns + column) as u32);
             let rows = Tensor::from_iter(rows, vectors.device())?;
             vectors.index_select(&rows, 0)

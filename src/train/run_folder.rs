@@ -99,9 +99,17 @@ impl RunFolder {
         let tensors: Vec<(&str, Tensor)> = model
             .parameters
             .iter()
-            .map(|parameter| (parameter.name.as_str(), parameter.variable.as_detached_tensor()))
+            .map(|parameter| {
+                (
+                    parameter.name.as_str(),
+                    parameter.variable.as_detached_tensor(),
+                )
+            })
             .collect();
-        let metadata = HashMap::from([(IDENTITY.to_owned(), identity), ("format".into(), "pt".into())]);
+        let metadata = HashMap::from([
+            (IDENTITY.to_owned(), identity),
+            ("format".into(), "pt".into()),
+        ]);
         let bytes = safetensors::serialize(tensors, Some(metadata))
             .map_err(|error| Error::Write(io::Error::other(error)))?;
         self.publish(MODEL, &bytes)
@@ -138,9 +146,14 @@ impl SavedRun {
         let bytes = fs_err::read(&path).map_err(Error::Read)?;
         let (_, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let identity = metadata.metadata().as_ref().and_then(|map| map.get(IDENTITY));
-        let identity = identity.ok_or_else(|| damaged(format!("its metadata has no `{IDENTITY}`")))?;
-        let identity = serde_json::from_str(identity).map_err(|error| damaged(error.to_string()))?;
+        let identity = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|map| map.get(IDENTITY));
+        let identity =
+            identity.ok_or_else(|| damaged(format!("its metadata has no `{IDENTITY}`")))?;
+        let identity =
+            serde_json::from_str(identity).map_err(|error| damaged(error.to_string()))?;
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| damaged(error.to_string()))?;
         Ok(Self { identity, tensors })

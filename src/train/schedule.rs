@@ -19,9 +19,13 @@ mod tests {
 
     #[test]
     fn rises_to_the_peak_and_falls_to_zero() {
-        let rates: Vec<f64> = (0..=10).map(|step| learning_rate(step, 2, 10, 1.0)).collect();
-        let expected = [0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0];
+        let rates: Vec<f64> = (0..=10)
+            .map(|step| learning_rate(step, 2, 10, 1.0))
+            .collect();
+        let expected = [
+            0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0,
+        ];
         assert_eq!(rates, expected);
-        assert_eq!(learning_rate(0, 0, 4, 2.0), 2.0);
+        assert!((learning_rate(0, 0, 4, 2.0) - 2.0).abs() < 1e-12);
     }
 }

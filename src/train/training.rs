@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::{
-    CachedActivations, Error, RunFolder, TrainSettings, Activations as _, epoch_batches, evaluate,
+    Activations as _, CachedActivations, Error, RunFolder, TrainSettings, epoch_batches, evaluate,
     learning_rate,
 };
 use crate::cache::{Cache, Split};
@@ -69,7 +69,7 @@ impl Trainer {
         let device = self.model.parameters.device().clone();
         let pass = Pass::training(&device, self.settings.seed, self.step as u64);
         let loss = self.model.loss(input, labels, &pass)?;
-        let tensor_error = |error| Error::Trainable(crate::trainable::Error::Tensor(error));
+        let tensor_error = |error| Error::from(crate::trainable::Error::from(error));
         let value = f64::from(loss.to_scalar::<f32>().map_err(tensor_error)?);
         if !value.is_finite() {
             return Err(Error::Diverged {
@@ -78,8 +78,15 @@ impl Trainer {
             });
         }
         let gradients = loss.backward().map_err(tensor_error)?;
-        let rate = learning_rate(self.step, self.warmup_steps, self.total_steps, self.settings.lr);
-        let norm = self.optimizer.step(&self.model.parameters, &gradients, rate)?;
+        let rate = learning_rate(
+            self.step,
+            self.warmup_steps,
+            self.total_steps,
+            self.settings.lr,
+        );
+        let norm = self
+            .optimizer
+            .step(&self.model.parameters, &gradients, rate)?;
         self.step += 1;
         Ok(StepReport {
             loss: value,
@@ -170,7 +177,11 @@ pub fn train(
         }
         _ => None,
     };
-    let tokens: usize = training.rows.iter().map(|&sequence| activations.length(sequence)).sum();
+    let tokens: usize = training
+        .rows
+        .iter()
+        .map(|&sequence| activations.length(sequence))
+        .sum();
     let median = median(&mut epoch_seconds);
     let summary = Summary {
         epochs: epoch_seconds.len(),
@@ -197,7 +208,11 @@ fn train_epoch(
 ) -> Result<(f64, bool), Error> {
     let settings = trainer.settings.clone();
     let batches = epoch_batches(training.len(), settings.batch_size, settings.seed, epoch);
-    let tokens: usize = training.rows.iter().map(|&sequence| cache.length(sequence)).sum();
+    let tokens: usize = training
+        .rows
+        .iter()
+        .map(|&sequence| cache.length(sequence))
+        .sum();
     let label = format!("epoch {}/{}", epoch + 1, settings.epochs);
     let mut progress = Progress::new(&label, tokens as u64, "tokens");
     let started = Instant::now();
@@ -231,8 +246,11 @@ fn train_epoch(
 /// The sequences of `rows`, column after column, and their classes.
 fn batch(split: &Split, rows: &[usize]) -> (Vec<usize>, Vec<i64>) {
     let columns = 0..split.columns;
-    let sequences = columns.flat_map(|column| rows.iter().map(move |&row| split.sequence(row, column)));
-    let labels = rows.iter().filter_map(|&row| split.labels.get(row).copied());
+    let sequences =
+        columns.flat_map(|column| rows.iter().map(move |&row| split.sequence(row, column)));
+    let labels = rows
+        .iter()
+        .filter_map(|&row| split.labels.get(row).copied());
     (sequences.collect(), labels.collect())
 }
 
@@ -270,7 +288,8 @@ fn median(numbers: &mut [f64]) -> f64 {
 impl Summary {
     /// By the names of the contract; `peak_rss_bytes` and `run` are the caller's to add.
     pub fn to_json(&self) -> Map<String, Value> {
-        let metrics = |metrics: &Option<Metrics>| metrics.as_ref().map_or_else(Map::new, Metrics::to_json);
+        let metrics =
+            |metrics: &Option<Metrics>| metrics.as_ref().map_or_else(Map::new, Metrics::to_json);
         let value = json!({
             "epochs": self.epochs,
             "steps": self.steps,
@@ -288,4 +307,3 @@ impl Summary {
         }
     }
 }
-

@@ -122,7 +122,11 @@ struct LayerNorm {
 }
 
 impl LayerNorm {
-    fn load(checkpoint: &Checkpoint, name: &str, parameters: &mut Parameters) -> Result<Self, Error> {
+    fn load(
+        checkpoint: &Checkpoint,
+        name: &str,
+        parameters: &mut Parameters,
+    ) -> Result<Self, Error> {
         let config = &checkpoint.config;
         let mut part = |part| {
             let name = format!("{name}.{part}");
@@ -136,7 +140,13 @@ impl LayerNorm {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor, Error> {
-        Ok(layer_norm(pass.ops, x, &self.weight, &self.bias, self.epsilon)?)
+        Ok(layer_norm(
+            pass.ops,
+            x,
+            &self.weight,
+            &self.bias,
+            self.epsilon,
+        )?)
     }
 }
 
@@ -156,7 +166,11 @@ struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    fn load(checkpoint: &Checkpoint, layer: usize, parameters: &mut Parameters) -> Result<Self, Error> {
+    fn load(
+        checkpoint: &Checkpoint,
+        layer: usize,
+        parameters: &mut Parameters,
+    ) -> Result<Self, Error> {
         let EncoderConfig {
             hidden_size: hidden,
             intermediate_size: wide,
@@ -253,7 +267,11 @@ impl Embeddings {
         let token_type = self.token_types.narrow(0, 0, 1)?;
         let sum = (words + positions)?.broadcast_add(&token_type)?;
         let normalised = self.norm.forward(&sum, pass)?;
-        Ok(dropout(pass.ops, &normalised, pass.dropout(self.hidden_dropout))?)
+        Ok(dropout(
+            pass.ops,
+            &normalised,
+            pass.dropout(self.hidden_dropout),
+        )?)
     }
 
     /// As in the frozen graph: RoBERTa counts only tokens that are not the padding id.

@@ -7,7 +7,7 @@ use crate::error::Explain;
 pub enum Error {
     /// A tensor operation failed.
     #[error("a tensor operation failed")]
-    Tensor(#[from] candle_core::Error),
+    Tensor(#[source] Box<candle_core::Error>),
     /// A weight could not be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
@@ -29,11 +29,19 @@ pub enum Error {
     },
 }
 
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(Box::new(error))
+    }
+}
+
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Checkpoint(error) => error.hint(),
-            Self::Mismatch { .. } => Some("the run was made from another model or with another `--freeze`".into()),
+            Self::Mismatch { .. } => {
+                Some("the run was made from another model or with another `--freeze`".into())
+            }
             Self::NoGradient { .. } => Some("this is a bug in Telly: please report it".into()),
             Self::Tensor(_) => None,
         }

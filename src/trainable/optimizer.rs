@@ -1,7 +1,9 @@
 //! AdamW (Loshchilov and Hutter, 2019) with gradients clipped by their global norm.
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result as CandleResult, Tensor};
+use candle_core::{
+    CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result as CandleResult, Tensor,
+};
 use rayon::prelude::*;
 
 use super::{Error, Parameters};
@@ -83,7 +85,11 @@ impl AdamW {
         for ((parameter, gradient), moments) in
             parameters.iter().zip(gradients).zip(&mut self.moments)
         {
-            let weight_decay = if parameter.decays() { self.settings.weight_decay } else { 0.0 };
+            let weight_decay = if parameter.decays() {
+                self.settings.weight_decay
+            } else {
+                0.0
+            };
             let update = Update {
                 shrink: 1.0 - learning_rate * weight_decay,
                 step: learning_rate / corrections[0],
@@ -92,14 +98,30 @@ impl AdamW {
             let variable = parameter.variable.as_tensor();
             if variable.device().is_cpu() {
                 let gradient = gradient.contiguous()?;
-                moments.first.inplace_op2(&gradient, &RunningMean { decay: FIRST_DECAY, clip, squared: false })?;
-                moments.second.inplace_op2(&gradient, &RunningMean { decay: SECOND_DECAY, clip, squared: true })?;
+                moments.first.inplace_op2(
+                    &gradient,
+                    &RunningMean {
+                        decay: FIRST_DECAY,
+                        clip,
+                        squared: false,
+                    },
+                )?;
+                moments.second.inplace_op2(
+                    &gradient,
+                    &RunningMean {
+                        decay: SECOND_DECAY,
+                        clip,
+                        squared: true,
+                    },
+                )?;
                 variable.inplace_op3(&moments.first, &moments.second, &update)?;
             } else {
                 let gradient = (gradient * clip)?;
                 moments.first = running_mean(&moments.first, &gradient, FIRST_DECAY)?;
                 moments.second = running_mean(&moments.second, &gradient.sqr()?, SECOND_DECAY)?;
-                parameter.variable.set(&update.composed(variable, moments)?)?;
+                parameter
+                    .variable
+                    .set(&update.composed(variable, moments)?)?;
             }
         }
         Ok(norm)
@@ -110,7 +132,13 @@ impl AdamW {
 fn global_norm(gradients: &[&Tensor]) -> Result<f64, Error> {
     let mut sum = 0.0;
     for gradient in gradients {
-        sum += f64::from(gradient.sqr()?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        sum += f64::from(
+            gradient
+                .sqr()?
+                .sum_all()?
+                .to_dtype(DType::F32)?
+                .to_scalar::<f32>()?,
+        );
     }
     Ok(sum.sqrt())
 }
@@ -147,7 +175,11 @@ impl InplaceOp2 for RunningMean {
             .for_each(|(mean, gradient)| {
                 for (mean, gradient) in mean.iter_mut().zip(gradient) {
                     let gradient = gradient * clip;
-                    let number = if squared { gradient * gradient } else { gradient };
+                    let number = if squared {
+                        gradient * gradient
+                    } else {
+                        gradient
+                    };
                     *mean = decay * *mean + (1.0 - decay) * number;
                 }
             });

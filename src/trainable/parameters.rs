@@ -18,7 +18,8 @@ pub struct Parameter {
 impl Parameter {
     /// Whether weight decay applies: to matrices and embeddings, not to biases and LayerNorms.
     pub fn decays(&self) -> bool {
-        !self.name.ends_with(".bias") && !self.name.contains("LayerNorm")
+        let part = self.name.rsplit('.').next();
+        part != Some("bias") && !self.name.contains("LayerNorm")
     }
 }
 
@@ -43,7 +44,12 @@ impl Parameters {
     }
 
     /// Adds a tensor of the checkpoint; returns a handle that sees every later update.
-    pub fn load(&mut self, weights: &Weights, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
+    pub fn load(
+        &mut self,
+        weights: &Weights,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Tensor, Error> {
         let values = weights.tensor(name, shape)?;
         self.add(name, shape, values)
     }
@@ -66,12 +72,16 @@ impl Parameters {
 
     /// How many numbers are trained.
     pub fn count(&self) -> usize {
-        self.iter().map(|parameter| parameter.variable.elem_count()).sum()
+        self.iter()
+            .map(|parameter| parameter.variable.elem_count())
+            .sum()
     }
 
     /// A copy of every tensor.
     pub fn snapshot(&self) -> Result<Vec<Tensor>, Error> {
-        let copies = self.iter().map(|parameter| parameter.variable.as_detached_tensor().copy());
+        let copies = self
+            .iter()
+            .map(|parameter| parameter.variable.as_detached_tensor().copy());
         Ok(copies.collect::<Result<_, _>>()?)
     }
 
@@ -101,7 +111,10 @@ impl Parameters {
             }
             parameter.variable.set(&tensor.to_device(&self.device)?)?;
         }
-        match tensors.keys().find(|name| self.iter().all(|parameter| parameter.name != **name)) {
+        match tensors
+            .keys()
+            .find(|name| self.iter().all(|parameter| parameter.name != **name))
+        {
             Some(extra) => Err(mismatch(extra, "a tensor".into(), "none".into())),
             None => Ok(()),
         }

@@ -66,5 +66,4 @@ impl Packing {
             offsets: offsets.into(),
         }
     }
-
 }

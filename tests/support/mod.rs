@@ -1,5 +1,13 @@
 //! What several test files need: the goldens, the real binary, a Python for outside checks.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "each test file uses its own part, on numbers and files that it made"
+)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +29,11 @@ pub fn goldens() -> PathBuf {
 /// all-MiniLM-L6-v2, as `scripts/setup.sh` brings it.
 pub fn minilm() -> PathBuf {
     let folder = project().join("models/all-MiniLM-L6-v2");
-    assert!(folder.is_dir(), "no {}: run scripts/setup.sh", folder.display());
+    assert!(
+        folder.is_dir(),
+        "no {}: run scripts/setup.sh",
+        folder.display()
+    );
     folder
 }
 
@@ -54,8 +66,15 @@ impl Golden {
 
     /// `ids` and `offsets` as sequences.
     pub fn sequences(&self) -> Ragged<u32> {
-        let ids = self.integers("ids").into_iter().map(|id| id as u32).collect();
-        let offsets = self.integers("offsets").into_iter().map(|offset| offset as usize);
+        let ids = self
+            .integers("ids")
+            .into_iter()
+            .map(|id| id as u32)
+            .collect();
+        let offsets = self
+            .integers("offsets")
+            .into_iter()
+            .map(|offset| offset as usize);
         Ragged::from_parts(ids, offsets.collect(), 1)
     }
 }
@@ -71,7 +90,11 @@ pub fn telly(arguments: &[&str]) -> Command {
 /// Runs the binary, which must succeed; the JSON object at the end of its stdout.
 pub fn telly_json(arguments: &[&str]) -> Value {
     let output = telly(arguments).arg("--json").output().expect("telly runs");
-    assert!(output.status.success(), "telly {arguments:?}: {}", stderr(&output));
+    assert!(
+        output.status.success(),
+        "telly {arguments:?}: {}",
+        stderr(&output)
+    );
     let stdout = String::from_utf8(output.stdout).expect("UTF-8");
     serde_json::from_str(stdout.lines().last().expect("a line")).expect("JSON")
 }
@@ -79,7 +102,11 @@ pub fn telly_json(arguments: &[&str]) -> Value {
 /// Runs the binary, which must succeed.
 pub fn telly_ok(arguments: &[&str]) -> Output {
     let output = telly(arguments).output().expect("telly runs");
-    assert!(output.status.success(), "telly {arguments:?}: {}", stderr(&output));
+    assert!(
+        output.status.success(),
+        "telly {arguments:?}: {}",
+        stderr(&output)
+    );
     output
 }
 
@@ -93,7 +120,10 @@ pub fn python() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("TELLY_TEST_PYTHON") {
         return Some(project().join(path));
     }
-    assert!(std::env::var_os("CI").is_none(), "TELLY_TEST_PYTHON is not set: run scripts/test.sh");
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "TELLY_TEST_PYTHON is not set: run scripts/test.sh"
+    );
     eprintln!("TELLY_TEST_PYTHON is not set, so no check from outside: run scripts/test.sh");
     None
 }
@@ -101,7 +131,11 @@ pub fn python() -> Option<PathBuf> {
 /// Runs a script of `scripts/goldens/`, which must succeed; its stdout.
 pub fn run_python(python: &Path, script: &str, arguments: &[&Path]) -> String {
     let script = project().join("scripts/goldens").join(script);
-    let output = Command::new(python).arg(script).args(arguments).output().expect("Python runs");
+    let output = Command::new(python)
+        .arg(script)
+        .args(arguments)
+        .output()
+        .expect("Python runs");
     assert!(output.status.success(), "{}", stderr(&output));
     String::from_utf8(output.stdout).expect("UTF-8")
 }
@@ -115,9 +149,16 @@ pub fn text(path: &Path) -> &str {
 pub fn write_classification(path: &Path, rows: usize) {
     let lines: Vec<String> = (0..rows)
         .map(|row| {
-            let (word, label) = if row % 2 == 0 { ("return", "code") } else { ("the", "prose") };
+            let (word, label) = if row % 2 == 0 {
+                ("return", "code")
+            } else {
+                ("the", "prose")
+            };
             let count = 1 + row % 7;
-            format!("{{\"text\": \"{} x{row}\", \"label\": \"{label}\"}}\n", vec![word; count].join(" "))
+            format!(
+                "{{\"text\": \"{} x{row}\", \"label\": \"{label}\"}}\n",
+                vec![word; count].join(" ")
+            )
         })
         .collect();
     std::fs::write(path, lines.concat()).expect("written");
@@ -125,7 +166,9 @@ pub fn write_classification(path: &Path, rows: usize) {
 
 /// Pairs of a description and a function, as JSON Lines.
 pub fn write_search(path: &Path, rows: usize) {
-    let words = ["sort", "count", "read", "write", "list", "number", "file", "word", "line", "print"];
+    let words = [
+        "sort", "count", "read", "write", "list", "number", "file", "word", "line", "print",
+    ];
     let lines: Vec<String> = (0..rows)
         .map(|row| {
             let (verb, noun) = (words[row % words.len()], words[(row * 3 + 1) % words.len()]);

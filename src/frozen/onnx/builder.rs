@@ -56,7 +56,9 @@ impl GraphBuilder {
 
     /// Declares an i64 input.
     pub(super) fn input(&mut self, name: &str, axes: &[Axis]) -> Value {
-        self.graph.input.push(value_info(name, DataType::Int64, axes));
+        self.graph
+            .input
+            .push(value_info(name, DataType::Int64, axes));
         name.into()
     }
 
@@ -69,7 +71,9 @@ impl GraphBuilder {
             op_type: "Identity".into(),
             attribute: Vec::new(),
         });
-        self.graph.output.push(value_info(name, DataType::Float, axes));
+        self.graph
+            .output
+            .push(value_info(name, DataType::Float, axes));
     }
 
     /// Adds an f32 weight to the external data.
@@ -149,7 +153,13 @@ impl GraphBuilder {
         (model.encode_to_vec(), self.data)
     }
 
-    fn constant(&mut self, name: &str, data_type: DataType, shape: &[i64], bytes: Vec<u8>) -> Value {
+    fn constant(
+        &mut self,
+        name: &str,
+        data_type: DataType,
+        shape: &[i64],
+        bytes: Vec<u8>,
+    ) -> Value {
         if self.names.insert(name.into()) {
             self.graph.initializer.push(TensorProto {
                 dims: shape.to_vec(),

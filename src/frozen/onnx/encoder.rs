@@ -36,7 +36,10 @@ pub fn write(
     data_location: &str,
 ) -> Result<OnnxModel, checkpoint::Error> {
     let deepest = *depths.iter().max().expect("at least one depth");
-    assert!(deepest <= checkpoint.config.layers, "more layers than there are");
+    assert!(
+        deepest <= checkpoint.config.layers,
+        "more layers than there are"
+    );
     let mut writer = EncoderWriter {
         graph: GraphBuilder::new("encoder", data_location),
         config: &checkpoint.config,
@@ -93,10 +96,14 @@ impl EncoderWriter<'_> {
         let axis = || [Attribute::Int("axis", 0)];
         let word = self.graph.node(scope, "Gather", &[&words, ids], &axis());
         let position_ids = self.position_ids(ids, mask);
-        let position = self.graph.node(scope, "Gather", &[&positions, &position_ids], &axis());
+        let position = self
+            .graph
+            .node(scope, "Gather", &[&positions, &position_ids], &axis());
         // Every token is of type 0: both of the tasks' families encode one segment at a time.
         let type_zero = self.graph.int("embeddings.token_type", &[], &[0]);
-        let token_type = self.graph.node(scope, "Gather", &[&types, &type_zero], &axis());
+        let token_type = self
+            .graph
+            .node(scope, "Gather", &[&types, &type_zero], &axis());
         let sum = self.graph.node(scope, "Add", &[&word, &token_type], &[]);
         let sum = self.graph.node(scope, "Add", &[&sum, &position], &[]);
         self.layer_norm("embeddings.LayerNorm", &sum)
@@ -145,7 +152,12 @@ impl EncoderWriter<'_> {
     }
 
     /// One encoder layer, post-norm as in BERT (Devlin et al., 2019).
-    fn layer(&mut self, layer: usize, hidden: &Value, bias: &Value) -> Result<Value, checkpoint::Error> {
+    fn layer(
+        &mut self,
+        layer: usize,
+        hidden: &Value,
+        bias: &Value,
+    ) -> Result<Value, checkpoint::Error> {
         let prefix = checkpoint::layer_prefix(layer);
         let (width, intermediate) = (self.config.hidden_size, self.config.intermediate_size);
         let context = self.self_attention(&prefix, hidden, bias)?;
@@ -164,7 +176,12 @@ impl EncoderWriter<'_> {
     }
 
     /// Multi-head scaled dot-product attention, heads joined again: `[batch, length, hidden]`.
-    fn self_attention(&mut self, prefix: &str, hidden: &Value, bias: &Value) -> Result<Value, checkpoint::Error> {
+    fn self_attention(
+        &mut self,
+        prefix: &str,
+        hidden: &Value,
+        bias: &Value,
+    ) -> Result<Value, checkpoint::Error> {
         let scope = format!("{prefix}attention.self");
         let queries = self.heads(&format!("{scope}.query"), hidden, &[0, 2, 1, 3])?;
         let keys = self.heads(&format!("{scope}.key"), hidden, &[0, 2, 3, 1])?;
@@ -179,21 +196,46 @@ impl EncoderWriter<'_> {
         let context = graph.node(&scope, "MatMul", &[&probabilities, &values], &[]);
         let order = [Attribute::Ints("perm", &[0, 2, 1, 3])];
         let context = graph.node(&scope, "Transpose", &[&context], &order);
-        let joined = graph.int("joined_shape", &[3], &[0, 0, self.config.hidden_size as i64]);
+        let joined = graph.int(
+            "joined_shape",
+            &[3],
+            &[0, 0, self.config.hidden_size as i64],
+        );
         Ok(graph.node(&scope, "Reshape", &[&context, &joined], &[]))
     }
 
     /// A projection split into heads, its axes `[batch, length, heads, head size]` put in `order`.
-    fn heads(&mut self, name: &str, hidden: &Value, order: &'static [i64]) -> Result<Value, checkpoint::Error> {
+    fn heads(
+        &mut self,
+        name: &str,
+        hidden: &Value,
+        order: &'static [i64],
+    ) -> Result<Value, checkpoint::Error> {
         let width = self.config.hidden_size;
         let projected = self.linear(name, hidden, width, width)?;
-        let split = [0, 0, self.config.attention_heads as i64, self.config.head_size() as i64];
+        let split = [
+            0,
+            0,
+            self.config.attention_heads as i64,
+            self.config.head_size() as i64,
+        ];
         let split = self.graph.int("heads_shape", &[4], &split);
         let heads = self.graph.node(name, "Reshape", &[&projected, &split], &[]);
-        Ok(self.graph.node(name, "Transpose", &[&heads], &[Attribute::Ints("perm", order)]))
+        Ok(self.graph.node(
+            name,
+            "Transpose",
+            &[&heads],
+            &[Attribute::Ints("perm", order)],
+        ))
     }
 
-    fn linear(&mut self, name: &str, input: &Value, inputs: usize, outputs: usize) -> Result<Value, checkpoint::Error> {
+    fn linear(
+        &mut self,
+        name: &str,
+        input: &Value,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Value, checkpoint::Error> {
         let weight_name = format!("{name}.weight");
         let weight = self.weights.tensor(&weight_name, &[outputs, inputs])?;
         let weight = transposed(&weight, outputs, inputs);
@@ -203,6 +245,7 @@ impl EncoderWriter<'_> {
         Ok(self.graph.node(name, "Add", &[&product, &bias], &[]))
     }
 
+    #[allow(clippy::cast_possible_truncation)] // An epsilon is a round decimal number.
     fn layer_norm(&mut self, name: &str, input: &Value) -> Result<Value, checkpoint::Error> {
         let weight = self.weight(&format!("{name}.weight"), &[self.config.hidden_size])?;
         let bias = self.weight(&format!("{name}.bias"), &[self.config.hidden_size])?;
@@ -210,7 +253,12 @@ impl EncoderWriter<'_> {
             Attribute::Int("axis", -1),
             Attribute::Float("epsilon", self.config.layer_norm_epsilon as f32),
         ];
-        Ok(self.graph.node(name, "LayerNormalization", &[input, &weight, &bias], &attributes))
+        Ok(self.graph.node(
+            name,
+            "LayerNormalization",
+            &[input, &weight, &bias],
+            &attributes,
+        ))
     }
 
     fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Value, checkpoint::Error> {

@@ -65,7 +65,9 @@ fn composed(
         let length = bounds[1] - bounds[0];
         let split = |x: &Tensor| {
             let rows = x.narrow(0, bounds[0], length)?;
-            rows.reshape((length, heads, head_size))?.transpose(0, 1)?.contiguous()
+            rows.reshape((length, heads, head_size))?
+                .transpose(0, 1)?
+                .contiguous()
         };
         let (q, k, v) = (split(queries)?, split(keys)?, split(values)?);
         let scores = (q.matmul(&k.t()?)? * scale)?;
@@ -80,7 +82,13 @@ fn composed(
     Tensor::cat(&contexts, 0)
 }
 
-fn mask(settings: Dropout, start: usize, heads: usize, length: usize, device: &Device) -> Result<Tensor> {
+fn mask(
+    settings: Dropout,
+    start: usize,
+    heads: usize,
+    length: usize,
+    device: &Device,
+) -> Result<Tensor> {
     let count = heads * length * length;
     let factors: Vec<f32> = (start..start + count).map(|i| settings.factor(i)).collect();
     Tensor::from_vec(factors, (heads, length, length), device)
@@ -110,8 +118,11 @@ impl Task {
     fn view<'a>(&self, matrix: &'a [f32], width: usize, head_size: usize) -> ArrayView2<'a, f32> {
         let start = self.rows.start * width + self.head * head_size;
         let shape = (self.length(), head_size).strides((width, 1));
-        ArrayView2::from_shape(shape, &matrix[start..self.rows.end * width - width + (self.head + 1) * head_size])
-            .expect("the slice runs from the head's first number to its last")
+        ArrayView2::from_shape(
+            shape,
+            &matrix[start..self.rows.end * width - width + (self.head + 1) * head_size],
+        )
+        .expect("the slice runs from the head's first number to its last")
     }
 }
 
@@ -133,11 +144,11 @@ impl Fused {
     }
 
     /// `softmax(Q Kᵀ / √d)`, `[length, length]`.
-    fn probabilities(q: ArrayView2<f32>, k: ArrayView2<f32>) -> Vec<f32> {
+    fn probabilities(q: &ArrayView2<f32>, k: &ArrayView2<f32>) -> Vec<f32> {
         let (length, head_size) = q.dim();
         let mut scores = vec![0.0; length * length];
         let scale = 1.0 / (head_size as f32).sqrt();
-        general_mat_mul(scale, &q, &k.t(), 0.0, &mut square(&mut scores, length));
+        general_mat_mul(scale, q, &k.t(), 0.0, &mut square(&mut scores, length));
         Arch::new().dispatch(
             #[inline(always)]
             || scores.chunks_exact_mut(length).for_each(softmax_in_place),
@@ -155,7 +166,7 @@ impl Fused {
 
     /// Context of one head, `[length, head size]`.
     fn forward(&self, task: &Task, [q, k, v]: [ArrayView2<f32>; 3], context: &mut [f32]) {
-        let mut probabilities = Self::probabilities(q, k);
+        let mut probabilities = Self::probabilities(&q, &k);
         self.drop_out(&mut probabilities, task.probabilities);
         let length = task.length();
         let probabilities = square(&mut probabilities, length);
@@ -174,13 +185,25 @@ impl Fused {
         [of_q, of_k, of_v]: [&mut [f32]; 3],
     ) {
         let length = task.length();
-        let mut probabilities = Self::probabilities(q, k);
+        let mut probabilities = Self::probabilities(&q, &k);
         let mut of_scores = vec![0.0; length * length];
-        general_mat_mul(1.0, &gradient, &v.t(), 0.0, &mut square(&mut of_scores, length));
+        general_mat_mul(
+            1.0,
+            &gradient,
+            &v.t(),
+            0.0,
+            &mut square(&mut of_scores, length),
+        );
         self.drop_out(&mut of_scores, task.probabilities);
-        for (of_row, row) in of_scores.chunks_exact_mut(length).zip(probabilities.chunks_exact(length)) {
+        for (of_row, row) in of_scores
+            .chunks_exact_mut(length)
+            .zip(probabilities.chunks_exact(length))
+        {
             let mean: f32 = of_row.iter().zip(row).map(|(g, p)| g * p).sum();
-            of_row.iter_mut().zip(row).for_each(|(g, p)| *g = p * (*g - mean));
+            of_row
+                .iter_mut()
+                .zip(row)
+                .for_each(|(g, p)| *g = p * (*g - mean));
         }
         let scale = 1.0 / (q.ncols() as f32).sqrt();
         let of_scores = square(&mut of_scores, length);
@@ -188,7 +211,13 @@ impl Fused {
         general_mat_mul(scale, &of_scores.t(), &q, 0.0, &mut matrix(of_k, length));
         self.drop_out(&mut probabilities, task.probabilities);
         let probabilities = square(&mut probabilities, length);
-        general_mat_mul(1.0, &probabilities.t(), &gradient, 0.0, &mut matrix(of_v, length));
+        general_mat_mul(
+            1.0,
+            &probabilities.t(),
+            &gradient,
+            0.0,
+            &mut matrix(of_v, length),
+        );
     }
 
     /// Scratch memory, task after task, to `[tokens, width]`.
@@ -264,7 +293,11 @@ impl CustomOp3 for Fused {
     ) -> Result<(CpuStorage, Shape)> {
         let (_, width) = q_layout.shape().dims2()?;
         let head_size = width / self.heads;
-        let inputs = [slice(q, q_layout)?, slice(k, k_layout)?, slice(v, v_layout)?];
+        let inputs = [
+            slice(q, q_layout)?,
+            slice(k, k_layout)?,
+            slice(v, v_layout)?,
+        ];
         let tasks = self.tasks();
         let mut scratch = vec![0.0; inputs[0].len()];
         let contexts = pieces(&mut scratch, &tasks, head_size);

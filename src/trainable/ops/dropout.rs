@@ -115,7 +115,11 @@ mod tests {
         let x = random(&[7, 5], 1)?;
         let settings = Some(Dropout::new(0.3, 42));
         let fused = dropout(Ops::Fused, x.as_tensor(), settings)?;
-        assert_close(&fused, &dropout(Ops::Composed, x.as_tensor(), settings)?, 0.0)?;
+        assert_close(
+            &fused,
+            &dropout(Ops::Composed, x.as_tensor(), settings)?,
+            0.0,
+        )?;
         check(&[&x], |ops| dropout(ops, x.as_tensor(), settings))
     }
 

@@ -87,7 +87,11 @@ mod tests {
     fn fused_and_composed_agree_and_gradients_are_true() -> Result<()> {
         let x = random(&[9, 11], 1)?;
         let wide = (x.as_tensor() * 3.0)?;
-        assert_close(&gelu(Ops::Fused, &wide)?, &gelu(Ops::Composed, &wide)?, 2e-6)?;
+        assert_close(
+            &gelu(Ops::Fused, &wide)?,
+            &gelu(Ops::Composed, &wide)?,
+            2e-6,
+        )?;
         check(&[&x], |ops| gelu(ops, x.as_tensor()))
     }
 }

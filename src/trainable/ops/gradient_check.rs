@@ -17,8 +17,15 @@ pub(crate) fn random(shape: &[usize], seed: u64) -> Result<Var> {
 /// Asserts that no element differs by more than `tolerance`.
 pub(crate) fn assert_close(left: &Tensor, right: &Tensor, tolerance: f32) -> Result<()> {
     assert_eq!(left.shape(), right.shape());
-    let difference = (left - right)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-    assert!(difference <= tolerance, "off by {difference}, tolerance {tolerance}");
+    let difference = (left - right)?
+        .abs()?
+        .flatten_all()?
+        .max(0)?
+        .to_scalar::<f32>()?;
+    assert!(
+        difference <= tolerance,
+        "off by {difference}, tolerance {tolerance}"
+    );
     Ok(())
 }
 
@@ -29,7 +36,8 @@ pub(crate) fn check(variables: &[&Var], function: impl Fn(Ops) -> Result<Tensor>
         let weighting = random(function(ops)?.dims(), 99)?.as_detached_tensor();
         // Summed in f64, so that the difference of two losses keeps its digits.
         let loss = || -> Result<f64> {
-            let weighted = (function(ops)?.to_dtype(DType::F64)? * weighting.to_dtype(DType::F64)?)?;
+            let weighted =
+                (function(ops)?.to_dtype(DType::F64)? * weighting.to_dtype(DType::F64)?)?;
             weighted.sum_all()?.to_scalar::<f64>()
         };
         let gradients = (function(ops)? * &weighting)?.sum_all()?.backward()?;

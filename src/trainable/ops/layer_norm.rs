@@ -12,6 +12,7 @@ use super::storage::{slice, with_slice};
 const ROWS: usize = 32;
 
 /// Normalises each row of `x` `[tokens, width]`; `weight` and `bias` are `[width]`.
+#[allow(clippy::cast_possible_truncation)] // An epsilon is a round decimal number.
 pub fn layer_norm(
     ops: Ops,
     x: &Tensor,
@@ -20,7 +21,13 @@ pub fn layer_norm(
     epsilon: f64,
 ) -> Result<Tensor> {
     match ops {
-        Ops::Fused => x.contiguous()?.apply_op3(weight, bias, Fused { epsilon: epsilon as f32 }),
+        Ops::Fused => x.contiguous()?.apply_op3(
+            weight,
+            bias,
+            Fused {
+                epsilon: epsilon as f32,
+            },
+        ),
         Ops::Composed => {
             let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
             let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
@@ -102,13 +109,19 @@ impl CustomOp3 for Fused {
         let mut of_x = vec![0.0; x.elem_count()];
         let (of_weight, of_bias) = with_slice(x, |x| {
             with_slice(gradient, |gradient| {
-                with_slice(weight, |weight| self.backward(x, gradient, weight, &mut of_x))
+                with_slice(weight, |weight| {
+                    self.backward(x, gradient, weight, &mut of_x)
+                })
             })
         })???;
         debug_assert_eq!(of_weight.len(), width);
         Ok((
             Some(Tensor::from_vec(of_x, x.shape(), x.device())?),
-            Some(Tensor::from_vec(of_weight, weight.shape(), weight.device())?),
+            Some(Tensor::from_vec(
+                of_weight,
+                weight.shape(),
+                weight.device(),
+            )?),
             Some(Tensor::from_vec(of_bias, bias.shape(), bias.device())?),
         ))
     }
@@ -167,7 +180,13 @@ mod tests {
             let weight = random(&[13], 2)?;
             let bias = random(&[13], 3)?;
             let apply = |ops| {
-                layer_norm(ops, x.as_tensor(), weight.as_tensor(), bias.as_tensor(), 1e-5)
+                layer_norm(
+                    ops,
+                    x.as_tensor(),
+                    weight.as_tensor(),
+                    bias.as_tensor(),
+                    1e-5,
+                )
             };
             assert_close(&apply(Ops::Fused)?, &apply(Ops::Composed)?, 1e-5)?;
             check(&[&x, &weight, &bias], apply)?;

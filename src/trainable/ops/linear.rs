@@ -76,7 +76,9 @@ pub(super) fn column_sums(matrix: &[f32], columns: usize) -> Vec<f32> {
         .map(|rows| {
             let mut sums = vec![0.0; columns];
             for row in rows.chunks_exact(columns) {
-                sums.iter_mut().zip(row).for_each(|(sum, number)| *sum += number);
+                sums.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, number)| *sum += number);
             }
             sums
         })
@@ -88,7 +90,9 @@ pub(super) fn column_sums(matrix: &[f32], columns: usize) -> Vec<f32> {
 pub(super) fn add_up(partial: Vec<Vec<f32>>, columns: usize) -> Vec<f32> {
     let mut sums = vec![0.0; columns];
     for part in partial {
-        sums.iter_mut().zip(part).for_each(|(sum, number)| *sum += number);
+        sums.iter_mut()
+            .zip(part)
+            .for_each(|(sum, number)| *sum += number);
     }
     sums
 }

@@ -58,10 +58,14 @@ impl CustomOp1 for FusedMean {
             .zip(self.offsets.par_windows(2))
             .for_each(|(mean, bounds)| {
                 for row in x[bounds[0] * width..bounds[1] * width].chunks_exact(width) {
-                    mean.iter_mut().zip(row).for_each(|(sum, number)| *sum += number);
+                    mean.iter_mut()
+                        .zip(row)
+                        .for_each(|(sum, number)| *sum += number);
                 }
                 let share = 1.0 / (bounds[1] - bounds[0]) as f32;
-                mean.iter_mut().for_each(|sum| *sum *= share);
+                for sum in mean {
+                    *sum *= share;
+                }
             });
         Ok((CpuStorage::F32(output), (sequences, width).into()))
     }
