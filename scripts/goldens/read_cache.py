@@ -20,7 +20,7 @@ def describe(path):
     hidden, offsets = tensors["hidden"], tensors["offsets"]
     assert hidden.ndim == 2 and offsets[0] == 0 and offsets[-1] == len(hidden), path
     assert (offsets[1:] >= offsets[:-1]).all(), path
-    assert "ids" not in tensors or len(tensors["ids"]) == len(hidden), path
+    assert len(tensors["ids"]) == len(hidden), path
     return {
         "shard": path.name,
         "sequences": len(offsets) - 1,
@@ -38,7 +38,7 @@ def main():
     parser.add_argument("cache", type=Path, metavar="CACHE_DIR", help="folder with manifest.json and its shards")
     folder = parser.parse_args().cache
     manifest = json.loads((folder / "manifest.json").read_text())
-    shards = [describe(path) for path in sorted(folder.rglob("*.safetensors"))]
+    shards = [describe(folder / shard["file"]) for shard in manifest["shards"]]
     print(json.dumps({"manifest": manifest, "shards": shards}, indent=2))
 
 

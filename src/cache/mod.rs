@@ -13,4 +13,4 @@ pub use fingerprint::{Difference, Fingerprint};
 pub use manifest::{MANIFEST, Manifest, ShardEntry, SplitEntry};
 pub use reader::{Cache, Split};
 pub use shard::Precision;
-pub use writer::{SplitRows, Writer};
+pub use writer::{SHARD_BYTES, SplitRows, Writer};

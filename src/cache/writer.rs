@@ -16,10 +16,9 @@ use super::{Error, MANIFEST, Manifest, ShardEntry, SplitEntry};
 use crate::publish::{TEMPORARY_PREFIX, publish};
 use crate::ragged::Ragged;
 
-/// A shard takes sequences until its activations would exceed this.
-const SHARD_BYTES: usize = 128 << 20;
-/// A shard of token ids alone takes this many tokens.
-const SHARD_IDS: usize = 16 << 20;
+/// A shard takes sequences until it would exceed this many bytes: small enough to be held in
+/// memory while it is computed, large enough that sequences can be sorted by length within it.
+pub const SHARD_BYTES: usize = 128 << 20;
 const LOCK: &str = "lock";
 
 /// Which sequences a split's rows are made of.
@@ -44,15 +43,17 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Lays out in `manifest` the shards for `sequences`.
-    pub fn plan_shards(manifest: &mut Manifest, sequences: &Ragged<u32>) -> Result<(), Error> {
+    /// Lays out in `manifest` the shards for `sequences`, each of about `shard_bytes` at most.
+    pub fn plan_shards(
+        manifest: &mut Manifest,
+        sequences: &Ragged<u32>,
+        shard_bytes: usize,
+    ) -> Result<(), Error> {
         let hidden = manifest
             .precision
             .map(|precision| (precision, manifest.width));
-        let most_tokens = match hidden {
-            Some((precision, width)) => (SHARD_BYTES / (precision.bytes() * width)).max(1),
-            None => SHARD_IDS,
-        };
+        let token_bytes = hidden.map_or(0, |(precision, width)| precision.bytes() * width);
+        let most_tokens = (shard_bytes / (size_of::<u32>() + token_bytes)).max(1);
         manifest.shards.clear();
         let (mut count, mut tokens) = (0, 0);
         let mut close = |count: &mut usize, tokens: &mut usize| -> Result<(), Error> {

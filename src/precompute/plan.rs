@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::cache::{Fingerprint, Manifest, Precision, SplitRows, Writer};
+use crate::cache::{Fingerprint, Manifest, Precision, SHARD_BYTES, SplitRows, Writer};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
@@ -72,7 +72,7 @@ impl Plan {
             manifest.precision = Some(precision);
             manifest.width = checkpoint.config.hidden_size;
         }
-        Writer::plan_shards(&mut manifest, &distinct.sequences)?;
+        Writer::plan_shards(&mut manifest, &distinct.sequences, SHARD_BYTES)?;
         Ok(Self {
             sequences: distinct.sequences,
             splits: rows,

@@ -1,0 +1,327 @@
+//! The activation cache: what is written is what is read, by Telly and by NumPy; an interrupted
+//! run ends with the same bytes; damage is found and named.
+
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::print_stdout,
+    reason = "small numbers; the figures are shown"
+)]
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::{goldens, python, run_python, telly, telly_json, text, write_search};
+use telly::cache::{Cache, Error, Fingerprint, Manifest, Precision, SplitRows, Writer};
+use telly::ragged::Ragged;
+
+const WIDTH: usize = 6;
+
+fn sequences() -> Ragged<u32> {
+    let mut ids = Ragged::new(1);
+    for row in 0..20u32 {
+        let sequence: Vec<u32> = (0..1 + row % 5)
+            .map(|position| 100 * row + position)
+            .collect();
+        ids.push(&sequence);
+    }
+    ids
+}
+
+/// Numbers that fp16 holds exactly.
+fn hidden(ids: &Ragged<u32>) -> Vec<f32> {
+    let numbers = ids
+        .values()
+        .iter()
+        .flat_map(|&id| (0..WIDTH).map(move |i| (id, i)));
+    numbers
+        .map(|(id, i)| f32::from(u16::try_from(id).expect("small")) / 8.0 - i as f32)
+        .collect()
+}
+
+fn plan(precision: Precision, seed: u64) -> (Manifest, Vec<SplitRows>) {
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.set("seed", seed);
+    let mut manifest = Manifest::new(fingerprint);
+    manifest.precision = Some(precision);
+    manifest.width = WIDTH;
+    // About five tokens a shard.
+    Writer::plan_shards(&mut manifest, &sequences(), 80).expect("a plan");
+    let split = SplitRows {
+        name: "train".into(),
+        columns: 2,
+        rows: (0..20).collect(),
+        labels: Vec::new(),
+        tokens: sequences().tokens(),
+    };
+    (manifest, vec![split])
+}
+
+/// Writes up to `shards` of the missing shards; finishes when none is left.
+fn write(folder: &Path, precision: Precision, shards: usize) -> Writer {
+    let (manifest, splits) = plan(precision, 1);
+    let mut writer = Writer::open(folder, manifest, &splits, false).expect("a writer");
+    for (number, range) in writer.missing().into_iter().take(shards) {
+        let ids = sequences().gather(&range.collect::<Vec<_>>());
+        writer
+            .write_shard(number, &ids, &hidden(&ids))
+            .expect("written");
+    }
+    writer
+}
+
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = fs_err::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| {
+            (
+                path.file_name()
+                    .expect("a name")
+                    .to_string_lossy()
+                    .into_owned(),
+                fs_err::read(path).expect("bytes"),
+            )
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    for precision in [Precision::Fp16, Precision::Fp32] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let manifest = write(folder.path(), precision, usize::MAX)
+            .finish()
+            .expect("finished");
+        assert!(manifest.shards.len() > 3, "several shards");
+        let on_disk: u64 = files(folder.path())
+            .iter()
+            .filter(|(name, _)| name.starts_with("shard"))
+            .map(|(_, bytes)| bytes.len() as u64)
+            .sum();
+        assert_eq!(manifest.bytes, on_disk, "the plan's size is exact");
+        let cache = Cache::open(folder.path()).expect("a cache");
+        let order: Vec<usize> = vec![19, 3, 3, 0, 11];
+        let expected = sequences().gather(&order);
+        assert_eq!(cache.token_ids(&order), expected);
+        assert_eq!(cache.hidden_states(&order).values(), hidden(&expected));
+        assert_eq!(cache.hidden_states(&order).offsets(), expected.offsets());
+        let split = cache.split("train").expect("readable").expect("there");
+        assert_eq!((split.len(), split.sequence(3, 1)), (10, 7));
+        assert!(cache.verify(|_| ()).expect("verified").is_empty());
+    }
+}
+
+/// Stopped after any number of shards, with a half-written file lying about, the next run goes
+/// on and ends with the bytes of an undisturbed one.
+#[test]
+fn an_interrupted_run_ends_with_the_same_bytes() {
+    let whole = tempfile::tempdir().expect("a folder");
+    let manifest = write(whole.path(), Precision::Fp16, usize::MAX)
+        .finish()
+        .expect("finished");
+    for stop in 0..manifest.shards.len() {
+        let folder = tempfile::tempdir().expect("a folder");
+        drop(write(folder.path(), Precision::Fp16, stop));
+        assert!(
+            matches!(Cache::open(folder.path()), Err(Error::Incomplete { written, .. }) if written == stop)
+        );
+        fs_err::write(folder.path().join(".telly-half"), b"half").expect("written");
+        let writer = write(folder.path(), Precision::Fp16, 0);
+        assert_eq!(
+            writer.missing().len(),
+            manifest.shards.len() - stop,
+            "whole shards are kept"
+        );
+        drop(writer);
+        write(folder.path(), Precision::Fp16, usize::MAX)
+            .finish()
+            .expect("finished");
+        assert_eq!(files(folder.path()), files(whole.path()));
+    }
+}
+
+#[test]
+fn a_damaged_shard_is_written_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(write(folder.path(), Precision::Fp16, 3));
+    let shard = folder.path().join("shard-00001.safetensors");
+    let mut bytes = fs_err::read(&shard).expect("bytes");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    fs_err::write(&shard, bytes).expect("written");
+    let missing = write(folder.path(), Precision::Fp16, 0).missing();
+    assert!(
+        missing.iter().any(|(number, _)| *number == 1),
+        "{missing:?}"
+    );
+}
+
+#[test]
+fn another_fingerprint_is_refused_and_replaced_by_force() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), Precision::Fp16, usize::MAX)
+        .finish()
+        .expect("finished");
+    let before = files(folder.path());
+    let (manifest, splits) = plan(Precision::Fp16, 2);
+    let Err(error) = Writer::open(folder.path(), manifest.clone(), &splits, false) else {
+        panic!("another fingerprint was accepted");
+    };
+    assert!(
+        error.to_string().contains("seed: the cache has 1, now 2"),
+        "{error}"
+    );
+    assert_eq!(files(folder.path()), before);
+    let writer = Writer::open(folder.path(), manifest, &splits, true).expect("replaced");
+    let shards = Manifest::read(folder.path())
+        .expect("a manifest")
+        .shards
+        .len();
+    assert_eq!(
+        writer.missing().len(),
+        shards,
+        "nothing of the old cache is kept"
+    );
+    assert!(Cache::open(folder.path()).is_err());
+}
+
+#[test]
+fn a_second_writer_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = write(folder.path(), Precision::Fp16, 1);
+    let (manifest, splits) = plan(Precision::Fp16, 1);
+    assert!(matches!(
+        Writer::open(folder.path(), manifest, &splits, false),
+        Err(Error::Locked { .. })
+    ));
+    drop(first);
+}
+
+#[test]
+fn a_folder_of_something_else_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs_err::write(folder.path().join("thesis.txt"), "years of work").expect("written");
+    let (manifest, splits) = plan(Precision::Fp16, 1);
+    assert!(matches!(
+        Writer::open(folder.path(), manifest, &splits, true),
+        Err(Error::Foreign { .. })
+    ));
+    assert_eq!(files(folder.path()).len(), 1);
+}
+
+/// Truncation, a swapped shard, a missing shard, a cut manifest, another version: each is a named
+/// error when the cache is opened; a flipped bit is found by `verify`.
+#[test]
+fn damage_is_found_and_named() {
+    let make = || {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path(), Precision::Fp16, usize::MAX)
+            .finish()
+            .expect("finished");
+        folder
+    };
+    let open = |folder: &Path| Cache::open(folder).err().expect("an error").to_string();
+
+    let folder = make();
+    let shard = folder.path().join("shard-00002.safetensors");
+    let bytes = fs_err::read(&shard).expect("bytes");
+    fs_err::write(&shard, &bytes[..bytes.len() - 1]).expect("written");
+    assert!(open(folder.path()).contains("shard-00002.safetensors"));
+
+    let folder = make();
+    fs_err::remove_file(folder.path().join("shard-00001.safetensors")).expect("removed");
+    let error = Cache::open(folder.path()).err().expect("an error");
+    assert!(
+        matches!(&error, Error::Read(source) if source.to_string().contains("shard-00001")),
+        "{error:?}"
+    );
+
+    let folder = make();
+    let manifest = folder.path().join("manifest.json");
+    let content = fs_err::read_to_string(&manifest).expect("text");
+    fs_err::write(&manifest, &content[..content.len() / 2]).expect("written");
+    assert!(open(folder.path()).contains("manifest.json"));
+    fs_err::write(
+        &manifest,
+        content.replace("\"version\": 1", "\"version\": 9"),
+    )
+    .expect("written");
+    assert!(open(folder.path()).contains("version 9"));
+
+    let folder = make();
+    let shard = folder.path().join("shard-00000.safetensors");
+    let mut bytes = fs_err::read(&shard).expect("bytes");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    fs_err::write(&shard, &bytes).expect("written");
+    let problems = Cache::open(folder.path())
+        .expect("opens")
+        .verify(|_| ())
+        .expect("read");
+    assert_eq!(problems.len(), 1);
+    assert!(
+        problems[0].to_string().contains("shard-00000"),
+        "{}",
+        problems[0]
+    );
+    let output = telly(&["cache", "verify", text(folder.path())])
+        .output()
+        .expect("telly runs");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// Three lines of NumPy read what Telly reads.
+#[test]
+fn numpy_reads_the_cache() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("train.jsonl");
+    write_search(&data, 30);
+    for precision in ["fp16", "fp32"] {
+        let cache = folder.path().join(precision);
+        telly_json(&[
+            "precompute",
+            "--task",
+            "search",
+            "--model",
+            text(&goldens().join("bert-tiny")),
+            "--train",
+            text(&data),
+            "--freeze",
+            "2",
+            "--max-query-length",
+            "16",
+            "--max-code-length",
+            "32",
+            "--cache",
+            text(&cache),
+            "--precision",
+            precision,
+            "--provider",
+            "cpu",
+        ]);
+        let printed = run_python(&python, "read_cache.py", &[&cache]);
+        let found: Value = serde_json::from_str(&printed).expect("JSON");
+        let opened = Cache::open(&cache).expect("a cache");
+        let all: Vec<usize> = (0..opened.manifest().sequences).collect();
+        let states = opened.hidden_states(&all);
+        let sum: f64 = states
+            .values()
+            .iter()
+            .map(|&number| f64::from(number))
+            .sum();
+        let ids: u64 = opened
+            .token_ids(&all)
+            .values()
+            .iter()
+            .map(|&id| u64::from(id))
+            .sum();
+        println!("{precision}: NumPy {printed}, Telly: sum {sum}, ids {ids}");
+        let shard = &found["shards"][0]["tensors"];
+        assert_eq!(shard["hidden"]["shape"], json!([states.tokens(), 32]));
+        assert_eq!(shard["ids"]["sum"], json!(ids as f64));
+        assert!((shard["hidden"]["sum"].as_f64().expect("a sum") - sum).abs() < 1e-3);
+    }
+}

@@ -1,0 +1,189 @@
+//! Every trained tensor receives a gradient, in every family and task; what is frozen stays.
+
+#![allow(clippy::cast_precision_loss, reason = "small numbers")]
+
+mod support;
+
+use candle_core::Device;
+use support::{goldens, telly_json, text, write_classification, write_search};
+use telly::checkpoint::{Checkpoint, Freeze};
+use telly::ragged::Ragged;
+use telly::task::{Labels, Model, Pooling};
+use telly::trainable::{EncoderInput, Pass};
+
+fn sequences(count: u32) -> Ragged<u32> {
+    let mut ids = Ragged::new(1);
+    for row in 0..count {
+        let sequence: Vec<u32> = (0..3 + row)
+            .map(|position| 5 + (row * 31 + position * 7) % 300)
+            .collect();
+        ids.push(&sequence);
+    }
+    ids
+}
+
+/// Gradients of one batch, with dropout on, by parameter name: the largest absolute element.
+fn gradients(model_name: &str, freeze: Freeze, classify: bool) -> Vec<(String, f32)> {
+    let checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
+    let labels: Option<Labels> = classify
+        .then(|| serde_json::from_value(serde_json::json!(["a", "b", "c"])).expect("labels"));
+    let pooling = if classify {
+        Pooling::Cls
+    } else {
+        Pooling::Mean
+    };
+    let model = Model::new(
+        &checkpoint,
+        freeze,
+        labels.as_ref(),
+        pooling,
+        1,
+        &Device::Cpu,
+    );
+    let model = model.expect("a model");
+    let ids = sequences(6);
+    let input = match freeze {
+        Freeze::Nothing => EncoderInput::TokenIds(ids),
+        Freeze::Layers(_) => {
+            let width = checkpoint.config.hidden_size;
+            let values = (0..ids.tokens() * width).map(|i| (i as f32 * 0.37).sin());
+            let offsets = ids.offsets().to_vec();
+            EncoderInput::HiddenStates(Ragged::from_parts(values.collect(), offsets, width))
+        }
+    };
+    let pass = Pass::training(&Device::Cpu, 1, 0);
+    let loss = model
+        .loss(input, &[0, 1, 2, 0, 1, 2], &pass)
+        .expect("a loss");
+    let gradients = loss.backward().expect("gradients");
+    model
+        .parameters
+        .iter()
+        .map(|parameter| {
+            let gradient = gradients.get(parameter.variable.as_tensor());
+            let gradient = gradient.unwrap_or_else(|| panic!("{} got no gradient", parameter.name));
+            let largest = gradient
+                .abs()
+                .and_then(|g| g.flatten_all()?.max(0)?.to_scalar());
+            (parameter.name.clone(), largest.expect("a number"))
+        })
+        .collect()
+}
+
+#[test]
+fn every_trained_tensor_gets_a_gradient() {
+    for model in ["bert-tiny", "roberta-tiny"] {
+        for classify in [true, false] {
+            for freeze in [Freeze::Nothing, Freeze::Layers(0), Freeze::Layers(2)] {
+                for (name, largest) in gradients(model, freeze, classify) {
+                    // Softmax does not see a key's bias: what it gets is rounding noise.
+                    let least = if name.ends_with("key.bias") {
+                        0.0
+                    } else {
+                        1e-6
+                    };
+                    assert!(
+                        largest > least,
+                        "{model}, freeze {freeze}, {name}: largest gradient {largest}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A run holds exactly the tensors above K and the head, and training does not write to the
+/// checkpoint: not a bit of the frozen half moves.
+#[test]
+fn only_what_is_above_k_is_trained() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    write_classification(&path("train.jsonl"), 24);
+    write_search(&path("search.jsonl"), 24);
+    for (task, data, freeze, frozen_prefixes, trained) in [
+        (
+            "classify",
+            "train.jsonl",
+            "2",
+            &["embeddings.", "encoder.layer.0.", "encoder.layer.1."][..],
+            16 + 2,
+        ),
+        (
+            "classify",
+            "train.jsonl",
+            "3",
+            &["embeddings.", "encoder."][..],
+            2,
+        ),
+        ("search", "search.jsonl", "0", &["embeddings."][..], 48),
+        ("search", "search.jsonl", "none", &[][..], 48 + 5),
+    ] {
+        let model = goldens().join("bert-tiny");
+        let before = fs_err::read(model.join("model.safetensors")).expect("weights");
+        let (cache, run) = (
+            path(&format!("cache-{task}-{freeze}")),
+            path(&format!("run-{task}-{freeze}")),
+        );
+        telly_json(&[
+            "precompute",
+            "--task",
+            task,
+            "--model",
+            text(&model),
+            "--train",
+            text(&path(data)),
+            "--freeze",
+            freeze,
+            "--cache",
+            text(&cache),
+            "--provider",
+            "cpu",
+            if task == "search" {
+                "--max-query-length"
+            } else {
+                "--max-length"
+            },
+            "16",
+            if task == "search" {
+                "--max-code-length"
+            } else {
+                "--threads"
+            },
+            if task == "search" { "32" } else { "1" },
+        ]);
+        telly_json(&[
+            "train",
+            "--cache",
+            text(&cache),
+            "--out",
+            text(&run),
+            "--epochs",
+            "1",
+            "--lr",
+            "1e-3",
+        ]);
+        assert_eq!(
+            fs_err::read(model.join("model.safetensors")).expect("weights"),
+            before
+        );
+        let bytes = fs_err::read(run.join("model.safetensors")).expect("the run's weights");
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        let names = tensors.names();
+        assert_eq!(names.len(), trained, "{task}, freeze {freeze}: {names:?}");
+        for prefix in frozen_prefixes {
+            assert!(
+                names.iter().all(|name| !name.starts_with(prefix)),
+                "{names:?}"
+            );
+        }
+        let original = safetensors::SafeTensors::deserialize(&before).expect("safetensors");
+        for name in names.iter().filter(|name| !name.starts_with("classifier")) {
+            let moved = tensors.tensor(name).expect("there").data();
+            let initial = original
+                .tensor(&format!("bert.{name}"))
+                .expect("there")
+                .data();
+            assert_ne!(moved, initial, "{name} did not move");
+        }
+    }
+}
