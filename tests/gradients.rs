@@ -161,6 +161,8 @@ fn only_what_is_above_k_is_trained() {
             "1",
             "--lr",
             "1e-3",
+            "--batch-size",
+            "8",
         ]);
         assert_eq!(
             fs_err::read(model.join("model.safetensors")).expect("weights"),
