@@ -164,7 +164,7 @@ fn check(model_name: &str, task: &str, freeze: &str) {
         .keys()
         .filter(|name| name.starts_with("final."))
         .count();
-    let trained = trainer.model.parameters.iter().len();
+    let tensors = trainer.model.parameters.iter().len();
     assert_eq!(
         trained, finals,
         "the tensors that PyTorch trained are trained here"
