@@ -21,9 +21,7 @@ const WIDTH: usize = 6;
 fn sequences() -> Ragged<u32> {
     let mut ids = Ragged::new(1);
     for row in 0..20u32 {
-        let sequence: Vec<u32> = (0..1 + row % 5)
-            .map(|position| 100 * row + position)
-            .collect();
+        let sequence: Vec<u32> = (0..=row % 5).map(|position| 100 * row + position).collect();
         ids.push(&sequence);
     }
     ids

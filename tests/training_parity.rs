@@ -166,7 +166,7 @@ fn check(model_name: &str, task: &str, freeze: &str) {
         .count();
     let tensors = trainer.model.parameters.iter().len();
     assert_eq!(
-        trained, finals,
+        tensors, finals,
         "the tensors that PyTorch trained are trained here"
     );
     assert!(worst_loss <= LOSS_TOLERANCE);

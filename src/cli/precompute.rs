@@ -14,7 +14,7 @@ use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, Runtime, onnx};
-use crate::precompute::{Plan, fill};
+use crate::precompute::{EncodedSplits, Plan, fill};
 
 /// Run the frozen half over the data, once, into an activation cache.
 ///
@@ -84,7 +84,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let checkpoint = Checkpoint::open(model)?;
     check_freeze(freeze, &checkpoint)?;
     encoding.check_lengths(checkpoint.config.longest_sequence())?;
-    let splits = read_splits(&options)?;
+    let splits = EncodedSplits::new(&checkpoint, &encoding, &read_splits(&options)?)?;
     let mut frozen = open_frozen(&options, &checkpoint, freeze)?;
     if let Some(path) = &options.graph {
         write_graph(path, &checkpoint, freeze)?;
@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
         freeze,
         &encoding,
         options.precision.unwrap_or(Precision::Fp16),
-        &splits,
+        splits,
         frozen.as_ref().map(|(runtime, encoder)| (runtime, encoder)),
     )?;
     announce(&plan);

@@ -27,14 +27,16 @@ pub enum Error {
         path: PathBuf,
     },
     /// A line is not a JSON object.
-    #[error("`{path}`, line {line}: not a JSON object")]
+    #[error("`{path}`, line {line}, column {column}: not a JSON object: {problem}")]
     Json {
         /// The file.
         path: PathBuf,
         /// From 1.
         line: usize,
-        /// Where and why.
-        source: serde_json::Error,
+        /// From 1.
+        column: usize,
+        /// What the parser said.
+        problem: String,
     },
     /// A record lacks a field.
     #[error("`{path}`, line {line}: no field {}; the record has {}", either(.expected), listed(.found))]

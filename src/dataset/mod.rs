@@ -40,10 +40,16 @@ impl Dataset {
             if text.is_empty() {
                 continue;
             }
-            let fields = serde_json::from_str(text).map_err(|source| Error::Json {
-                path: path.to_owned(),
-                line: line_number,
-                source,
+            let fields = serde_json::from_str(text).map_err(|error| {
+                // The parser saw one line, so its own "line 1" would mislead.
+                let problem = error.to_string();
+                let problem = problem.split(" at line ").next().unwrap_or_default();
+                Error::Json {
+                    path: path.to_owned(),
+                    line: line_number,
+                    column: error.column(),
+                    problem: problem.into(),
+                }
             })?;
             records.push(Record {
                 line: line_number,

@@ -14,12 +14,12 @@ pub enum Error {
         looked_at: Vec<String>,
     },
     /// The library is there but cannot be used.
-    #[error("cannot load ONNX Runtime from `{path}`")]
+    #[error("cannot load ONNX Runtime from `{path}`: {reason}")]
     Load {
         /// The library.
         path: PathBuf,
         /// What the loader said.
-        source: ort::LoadDynamicError,
+        reason: String,
     },
     /// CUDA was asked for by name and cannot be had.
     #[error("`--provider cuda` was asked for, but ONNX Runtime cannot use CUDA here: {reason}")]

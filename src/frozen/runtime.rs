@@ -75,9 +75,9 @@ impl Runtime {
         let mut looked_at = Vec::new();
         let library = find_library(explicit, &mut looked_at);
         let environment = match &library {
-            Some(path) => ort::init_from(path).map_err(|source| Error::Load {
+            Some(path) => ort::init_from(path).map_err(|error| Error::Load {
                 path: path.clone(),
-                source,
+                reason: loader_reason(&error),
             })?,
             // The bare name makes the system's loader search its own folders.
             None => ort::init_from(library_name()).map_err(|_| {
@@ -146,6 +146,17 @@ fn in_folder(path: &Path) -> PathBuf {
         path.join(library_name())
     } else {
         path.to_owned()
+    }
+}
+
+/// The system loader's own words: `ort` keeps them one level down and does not pass them on.
+fn loader_reason(error: &ort::LoadDynamicError) -> String {
+    match error {
+        ort::LoadDynamicError::Dlopen { error, .. } => {
+            let cause = std::error::Error::source(error);
+            cause.map_or_else(|| error.to_string(), ToString::to_string)
+        }
+        other => other.to_string(),
     }
 }
 

@@ -4,4 +4,4 @@ mod fill;
 mod plan;
 
 pub use fill::fill;
-pub use plan::{Plan, content_hash};
+pub use plan::{EncodedSplits, Plan, content_hash};

@@ -22,29 +22,50 @@ pub struct Plan {
     pub manifest: Manifest,
 }
 
-impl Plan {
-    /// Encodes `splits` (name and data, the training split first) for `freeze` layers of
-    /// `checkpoint` frozen; `frozen` is what will run, absent when nothing is frozen.
+/// The splits as token sequences: what can be wrong with the data has been found by then.
+pub struct EncodedSplits {
+    labels: Option<Labels>,
+    splits: Vec<(String, EncodedSplit)>,
+}
+
+impl EncodedSplits {
+    /// Encodes `splits`, name and data, the training split first.
     pub fn new(
         checkpoint: &Checkpoint,
-        freeze: Freeze,
         encoding: &Encoding,
-        precision: Precision,
         splits: &[(String, Dataset)],
-        frozen: Option<(&Runtime, &FrozenEncoder)>,
     ) -> Result<Self, Error> {
         let labels = match splits.first() {
             Some((_, training)) => encoding.labels(training)?,
             None => None,
         };
+        let splits = splits.iter().map(|(name, data)| {
+            let encoded = encoding.encode(data, checkpoint, labels.as_ref())?;
+            Ok((name.clone(), encoded))
+        });
+        let splits = splits.collect::<Result<_, Error>>()?;
+        Ok(Self { labels, splits })
+    }
+}
+
+impl Plan {
+    /// Lays out the cache for `freeze` layers of `checkpoint` frozen; `frozen` is what will run,
+    /// absent when nothing is frozen.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        freeze: Freeze,
+        encoding: &Encoding,
+        precision: Precision,
+        EncodedSplits { labels, splits }: EncodedSplits,
+        frozen: Option<(&Runtime, &FrozenEncoder)>,
+    ) -> Result<Self, Error> {
         let mut distinct = Distinct::default();
         let mut rows = Vec::new();
         let mut fingerprint = fingerprint(checkpoint, freeze, encoding, precision, frozen)?;
-        for (name, data) in splits {
-            let encoded = encoding.encode(data, checkpoint, labels.as_ref())?;
-            fingerprint.set(name, content_hash(&encoded, labels.as_ref()));
+        for (name, encoded) in splits {
+            fingerprint.set(&name, content_hash(&encoded, labels.as_ref()));
             rows.push(SplitRows {
-                name: name.clone(),
+                name,
                 columns: encoded.columns,
                 rows: encoded
                     .sequences
@@ -56,7 +77,7 @@ impl Plan {
             });
         }
         for name in ["valid", "test"] {
-            if splits.iter().all(|(given, _)| given != name) {
+            if rows.iter().all(|split| split.name != name) {
                 fingerprint.set(name, Value::Null);
             }
         }
