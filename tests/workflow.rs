@@ -179,6 +179,12 @@ fn a_classifier_learns_and_predicts() {
     ] {
         assert!(run.join(file).is_file(), "{file}");
     }
+    assert!(
+        fs_err::read_dir(run.join("tensorboard"))
+            .expect("a folder")
+            .count()
+            == 1
+    );
     let evaluations = lines(&run.join("metrics.jsonl"));
     let of_split = |split: &str| {
         evaluations

@@ -8,6 +8,7 @@ mod memory;
 mod run_folder;
 mod schedule;
 mod settings;
+mod tensorboard;
 mod training;
 
 pub use activations::{Activations, CachedActivations, FreshActivations};

@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Error;
+use super::tensorboard::TensorBoard;
 use crate::checkpoint::Freeze;
 use crate::task::{Encoding, Labels, Model, Pooling};
 
 const RECIPE: &str = "recipe.toml";
 const METRICS: &str = "metrics.jsonl";
 const SUMMARY: &str = "summary.json";
+const TENSORBOARD: &str = "tensorboard";
 const MODEL: &str = "model.safetensors";
 /// The key of the run's identity in the metadata of `model.safetensors`.
 const IDENTITY: &str = "telly";
@@ -44,6 +46,7 @@ pub struct RunIdentity {
 pub struct RunFolder {
     folder: PathBuf,
     metrics: File,
+    board: TensorBoard,
 }
 
 impl RunFolder {
@@ -65,10 +68,19 @@ impl RunFolder {
                 _ => {}
             }
         }
+        let board = folder.join(TENSORBOARD);
+        match fs_err::remove_dir_all(&board) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Write(error));
+            }
+            _ => {}
+        }
+        let board = TensorBoard::create(&board).map_err(Error::Write)?;
         let metrics = fs_err::File::create(folder.join(METRICS)).map_err(Error::Write)?;
         Ok(Self {
             folder: folder.to_owned(),
             metrics: metrics.into_parts().0,
+            board,
         })
     }
 
@@ -77,9 +89,26 @@ impl RunFolder {
         &self.folder
     }
 
-    /// Appends a line to `metrics.jsonl`.
+    /// Appends a line to `metrics.jsonl`, and its numbers to TensorBoard: those of a step as
+    /// `train/loss` and so on, those of an evaluation as `valid/accuracy` and so on.
     pub fn log(&mut self, line: &Value) -> Result<(), Error> {
-        writeln!(self.metrics, "{line}").map_err(Error::Write)
+        writeln!(self.metrics, "{line}").map_err(Error::Write)?;
+        let (group, numbers) = match (line["split"].as_str(), &line["metrics"]) {
+            (Some(split), Value::Object(metrics)) => (split, Some(metrics)),
+            _ => ("train", line.as_object()),
+        };
+        let scalars: Vec<(String, f64)> = numbers
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| !matches!(name.as_str(), "step" | "epoch"))
+            .filter_map(|(name, number)| Some((format!("{group}/{name}"), number.as_f64()?)))
+            .collect();
+        let step = line["step"]
+            .as_u64()
+            .and_then(|step| usize::try_from(step).ok());
+        self.board
+            .scalars(step.unwrap_or_default(), &scalars)
+            .map_err(Error::Write)
     }
 
     /// Writes `recipe.toml`.
