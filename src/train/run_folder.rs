@@ -135,10 +135,8 @@ impl RunFolder {
                 )
             })
             .collect();
-        let metadata = HashMap::from([
-            (IDENTITY.to_owned(), identity),
-            ("format".into(), "pt".into()),
-        ]);
+        // One key only: the library writes several in an order that changes from run to run.
+        let metadata = HashMap::from([(IDENTITY.to_owned(), identity)]);
         let bytes = safetensors::serialize(tensors, Some(metadata))
             .map_err(|error| Error::Write(io::Error::other(error)))?;
         self.publish(MODEL, &bytes)
