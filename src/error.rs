@@ -1,5 +1,7 @@
 //! One error for the whole crate, and what each module adds to say what to do about it.
 
+use std::io;
+
 use crate::{cache, checkpoint, dataset, frozen, task, train, trainable};
 
 /// What an error knows beyond its message.
@@ -49,7 +51,7 @@ pub enum Error {
     },
     /// A file of the user's own choosing could not be written.
     #[error("cannot write the output")]
-    Output(#[source] std::io::Error),
+    Output(#[source] io::Error),
     /// Ctrl-C.
     #[error("interrupted: {kept}")]
     Interrupted {
@@ -73,10 +75,26 @@ impl Error {
     }
 }
 
+/// What to do when `what` cannot be written: nothing else than the system's own words helps
+/// unless the place is the trouble.
+pub(crate) fn write_hint(error: &io::Error, what: &str) -> Option<String> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            Some(format!("choose {what} that you may write to"))
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some(format!("make room, or choose {what} on another disk"))
+        }
+        io::ErrorKind::NotFound => Some(format!("choose {what} whose parent folder exists")),
+        _ => None,
+    }
+}
+
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Usage { hint, .. } => Some(hint.clone()),
+            Self::Output(error) => write_hint(error, "a file in a folder"),
             _ => self.inner().and_then(Explain::hint),
         }
     }

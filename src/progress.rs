@@ -14,6 +14,7 @@ pub(crate) struct Progress {
     unit: &'static str,
     total: u64,
     done: u64,
+    skipped: u64,
     message: String,
     bar: Option<ProgressBar>,
     started: Instant,
@@ -42,6 +43,7 @@ impl Progress {
             unit,
             total,
             done: 0,
+            skipped: 0,
             message: String::new(),
             bar,
             started: now,
@@ -57,6 +59,16 @@ impl Progress {
         self.message = message;
     }
 
+    /// `count` were done before this piece of work began.
+    pub(crate) fn skip(&mut self, count: u64) {
+        self.done += count;
+        self.skipped += count;
+        if let Some(bar) = &self.bar {
+            bar.inc(count);
+            bar.reset_eta();
+        }
+    }
+
     /// `count` more are done.
     pub(crate) fn advance(&mut self, count: u64) {
         self.done += count;
@@ -70,10 +82,13 @@ impl Progress {
     fn plain_line(&mut self) {
         self.last_line = Instant::now();
         let elapsed = self.started.elapsed();
-        let left = elapsed
-            .mul_f64((self.total - self.done.min(self.total)) as f64 / self.done.max(1) as f64);
+        let (open, now) = (
+            self.total - self.done.min(self.total),
+            self.done - self.skipped,
+        );
+        let left = elapsed.mul_f64(open as f64 / now.max(1) as f64);
         let (label, unit, message) = (&self.label, self.unit, &self.message);
-        let rate = self.done as f64 / elapsed.as_secs_f64();
+        let rate = now as f64 / elapsed.as_secs_f64();
         let percent = 100 * self.done / self.total.max(1);
         // A closed stderr is no reason to stop working.
         let _ = writeln!(

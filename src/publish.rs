@@ -10,11 +10,22 @@ pub(crate) const TEMPORARY_PREFIX: &str = ".telly-";
 /// Writes `bytes` as `folder/name`: temporary file, fsync, rename, fsync of the folder. What
 /// stood there before stays until the rename.
 pub(crate) fn publish(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    publish_with(folder, name, |path| {
+        File::options().write(true).open(path)?.write_all(bytes)
+    })
+}
+
+/// As [`publish`], of what `write_to` writes into the file whose path it is given.
+pub(crate) fn publish_with(
+    folder: &Path,
+    name: &str,
+    write_to: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
+        let file = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
             .tempfile_in(folder)?;
-        file.write_all(bytes)?;
+        write_to(file.path())?;
         file.as_file().sync_all()?;
         set_ordinary_permissions(file.as_file())?;
         file.persist(folder.join(name))

@@ -135,6 +135,7 @@ fn check(model_name: &str, task: &str, freeze: &str) {
         seed: 1,
         pooling,
         log_every: 1,
+        checkpoint_seconds: 300,
     };
     let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
     let mut activations = activations(&golden, &checkpoint, freeze);

@@ -8,59 +8,39 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::{
-    goldens, stderr, telly, telly_json, telly_ok, text, write_classification, write_search,
+    Workspace, goldens, names, precompute, stderr, telly, telly_json, telly_ok, text, train,
+    write_classification, write_search,
 };
 
 struct Work {
-    folder: tempfile::TempDir,
+    space: Workspace,
     model: PathBuf,
 }
 
 impl Work {
     fn new(model: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let space = Workspace::new();
         for split in ["train", "valid", "test"] {
             let rows = if split == "train" { 48 } else { 20 };
-            write_classification(&folder.path().join(format!("classify-{split}.jsonl")), rows);
-            write_search(&folder.path().join(format!("search-{split}.jsonl")), rows);
+            write_classification(&space.path(&format!("classify-{split}.jsonl")), rows);
+            write_search(&space.path(&format!("search-{split}.jsonl")), rows);
         }
         Self {
-            folder,
+            space,
             model: goldens().join(model),
         }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.space.path(name)
     }
 
     fn precompute(&self, task: &str, freeze: &str, cache: &Path, more: &[&str]) -> Value {
         let [train, valid, test] =
             ["train", "valid", "test"].map(|split| self.path(&format!("{task}-{split}.jsonl")));
-        let mut arguments = vec![
-            "precompute",
-            "--task",
-            task,
-            "--model",
-            text(&self.model),
-            "--freeze",
-            freeze,
-            "--train",
-            text(&train),
-            "--valid",
-            text(&valid),
-            "--test",
-            text(&test),
-            "--cache",
-            text(cache),
-            "--provider",
-            "cpu",
-        ];
-        arguments.extend(match task {
-            "search" => ["--max-query-length", "16", "--max-code-length", "32"].iter(),
-            _ => ["--max-length", "32"].iter(),
-        });
-        arguments.extend(more);
+        let mut arguments = precompute(task, &self.model, &train, freeze, cache);
+        arguments.extend(["--valid", text(&valid), "--test", text(&test)].map(String::from));
+        arguments.extend(more.iter().map(ToString::to_string));
         telly_json(&arguments)
     }
 }
@@ -94,19 +74,7 @@ fn cached_and_fresh_evaluation_agree() {
                 work.path(&format!("r-{freeze}-{precision}")),
             );
             work.precompute(task, freeze, &cache, &["--precision", precision]);
-            let trained = telly_json(&[
-                "train",
-                "--cache",
-                text(&cache),
-                "--out",
-                text(&run),
-                "--epochs",
-                "2",
-                "--batch-size",
-                "8",
-                "--lr",
-                "1e-3",
-            ]);
+            let trained = telly_json(&train(&cache, &run, "--epochs 2 --batch-size 8 --lr 1e-3"));
             let test = work.path(&format!("{task}-test.jsonl"));
             let fresh = telly_json(&["evaluate", "--run", text(&run), "--data", text(&test)]);
             let (cached, fresh) = (&trained["test"], &fresh["metrics"]);
@@ -139,19 +107,7 @@ fn a_classifier_learns_and_predicts() {
         made["unique_sequences"].as_u64().expect("a number") < 48,
         "{made}"
     );
-    let trained = telly_json(&[
-        "train",
-        "--cache",
-        text(&cache),
-        "--out",
-        text(&run),
-        "--epochs",
-        "4",
-        "--batch-size",
-        "8",
-        "--lr",
-        "2e-3",
-    ]);
+    let trained = telly_json(&train(&cache, &run, "--epochs 4 --batch-size 8 --lr 2e-3"));
     assert_eq!(trained["epochs"], 4);
     assert_eq!(trained["steps"], 24);
     assert!(
@@ -179,12 +135,7 @@ fn a_classifier_learns_and_predicts() {
     ] {
         assert!(run.join(file).is_file(), "{file}");
     }
-    assert!(
-        fs_err::read_dir(run.join("tensorboard"))
-            .expect("a folder")
-            .count()
-            == 1
-    );
+    assert_eq!(names(&run.join("tensorboard")).len(), 1);
     let evaluations = lines(&run.join("metrics.jsonl"));
     let of_split = |split: &str| {
         evaluations
@@ -243,19 +194,7 @@ fn search_learns_and_finds() {
         "--provider",
         "cpu",
     ]);
-    let trained = telly_json(&[
-        "train",
-        "--cache",
-        text(&cache),
-        "--out",
-        text(&run),
-        "--epochs",
-        "6",
-        "--batch-size",
-        "8",
-        "--lr",
-        "2e-3",
-    ]);
+    let trained = telly_json(&train(&cache, &run, "--epochs 6 --batch-size 8 --lr 2e-3"));
     let mrr = |value: &Value| value["mrr"].as_f64().expect("a number");
     assert!(
         mrr(&trained["test"]) > mrr(&zero_shot["metrics"]) + 0.1,
@@ -320,23 +259,11 @@ fn a_recipe_repeats_a_run() {
     let cache = work.path("cache");
     work.precompute("classify", "1", &cache, &[]);
     let runs = [work.path("a"), work.path("b"), work.path("c")];
-    telly_json(&[
-        "train",
-        "--cache",
-        text(&cache),
-        "--out",
-        text(&runs[0]),
-        "--epochs",
-        "2",
-        "--batch-size",
-        "8",
-        "--lr",
-        "1e-3",
-        "--seed",
-        "7",
-        "--threads",
-        "2",
-    ]);
+    telly_json(&train(
+        &cache,
+        &runs[0],
+        "--epochs 2 --batch-size 8 --lr 1e-3 --seed 7 --threads 2",
+    ));
     let recipe = runs[0].join("recipe.toml");
     telly_json(&["train", "--recipe", text(&recipe), "--out", text(&runs[1])]);
     telly_json(&[
@@ -393,16 +320,11 @@ fn a_fresh_cache_is_left_alone() {
 }
 
 fn folder_bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<(String, Vec<u8>)> = fs_err::read_dir(folder)
-        .expect("a folder")
-        .map(|entry| {
-            let entry = entry.expect("an entry");
-            let name = entry.file_name().into_string().expect("UTF-8");
-            (name, fs_err::read(entry.path()).expect("readable"))
-        })
-        .collect();
-    files.sort();
-    files
+    let read = |name: String| {
+        let bytes = fs_err::read(folder.join(&name)).expect("readable");
+        (name, bytes)
+    };
+    names(folder).into_iter().map(read).collect()
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
+use serde_json::json;
 
 use super::shard::Shard;
 use super::{Error, Fingerprint, Manifest, SplitEntry};
@@ -88,6 +89,19 @@ impl Cache {
     /// What it holds.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// BLAKE3 of what the cache was made from and of what it holds; its folder and the
+    /// checkpoint's do not count.
+    pub fn identity(&self) -> String {
+        let content = json!([
+            self.manifest.fingerprint,
+            self.manifest.splits,
+            self.manifest.shards
+        ]);
+        blake3::hash(content.to_string().as_bytes())
+            .to_hex()
+            .to_string()
     }
 
     /// Refuses a cache whose fingerprint differs in any field of `current`.

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Explain};
-use crate::interrupt;
+use crate::{interrupt, train as training};
 
 /// Exit status when something failed while running.
 const FAILED: u8 = 1;
@@ -56,7 +56,12 @@ enum Command {
 pub fn run() -> ExitCode {
     // clap itself answers `--help` with status 0 and a wrong command line with status 2.
     let cli = Cli::parse();
-    interrupt::listen();
+    if matches!(
+        cli.command,
+        Command::Precompute(_) | Command::Train(_) | Command::Evaluate(_) | Command::Predict(_)
+    ) {
+        interrupt::listen();
+    }
     let result = match cli.command {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Precompute(arguments) => precompute::run(&arguments),
@@ -76,7 +81,9 @@ pub fn run() -> ExitCode {
 
 fn exit_status(error: &Error) -> u8 {
     match error {
-        Error::Interrupted { .. } => interrupt::EXIT_STATUS,
+        Error::Interrupted { .. } | Error::Train(training::Error::Interrupted) => {
+            interrupt::EXIT_STATUS
+        }
         error if error.is_input() => WRONG_INPUT,
         _ => FAILED,
     }

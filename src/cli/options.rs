@@ -148,6 +148,13 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
+            Self::Cuda if cfg!(not(feature = "cuda")) => Err(Error::Usage {
+                problem: "`--device cuda` was asked for, but this telly is built without CUDA"
+                    .into(),
+                hint:
+                    "build it with `cargo build --release --features cuda`, or use `--device auto`"
+                        .into(),
+            }),
             Self::Cuda => Device::new_cuda(0).map_err(|error| Error::Trainable(error.into())),
         }
     }

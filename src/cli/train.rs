@@ -14,7 +14,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::precompute::content_hash;
 use crate::task::{Encoding, Labels, Model, Pooling};
-use crate::train::{self, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes};
+use crate::train::{self, Outcome, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes};
 
 /// Train the top layers and the head from an activation cache.
 ///
@@ -24,7 +24,8 @@ use crate::train::{self, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes};
 #[command(after_help = "\
 Examples:
   telly train --cache cache/mine --out runs/mine --epochs 3 --batch-size 32 --lr 5e-5
-  telly train --recipe runs/mine/recipe.toml --out runs/again")]
+  telly train --recipe runs/mine/recipe.toml --out runs/again
+  telly train --resume --out runs/mine       (after Ctrl-C, a crash or a power cut)")]
 pub(super) struct TrainArguments {
     #[command(flatten)]
     options: TrainOptions,
@@ -32,8 +33,11 @@ pub(super) struct TrainArguments {
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// Replace a run that is there already.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     force: bool,
+    /// Go on with the unfinished run in --out from its last checkpoint, with its own flags.
+    #[arg(long, conflicts_with = "recipe")]
+    resume: bool,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -80,6 +84,10 @@ struct TrainOptions {
     /// Steps between two lines of metrics.jsonl [default: 10].
     #[arg(long, value_name = "STEPS", help_heading = "Training")]
     log_every: Option<usize>,
+    /// Seconds between two checkpoints, besides those after each epoch and on Ctrl-C
+    /// [default: 300].
+    #[arg(long, value_name = "SECONDS", help_heading = "Training")]
+    checkpoint_seconds: Option<u64>,
     /// Where training runs; auto takes CUDA if this build has it [default: auto].
     #[arg(long, value_enum, help_heading = "Running")]
     device: Option<DeviceChoice>,
@@ -104,7 +112,17 @@ struct TrainOptions {
 }
 
 pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
-    let options = recipe::resolve(&arguments.options, arguments.recipe.as_deref())?;
+    let mut recipe_file = arguments.recipe.clone();
+    if arguments.resume {
+        let out = &arguments.options.out;
+        let out = out.as_deref().ok_or_else(|| missing("--out"))?;
+        recipe_file = Some(RunFolder::recipe(out)?);
+        if let Some(summary) = RunFolder::summary(out)? {
+            console::say(&format!("`{}` is finished", out.display()));
+            return console::result(arguments.json, &summary);
+        }
+    }
+    let options = recipe::resolve(&arguments.options, recipe_file.as_deref())?;
     limit_threads(options.threads)?;
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
     let cache = Cache::open(folder)?;
@@ -152,15 +170,24 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         Some(out) => out.clone(),
         None => first_free_run(folder),
     };
-    let mut run = RunFolder::create(&out, arguments.force)?;
-    run.write_recipe(&resolved_recipe(
-        &options,
-        &settings,
-        &encoding,
-        freeze,
-        &model_folder,
-    ))?;
-    let (model, summary) = train::train(model, &cache, &settings, &mut run)?;
+    let (mut run, state) = if arguments.resume {
+        RunFolder::resume(&out)?
+    } else {
+        let run = RunFolder::create(&out, arguments.force)?;
+        run.write_recipe(&resolved_recipe(
+            &options,
+            &settings,
+            &encoding,
+            freeze,
+            &model_folder,
+        ))?;
+        (run, None)
+    };
+    let outcome = train::train(model, &cache, &settings, &mut run, state)?;
+    let (model, ending) = match outcome {
+        Outcome::Finished(model, summary) => (model, Ok(summary)),
+        Outcome::Interrupted(model, position) => (model, Err(position)),
+    };
     let identity = checkpoint.identity()?;
     run.write_model(
         &model,
@@ -174,15 +201,17 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
             labels,
         },
     )?;
+    let summary = ending.map_err(|position| Error::Interrupted {
+        kept: format!(
+            "{} steps are done; `telly train --resume --out {out}` goes on, `{out}` can be used as it is",
+            position.step,
+            out = out.display()
+        ),
+    })?;
     let mut object = summary.to_json();
     object.insert("peak_rss_bytes".into(), json!(peak_rss_bytes()));
     object.insert("run".into(), json!(out.display().to_string()));
     run.write_summary(&Value::Object(object.clone()))?;
-    if summary.interrupted {
-        return Err(Error::Interrupted {
-            kept: format!("the weights so far are in `{}`", out.display()),
-        });
-    }
     console::result(arguments.json, &object)
 }
 
@@ -245,6 +274,7 @@ fn settings(options: &TrainOptions, encoding: &Encoding) -> Result<TrainSettings
             .pooling
             .unwrap_or(Pooling::default_for(encoding.task())),
         log_every: options.log_every.unwrap_or(10),
+        checkpoint_seconds: options.checkpoint_seconds.unwrap_or(300),
     };
     let out_of_range = |flag: &str, found: f64, expected: &str| Error::Usage {
         problem: format!("`{flag} {found}` is out of range"),

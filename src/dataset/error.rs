@@ -96,7 +96,9 @@ impl Explain for Error {
             Self::Line { .. } => {
                 "the file must be UTF-8 text, or gzip if its name ends in .gz".into()
             }
-            Self::Read(_) => return None,
+            Self::Read(_) => {
+                "check the path; data files are JSON Lines, or such a file gzipped".into()
+            }
         })
     }
 

@@ -1,9 +1,10 @@
 //! How good predictions are.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 /// The metrics of one task on one split.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Metrics {
     /// Of `classify`.
     Classification(ClassificationMetrics),
@@ -56,7 +57,7 @@ impl Metrics {
 /// Metrics of classification. Precision, recall and F1 are macro averages: the plain mean over
 /// the classes that occur among labels or predictions, 0 where a class's is undefined, as
 /// scikit-learn's `average="macro", zero_division=0`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ClassificationMetrics {
     /// Share of rows predicted right.
     pub accuracy: f64,
@@ -107,7 +108,7 @@ impl ClassificationMetrics {
 }
 
 /// Metrics of search over a whole code base.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RankingMetrics {
     /// Mean of 1 / rank.
     pub mean_reciprocal_rank: f64,

@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::error::Explain;
+use crate::error::{Explain, write_hint};
 use crate::{cache, frozen, task, trainable};
 
 /// Why training failed.
@@ -42,6 +42,29 @@ pub enum Error {
         /// What is missing.
         file: &'static str,
     },
+    /// There is no run to go on with.
+    #[error("`{folder}` holds no run to go on with: no `{file}`")]
+    NothingToResume {
+        /// The folder.
+        folder: PathBuf,
+        /// What is missing.
+        file: &'static str,
+    },
+    /// What was typed is not the run that was begun.
+    #[error("`{folder}` was begun with {field} {begun}, now {now}")]
+    OtherRun {
+        /// The run folder.
+        folder: PathBuf,
+        /// What differs.
+        field: String,
+        /// In the checkpoint.
+        begun: String,
+        /// As asked for.
+        now: String,
+    },
+    /// Ctrl-C.
+    #[error("interrupted: nothing is written")]
+    Interrupted,
     /// A file of a run is malformed.
     #[error("`{path}` is damaged: {problem}")]
     Damaged {
@@ -75,17 +98,15 @@ impl Explain for Error {
             Self::RunExists { .. } => {
                 "choose another `--out`, or replace the run with `--force`".into()
             }
-            Self::NoRun { .. } => "`--run` names the folder that `telly train --out` wrote".into(),
-            Self::Write(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-                ) =>
-            {
-                "choose an `--out` folder that you may write to".into()
+            Self::NothingToResume { .. } => "leave out `--resume` to begin a run".into(),
+            Self::OtherRun { .. } => {
+                "`--resume` needs no flags but `--out`; for another run choose another `--out`"
+                    .into()
             }
+            Self::NoRun { .. } => "`--run` names the folder that `telly train --out` wrote".into(),
+            Self::Write(error) => return write_hint(error, "an `--out` folder"),
             Self::NothingToTrain { .. } => "freeze fewer layers than the model has".into(),
-            Self::Damaged { .. } | Self::Write(_) | Self::Read(_) => return None,
+            Self::Damaged { .. } | Self::Read(_) | Self::Interrupted => return None,
         })
     }
 
@@ -97,9 +118,11 @@ impl Explain for Error {
             Self::Trainable(error) => error.is_input(),
             Self::RunExists { .. }
             | Self::NoRun { .. }
+            | Self::NothingToResume { .. }
+            | Self::OtherRun { .. }
             | Self::Damaged { .. }
             | Self::NothingToTrain { .. } => true,
-            Self::Diverged { .. } | Self::Write(_) | Self::Read(_) => false,
+            Self::Diverged { .. } | Self::Write(_) | Self::Read(_) | Self::Interrupted => false,
         }
     }
 }

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::{Activations, Error};
 use crate::cache::Split;
 use crate::frozen::{TOKEN_BUDGET, by_token_budget};
+use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Metrics, Model};
 use crate::trainable::Pass;
@@ -28,6 +29,9 @@ pub fn embed(
     let pass = Pass::evaluation(model.parameters.device());
     let mut vectors: Vec<Option<Tensor>> = vec![None; distinct.len()];
     for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
+        if interrupt::requested() {
+            return Err(Error::Interrupted);
+        }
         let indices: Vec<usize> = batch.iter().map(|&member| distinct[member]).collect();
         let embedded = model.embed(activations.input(&indices)?, &pass)?.detach();
         for (row, &member) in batch.iter().enumerate() {

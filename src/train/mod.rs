@@ -2,21 +2,27 @@
 
 mod activations;
 mod batches;
+mod checkpoint;
 mod error;
 mod evaluation;
 mod memory;
 mod run_folder;
 mod schedule;
 mod settings;
+mod summary;
 mod tensorboard;
+mod trainer;
 mod training;
 
 pub use activations::{Activations, CachedActivations, FreshActivations};
 pub use batches::epoch_batches;
+pub use checkpoint::{BestEpoch, Position, TrainingState};
 pub use error::Error;
 pub use evaluation::{embed, evaluate};
 pub use memory::peak_rss_bytes;
 pub use run_folder::{RunFolder, RunIdentity, SavedRun};
 pub use schedule::learning_rate;
 pub use settings::TrainSettings;
-pub use training::{Summary, Trainer, train};
+pub use summary::Summary;
+pub use trainer::{StepReport, Trainer};
+pub use training::{Outcome, train};

@@ -2,23 +2,26 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Error;
-use super::tensorboard::TensorBoard;
+use super::checkpoint::{Position, TrainingState};
+use super::tensorboard::{TensorBoard, reopen};
 use crate::checkpoint::Freeze;
+use crate::publish::{publish, publish_with};
 use crate::task::{Encoding, Labels, Model, Pooling};
 
 const RECIPE: &str = "recipe.toml";
 const METRICS: &str = "metrics.jsonl";
 const SUMMARY: &str = "summary.json";
 const TENSORBOARD: &str = "tensorboard";
+const CHECKPOINT: &str = "checkpoint";
 const MODEL: &str = "model.safetensors";
 /// The key of the run's identity in the metadata of `model.safetensors`.
 const IDENTITY: &str = "telly";
@@ -68,20 +71,71 @@ impl RunFolder {
                 _ => {}
             }
         }
-        let board = folder.join(TENSORBOARD);
-        match fs_err::remove_dir_all(&board) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::Write(error));
+        for part in [TENSORBOARD, CHECKPOINT] {
+            match fs_err::remove_dir_all(folder.join(part)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::Write(error));
+                }
+                _ => {}
             }
-            _ => {}
         }
-        let board = TensorBoard::create(&board).map_err(Error::Write)?;
+        let board = TensorBoard::create(&folder.join(TENSORBOARD)).map_err(Error::Write)?;
         let metrics = fs_err::File::create(folder.join(METRICS)).map_err(Error::Write)?;
         Ok(Self {
             folder: folder.to_owned(),
             metrics: metrics.into_parts().0,
             board,
         })
+    }
+
+    /// Opens the unfinished run in `folder` to go on from its last checkpoint; a run that was
+    /// stopped before its first begins anew.
+    pub fn resume(folder: &Path) -> Result<(Self, Option<TrainingState>), Error> {
+        let Some(state) = TrainingState::read(&folder.join(CHECKPOINT))? else {
+            let recipe = fs_err::read(folder.join(RECIPE)).map_err(Error::Read)?;
+            let run = Self::create(folder, true)?;
+            run.publish(RECIPE, &recipe)?;
+            return Ok((run, None));
+        };
+        let Position {
+            metrics_bytes,
+            tensorboard_bytes,
+            ..
+        } = state.position;
+        let metrics = reopen(&folder.join(METRICS), metrics_bytes).map_err(Error::Write)?;
+        let board = TensorBoard::resume(&folder.join(TENSORBOARD), tensorboard_bytes);
+        let run = Self {
+            folder: folder.to_owned(),
+            metrics,
+            board: board.map_err(Error::Write)?,
+        };
+        Ok((run, Some(state)))
+    }
+
+    /// The recipe of the run in `folder`.
+    pub fn recipe(folder: &Path) -> Result<PathBuf, Error> {
+        let path = folder.join(RECIPE);
+        if path.is_file() {
+            return Ok(path);
+        }
+        Err(Error::NothingToResume {
+            folder: folder.to_owned(),
+            file: RECIPE,
+        })
+    }
+
+    /// The summary of the run in `folder`, if it is finished.
+    pub fn summary(folder: &Path) -> Result<Option<Map<String, Value>>, Error> {
+        let path = folder.join(SUMMARY);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = fs_err::read_to_string(&path).map_err(Error::Read)?;
+        let summary = serde_json::from_str(&text).map_err(|error| Error::Damaged {
+            path,
+            problem: error.to_string(),
+        })?;
+        Ok(Some(summary))
     }
 
     /// Where it lies.
@@ -111,6 +165,21 @@ impl RunFolder {
             .map_err(Error::Write)
     }
 
+    /// Writes `checkpoint/`: `tensors`, and `position` with how far the logs belong to it.
+    pub(super) fn write_checkpoint(
+        &mut self,
+        position: &mut Position,
+        tensors: Vec<(String, Tensor)>,
+    ) -> Result<(), Error> {
+        let sync = |file: &mut File| {
+            file.sync_all()?;
+            file.stream_position()
+        };
+        position.metrics_bytes = sync(&mut self.metrics).map_err(Error::Write)?;
+        position.tensorboard_bytes = self.board.sync().map_err(Error::Write)?;
+        TrainingState::write(&self.folder.join(CHECKPOINT), position, tensors)
+    }
+
     /// Writes `recipe.toml`.
     pub fn write_recipe(&self, recipe: &str) -> Result<(), Error> {
         self.publish(RECIPE, recipe.as_bytes())
@@ -137,14 +206,15 @@ impl RunFolder {
             .collect();
         // One key only: the library writes several in an order that changes from run to run.
         let metadata = HashMap::from([(IDENTITY.to_owned(), identity)]);
-        let bytes = safetensors::serialize(tensors, Some(metadata))
-            .map_err(|error| Error::Write(io::Error::other(error)))?;
-        self.publish(MODEL, &bytes)
+        publish_with(&self.folder, MODEL, |path| {
+            safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(io::Error::other)
+        })
+        .map_err(Error::Write)
     }
 
     /// Writes `name` whole or not at all.
     fn publish(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        crate::publish::publish(&self.folder, name, bytes).map_err(Error::Write)
+        publish(&self.folder, name, bytes).map_err(Error::Write)
     }
 }
 

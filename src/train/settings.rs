@@ -1,10 +1,11 @@
 //! What a training run is told.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::task::Pooling;
 
-/// Everything that decides a run's outcome, besides the cache.
+/// Everything that decides a run's outcome, besides the cache, and how it is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainSettings {
     /// Passes over the training split.
@@ -27,4 +28,19 @@ pub struct TrainSettings {
     pub pooling: Pooling,
     /// Steps between two lines of `metrics.jsonl`.
     pub log_every: usize,
+    /// Seconds between two checkpoints, besides the one after each epoch.
+    pub checkpoint_seconds: u64,
+}
+
+impl TrainSettings {
+    /// The fields that decide which weights come out.
+    pub(super) fn deciding(&self) -> Map<String, Value> {
+        let Value::Object(mut fields) = json!(self) else {
+            unreachable!("a struct is an object")
+        };
+        for field in ["log_every", "checkpoint_seconds"] {
+            fields.shift_remove(field);
+        }
+        fields
+    }
 }

@@ -2,7 +2,7 @@
 //! (`event.proto` and `record_writer.h` of TensorFlow).
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,6 +35,9 @@ struct Value {
     simple_value: Option<f32>,
 }
 
+/// What the names of event files begin with.
+const PREFIX: &str = "events.out.tfevents.";
+
 /// One event file.
 pub(super) struct TensorBoard(File);
 
@@ -42,7 +45,7 @@ impl TensorBoard {
     /// Starts an event file in `folder`.
     pub(super) fn create(folder: &Path) -> io::Result<Self> {
         fs_err::create_dir_all(folder)?;
-        let name = format!("events.out.tfevents.{:.0}.telly", wall_time());
+        let name = format!("{PREFIX}{:.0}.telly", wall_time());
         let file = fs_err::File::create(folder.join(name))?.into_parts().0;
         let mut board = Self(file);
         board.write(&Event {
@@ -51,6 +54,24 @@ impl TensorBoard {
             ..Event::default()
         })?;
         Ok(board)
+    }
+
+    /// Goes on with the event file in `folder` after its first `bytes`; starts one if there is
+    /// none.
+    pub(super) fn resume(folder: &Path, bytes: u64) -> io::Result<Self> {
+        for entry in fs_err::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                return Ok(Self(reopen(&entry.path(), bytes)?));
+            }
+        }
+        Self::create(folder)
+    }
+
+    /// Brings the events to the disk; returns the file's length.
+    pub(super) fn sync(&mut self) -> io::Result<u64> {
+        self.0.sync_all()?;
+        self.0.stream_position()
     }
 
     /// Adds scalars of `step`, each with its tag.
@@ -79,6 +100,21 @@ impl TensorBoard {
         record.extend(masked_checksum(&data).to_le_bytes());
         self.0.write_all(&record)
     }
+}
+
+/// Opens `path` to go on after its first `bytes`, dropping what comes later.
+pub(super) fn reopen(path: &Path, bytes: u64) -> io::Result<File> {
+    let mut file = fs_err::OpenOptions::new().write(true).open(path)?;
+    let found = file.metadata()?.len();
+    if found < bytes {
+        return Err(io::Error::other(format!(
+            "`{}` has {found} bytes, fewer than the {bytes} of its last checkpoint",
+            path.display()
+        )));
+    }
+    file.set_len(bytes)?;
+    file.seek(SeekFrom::End(0))?;
+    Ok(file.into_parts().0)
 }
 
 /// CRC-32C, rotated and shifted as TFRecord does.

@@ -1,246 +1,282 @@
 //! The loop.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use candle_core::Tensor;
+use serde_json::json;
 
+use super::checkpoint::{BestEpoch, Position, TrainingState};
+use super::summary::{Summary, median};
+use super::trainer::{Trainer, named};
 use super::{
     Activations as _, CachedActivations, Error, RunFolder, TrainSettings, epoch_batches, evaluate,
-    learning_rate,
 };
 use crate::cache::{Cache, Split};
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Metrics, Model};
-use crate::trainable::{AdamW, AdamWSettings, EncoderInput, Pass};
 
-/// One optimisation step after the other on a model.
-pub struct Trainer {
-    /// What is trained.
-    pub model: Model,
-    optimizer: AdamW,
-    settings: TrainSettings,
-    warmup_steps: usize,
-    total_steps: usize,
-    step: usize,
-}
+/// The kind of the kept weights in a checkpoint.
+const BEST: &str = "best";
 
-/// What one step did.
-#[derive(Debug, Clone, Copy)]
-pub struct StepReport {
-    /// Mean loss of the batch before the update.
-    pub loss: f64,
-    /// Learning rate of the update.
-    pub learning_rate: f64,
-    /// Global norm of the gradients before clipping.
-    pub gradient_norm: f64,
-}
-
-impl Trainer {
-    /// For `total_steps` steps in all.
-    pub fn new(model: Model, settings: TrainSettings, total_steps: usize) -> Result<Self, Error> {
-        let optimizer = AdamW::new(
-            &model.parameters,
-            AdamWSettings {
-                weight_decay: settings.weight_decay,
-                clip_norm: (settings.clip > 0.0).then_some(settings.clip),
-            },
-        )?;
-        // As transformers: the share is rounded up to whole steps.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let warmup_steps = (settings.warmup * total_steps as f64).ceil() as usize;
-        Ok(Self {
-            model,
-            optimizer,
-            settings,
-            warmup_steps,
-            total_steps,
-            step: 0,
-        })
-    }
-
-    /// Steps done.
-    pub fn steps(&self) -> usize {
-        self.step
-    }
-
-    /// One forward and backward pass over a batch, and an update.
-    pub fn step(&mut self, input: EncoderInput, labels: &[i64]) -> Result<StepReport, Error> {
-        let device = self.model.parameters.device().clone();
-        let pass = Pass::training(&device, self.settings.seed, self.step as u64);
-        let loss = self.model.loss(input, labels, &pass)?;
-        let tensor_error = |error| Error::from(crate::trainable::Error::from(error));
-        let value = f64::from(loss.to_scalar::<f32>().map_err(tensor_error)?);
-        if !value.is_finite() {
-            return Err(Error::Diverged {
-                step: self.step,
-                loss: value,
-            });
-        }
-        let gradients = loss.backward().map_err(tensor_error)?;
-        let rate = learning_rate(
-            self.step,
-            self.warmup_steps,
-            self.total_steps,
-            self.settings.lr,
-        );
-        let norm = self
-            .optimizer
-            .step(&self.model.parameters, &gradients, rate)?;
-        self.step += 1;
-        Ok(StepReport {
-            loss: value,
-            learning_rate: rate,
-            gradient_norm: norm,
-        })
-    }
-}
-
-/// What a run came to.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// Epochs trained.
-    pub epochs: usize,
-    /// Steps taken.
-    pub steps: usize,
-    /// Seconds from the first step to the end, evaluation included.
-    pub seconds: f64,
-    /// Median training time of an epoch, evaluation left out.
-    pub epoch_seconds: f64,
-    /// Tokens of the training split, seen once, over `epoch_seconds`.
-    pub tokens_per_second: f64,
-    /// How many numbers were trained.
-    pub trainable_parameters: usize,
-    /// Metrics of the kept weights on the validation split.
-    pub valid: Option<Metrics>,
-    /// Metrics of the kept weights on the test split.
-    pub test: Option<Metrics>,
-    /// The epoch, from 1, whose weights were kept.
-    pub best_epoch: usize,
-    /// Whether Ctrl-C ended it early.
-    pub interrupted: bool,
+/// How a run ended.
+pub enum Outcome {
+    /// All epochs are trained; the model has the weights that were kept.
+    Finished(Model, Summary),
+    /// Ctrl-C. A checkpoint is written; the model has the best epoch's weights, or those of the
+    /// last step when no epoch has been evaluated.
+    Interrupted(Model, Position),
 }
 
 /// Trains `model` from `cache`, evaluates each epoch on the validation split if there is one,
 /// keeps the best weights, and evaluates them on the test split. Writes every step's and every
-/// evaluation's figures to `run`.
+/// evaluation's figures to `run`, and a checkpoint after each epoch, every
+/// `checkpoint_seconds`, and on Ctrl-C. With `state` it goes on from there, to the same weights
+/// as a run that was never stopped.
 pub fn train(
     model: Model,
     cache: &Cache,
     settings: &TrainSettings,
     run: &mut RunFolder,
-) -> Result<(Model, Summary), Error> {
-    let load = |name: &str| cache.split(name);
-    let training = load("train")?.ok_or_else(|| crate::cache::Error::NoSplit {
+    state: Option<TrainingState>,
+) -> Result<Outcome, Error> {
+    let split = |name: &str| cache.split(name);
+    let training = split("train")?.ok_or_else(|| crate::cache::Error::NoSplit {
         folder: cache.folder().to_owned(),
         split: "train".into(),
     })?;
-    let (valid, test) = (load("valid")?, load("test")?);
-    let steps_per_epoch = training.len().div_ceil(settings.batch_size);
-    let mut trainer = Trainer::new(model, settings.clone(), steps_per_epoch * settings.epochs)?;
-    let mut activations = CachedActivations(cache);
-    let started = Instant::now();
-    let mut epoch_seconds = Vec::new();
-    let mut best = Best::default();
-    let mut interrupted = false;
-    for epoch in 0..settings.epochs {
-        let (seconds, finished) = train_epoch(&mut trainer, cache, &training, epoch, run)?;
-        epoch_seconds.push(seconds);
-        interrupted = !finished;
-        if interrupted {
-            break;
-        }
-        let Some(valid) = &valid else { continue };
-        let metrics = evaluate(&trainer.model, &mut activations, valid, "valid")?;
-        run.log(&json!({
-            "step": trainer.steps(),
-            "epoch": epoch + 1,
-            "split": "valid",
-            "metrics": metrics.to_json(),
-        }))?;
-        best.offer(&trainer.model, epoch + 1, metrics)?;
+    let (valid, test) = (split("valid")?, split("test")?);
+    let mut training = Training::new(model, cache, training, settings, run)?;
+    if let Some(state) = state {
+        training.restore(state)?;
     }
-    let best_epoch = best.epoch.unwrap_or(epoch_seconds.len());
-    if let Some(weights) = &best.weights {
-        trainer.model.parameters.restore(weights)?;
-    }
-    let test = match test {
-        Some(test) if !interrupted => {
-            let metrics = evaluate(&trainer.model, &mut activations, &test, "test")?;
-            run.log(&json!({
-                "step": trainer.steps(),
-                "epoch": best_epoch,
-                "split": "test",
-                "metrics": metrics.to_json(),
-            }))?;
-            Some(metrics)
+    match training.run(valid.as_ref(), test.as_ref()) {
+        Ok(summary) => Ok(Outcome::Finished(training.trainer.model, summary)),
+        Err(Error::Interrupted) => {
+            training.checkpoint()?;
+            training.restore_best()?;
+            Ok(Outcome::Interrupted(
+                training.trainer.model,
+                training.position,
+            ))
         }
-        _ => None,
-    };
-    let tokens: usize = training
-        .rows
-        .iter()
-        .map(|&sequence| activations.length(sequence))
-        .sum();
-    let median = median(&mut epoch_seconds);
-    let summary = Summary {
-        epochs: epoch_seconds.len(),
-        steps: trainer.steps(),
-        seconds: started.elapsed().as_secs_f64(),
-        epoch_seconds: median,
-        tokens_per_second: tokens as f64 / median,
-        trainable_parameters: trainer.model.parameters.count(),
-        valid: best.metrics,
-        test,
-        best_epoch,
-        interrupted,
-    };
-    Ok((trainer.model, summary))
+        Err(error) => Err(error),
+    }
 }
 
-/// Trains one epoch; returns its seconds, and whether it came to its end.
-fn train_epoch(
-    trainer: &mut Trainer,
-    cache: &Cache,
-    training: &Split,
-    epoch: usize,
-    run: &mut RunFolder,
-) -> Result<(f64, bool), Error> {
-    let settings = trainer.settings.clone();
-    let batches = epoch_batches(training.len(), settings.batch_size, settings.seed, epoch);
-    let tokens: usize = training
-        .rows
-        .iter()
-        .map(|&sequence| cache.length(sequence))
-        .sum();
-    let label = format!("epoch {}/{}", epoch + 1, settings.epochs);
-    let mut progress = Progress::new(&label, tokens as u64, "tokens");
-    let started = Instant::now();
-    let mut done = 0;
-    for rows in &batches {
-        if interrupt::requested() {
-            return Ok((started.elapsed().as_secs_f64(), false));
-        }
-        let (sequences, labels) = batch(training, rows);
-        let input = CachedActivations(cache).input(&sequences)?;
-        let batch_tokens = input.tokens();
-        let report = trainer.step(input, &labels)?;
-        done += batch_tokens;
-        progress.set_message(format!("loss {:.4}", report.loss));
-        progress.advance(batch_tokens as u64);
-        let step = trainer.steps();
-        if step.is_multiple_of(settings.log_every) || step == trainer.total_steps {
-            run.log(&json!({
-                "step": step,
-                "epoch": epoch + 1,
-                "loss": report.loss,
-                "learning_rate": report.learning_rate,
-                "gradient_norm": report.gradient_norm,
-                "tokens_per_second": done as f64 / started.elapsed().as_secs_f64(),
-            }))?;
-        }
+/// A run under way.
+struct Training<'a> {
+    trainer: Trainer,
+    cache: &'a Cache,
+    split: Split,
+    run: &'a mut RunFolder,
+    position: Position,
+    best_weights: Option<Vec<Tensor>>,
+    /// When `position.seconds` was last brought up to date.
+    clock: Instant,
+    last_checkpoint: Instant,
+}
+
+impl<'a> Training<'a> {
+    fn new(
+        model: Model,
+        cache: &'a Cache,
+        split: Split,
+        settings: &TrainSettings,
+        run: &'a mut RunFolder,
+    ) -> Result<Self, Error> {
+        let steps = split.len().div_ceil(settings.batch_size) * settings.epochs;
+        let now = Instant::now();
+        Ok(Self {
+            trainer: Trainer::new(model, settings.clone(), steps)?,
+            cache,
+            split,
+            run,
+            position: Position {
+                settings: settings.clone(),
+                cache: cache.identity(),
+                step: 0,
+                epoch: 0,
+                batch: 0,
+                epoch_seconds: Vec::new(),
+                seconds: 0.0,
+                best: None,
+                metrics_bytes: 0,
+                tensorboard_bytes: 0,
+            },
+            best_weights: None,
+            clock: now,
+            last_checkpoint: now,
+        })
     }
-    Ok((started.elapsed().as_secs_f64(), true))
+
+    fn restore(&mut self, state: TrainingState) -> Result<(), Error> {
+        let TrainingState {
+            position,
+            mut tensors,
+        } = state;
+        position.check(&self.position, self.run.path())?;
+        self.trainer.restore(position.step, &mut tensors)?;
+        if position.best.is_some() {
+            let parameters = &self.trainer.model.parameters;
+            self.best_weights = Some(named(parameters, BEST, &mut tensors)?);
+        }
+        self.position = Position {
+            settings: self.trainer.settings().clone(),
+            ..position
+        };
+        Ok(())
+    }
+
+    /// The remaining epochs, then the test split.
+    fn run(&mut self, valid: Option<&Split>, test: Option<&Split>) -> Result<Summary, Error> {
+        let epochs = self.trainer.settings().epochs;
+        while self.position.epoch < epochs {
+            self.train_epoch()?;
+            if let Some(valid) = valid {
+                let metrics = self.evaluate(valid, "valid", self.position.epoch + 1)?;
+                self.offer(metrics)?;
+            }
+            self.position.epoch += 1;
+            self.position.batch = 0;
+            self.checkpoint()?;
+        }
+        self.restore_best()?;
+        let best_epoch = self
+            .position
+            .best
+            .as_ref()
+            .map_or(epochs, |best| best.epoch);
+        let test = test.map(|test| self.evaluate(test, "test", best_epoch));
+        let test = test.transpose()?;
+        self.tick();
+        let epoch_seconds = median(&self.position.epoch_seconds);
+        Ok(Summary {
+            epochs,
+            steps: self.trainer.steps(),
+            seconds: self.position.seconds,
+            epoch_seconds,
+            tokens_per_second: self.tokens() as f64 / epoch_seconds,
+            trainable_parameters: self.trainer.model.parameters.count(),
+            valid: self.position.best.clone().map(|best| best.metrics),
+            test,
+            best_epoch,
+        })
+    }
+
+    /// What is left of the current epoch.
+    fn train_epoch(&mut self) -> Result<(), Error> {
+        let settings = self.trainer.settings().clone();
+        let epoch = self.position.epoch;
+        let batches = epoch_batches(self.split.len(), settings.batch_size, settings.seed, epoch);
+        self.position.epoch_seconds.resize(epoch + 1, 0.0);
+        let label = format!("epoch {}/{}", epoch + 1, settings.epochs);
+        let mut progress = Progress::new(&label, self.tokens() as u64, "tokens");
+        let before = batches[..self.position.batch].concat();
+        progress.skip(self.tokens_of(&before) as u64);
+        let (mut tokens, started) = (0, Instant::now());
+        while let Some(rows) = batches.get(self.position.batch) {
+            if interrupt::requested() {
+                return Err(Error::Interrupted);
+            }
+            let step_started = Instant::now();
+            let (sequences, labels) = batch(&self.split, rows);
+            let input = CachedActivations(self.cache).input(&sequences)?;
+            let batch_tokens = input.tokens();
+            let report = self.trainer.step(input, &labels)?;
+            self.position.step += 1;
+            self.position.batch += 1;
+            self.position.epoch_seconds[epoch] += step_started.elapsed().as_secs_f64();
+            tokens += batch_tokens;
+            progress.set_message(format!("loss {:.4}", report.loss));
+            progress.advance(batch_tokens as u64);
+            let step = self.position.step;
+            if step.is_multiple_of(settings.log_every) || step == self.trainer.total_steps() {
+                self.run.log(&json!({
+                    "step": step,
+                    "epoch": epoch + 1,
+                    "loss": report.loss,
+                    "learning_rate": report.learning_rate,
+                    "gradient_norm": report.gradient_norm,
+                    "tokens_per_second": tokens as f64 / started.elapsed().as_secs_f64(),
+                }))?;
+            }
+            if self.last_checkpoint.elapsed() >= Duration::from_secs(settings.checkpoint_seconds) {
+                self.checkpoint()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, split: &Split, name: &str, epoch: usize) -> Result<Metrics, Error> {
+        let mut activations = CachedActivations(self.cache);
+        let metrics = evaluate(&self.trainer.model, &mut activations, split, name)?;
+        self.run.log(&json!({
+            "step": self.position.step,
+            "epoch": epoch,
+            "split": name,
+            "metrics": metrics.to_json(),
+        }))?;
+        Ok(metrics)
+    }
+
+    /// Keeps the current weights if `metrics` are strictly better than the best so far.
+    fn offer(&mut self, metrics: Metrics) -> Result<(), Error> {
+        let best = self.position.best.as_ref();
+        if best.is_none_or(|best| metrics.selection().1 > best.metrics.selection().1) {
+            self.best_weights = Some(self.trainer.model.parameters.snapshot()?);
+            self.position.best = Some(BestEpoch {
+                epoch: self.position.epoch + 1,
+                metrics,
+            });
+        }
+        Ok(())
+    }
+
+    fn restore_best(&self) -> Result<(), Error> {
+        if let Some(weights) = &self.best_weights {
+            self.trainer.model.parameters.restore(weights)?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything that the run needs to go on from here.
+    fn checkpoint(&mut self) -> Result<(), Error> {
+        self.tick();
+        let mut tensors = self.trainer.tensors();
+        if let Some(best) = &self.best_weights {
+            let parameters = self.trainer.model.parameters.iter();
+            let best = parameters.zip(best);
+            tensors.extend(
+                best.map(|(parameter, tensor)| {
+                    (format!("{BEST}/{}", parameter.name), tensor.clone())
+                }),
+            );
+        }
+        self.run.write_checkpoint(&mut self.position, tensors)?;
+        self.last_checkpoint = Instant::now();
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        self.position.seconds += self.clock.elapsed().as_secs_f64();
+        self.clock = Instant::now();
+    }
+
+    /// Tokens of the training split, seen once.
+    fn tokens(&self) -> usize {
+        let lengths = self.split.rows.iter();
+        lengths.map(|&sequence| self.cache.length(sequence)).sum()
+    }
+
+    /// Tokens of `rows`.
+    fn tokens_of(&self, rows: &[usize]) -> usize {
+        let (sequences, _) = batch(&self.split, rows);
+        sequences
+            .iter()
+            .map(|&sequence| self.cache.length(sequence))
+            .sum()
+    }
 }
 
 /// The sequences of `rows`, column after column, and their classes.
@@ -252,58 +288,4 @@ fn batch(split: &Split, rows: &[usize]) -> (Vec<usize>, Vec<i64>) {
         .iter()
         .filter_map(|&row| split.labels.get(row).copied());
     (sequences.collect(), labels.collect())
-}
-
-/// The best epoch so far.
-#[derive(Default)]
-struct Best {
-    epoch: Option<usize>,
-    metrics: Option<Metrics>,
-    weights: Option<Vec<candle_core::Tensor>>,
-}
-
-impl Best {
-    /// Keeps `model`'s weights if `metrics` are strictly better than the best so far.
-    fn offer(&mut self, model: &Model, epoch: usize, metrics: Metrics) -> Result<(), Error> {
-        let best = self.metrics.as_ref().map(|best| best.selection().1);
-        if best.is_none_or(|best| metrics.selection().1 > best) {
-            self.weights = Some(model.parameters.snapshot()?);
-            self.epoch = Some(epoch);
-            self.metrics = Some(metrics);
-        }
-        Ok(())
-    }
-}
-
-fn median(numbers: &mut [f64]) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    let middle = numbers.len() / 2;
-    match numbers.len() {
-        0 => 0.0,
-        count if count % 2 == 1 => numbers[middle],
-        _ => f64::midpoint(numbers[middle - 1], numbers[middle]),
-    }
-}
-
-impl Summary {
-    /// By the names of the contract; `peak_rss_bytes` and `run` are the caller's to add.
-    pub fn to_json(&self) -> Map<String, Value> {
-        let metrics =
-            |metrics: &Option<Metrics>| metrics.as_ref().map_or_else(Map::new, Metrics::to_json);
-        let value = json!({
-            "epochs": self.epochs,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "epoch_seconds": self.epoch_seconds,
-            "tokens_per_second": self.tokens_per_second,
-            "trainable_parameters": self.trainable_parameters,
-            "best_epoch": self.best_epoch,
-            "valid": metrics(&self.valid),
-            "test": metrics(&self.test),
-        });
-        match value {
-            Value::Object(map) => map,
-            _ => unreachable!("an object"),
-        }
-    }
 }

@@ -54,6 +54,24 @@ impl AdamW {
         })
     }
 
+    /// The running means of each parameter's gradient and of its square, in the parameters'
+    /// order.
+    pub fn moments(&self) -> impl Iterator<Item = [&Tensor; 2]> {
+        self.moments
+            .iter()
+            .map(|moments| [&moments.first, &moments.second])
+    }
+
+    /// Goes on after `steps` steps that left these `moments`, in the parameters' order and
+    /// shapes.
+    pub fn restore(&mut self, steps: usize, moments: Vec<[Tensor; 2]>) {
+        self.steps = i32::try_from(steps).unwrap_or(i32::MAX);
+        self.moments = moments
+            .into_iter()
+            .map(|[first, second]| Moments { first, second })
+            .collect();
+    }
+
     /// Updates `parameters` by `gradients` with `learning_rate`; returns the gradients' global
     /// norm before clipping.
     ///

@@ -6,10 +6,13 @@
     clippy::cast_sign_loss,
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "each test file uses its own part, on numbers and files that it made"
 )]
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -80,7 +83,7 @@ impl Golden {
 }
 
 /// The binary under test.
-pub fn telly(arguments: &[&str]) -> Command {
+pub fn telly<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_telly"));
     command.args(arguments).current_dir(project());
     command.env_remove("ORT_DYLIB_PATH");
@@ -88,7 +91,7 @@ pub fn telly(arguments: &[&str]) -> Command {
 }
 
 /// Runs the binary, which must succeed; the JSON object at the end of its stdout.
-pub fn telly_json(arguments: &[&str]) -> Value {
+pub fn telly_json<S: AsRef<OsStr> + Debug>(arguments: &[S]) -> Value {
     let output = telly(arguments).arg("--json").output().expect("telly runs");
     assert!(
         output.status.success(),
@@ -100,7 +103,7 @@ pub fn telly_json(arguments: &[&str]) -> Value {
 }
 
 /// Runs the binary, which must succeed.
-pub fn telly_ok(arguments: &[&str]) -> Output {
+pub fn telly_ok<S: AsRef<OsStr> + Debug>(arguments: &[S]) -> Output {
     let output = telly(arguments).output().expect("telly runs");
     assert!(
         output.status.success(),
@@ -176,4 +179,126 @@ pub fn write_search(path: &Path, rows: usize) {
         })
         .collect();
     std::fs::write(path, lines.concat()).expect("written");
+}
+
+/// A folder of its own for one test, gone afterwards.
+pub struct Workspace(tempfile::TempDir);
+
+impl Workspace {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("written");
+        path
+    }
+}
+
+/// The names in `folder`, sorted.
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// `telly precompute` on the CPU with lengths that fit the tiny models.
+pub fn precompute(
+    task: &str,
+    model: &Path,
+    train: &Path,
+    freeze: &str,
+    cache: &Path,
+) -> Vec<String> {
+    let lengths: &[&str] = match task {
+        "search" => &["--max-query-length", "16", "--max-code-length", "32"],
+        _ => &["--max-length", "32"],
+    };
+    let fixed = ["precompute", "--task", task, "--model", text(model)];
+    let fixed = fixed
+        .into_iter()
+        .chain(["--train", text(train), "--freeze", freeze]);
+    let fixed = fixed.chain(["--cache", text(cache), "--provider", "cpu"]);
+    fixed
+        .chain(lengths.iter().copied())
+        .map(String::from)
+        .collect()
+}
+
+/// `telly train` from `cache` to `run` with whatever else `flags` says, split at spaces.
+pub fn train(cache: &Path, run: &Path, flags: &str) -> Vec<String> {
+    let fixed = ["train", "--cache", text(cache), "--out", text(run)];
+    fixed
+        .into_iter()
+        .chain(flags.split_whitespace())
+        .map(String::from)
+        .collect()
+}
+
+/// Exit status when something failed while running.
+pub const FAILED: i32 = 1;
+/// Exit status when the input or the command line was wrong.
+pub const WRONG_INPUT: i32 = 2;
+
+/// Runs `command`, which must fail with `status` and say all of `words` on stderr, a hint among
+/// them, without a panic.
+pub fn fails(mut command: Command, status: i32, words: &[&str]) {
+    let output = command.output().expect("telly runs");
+    let said = stderr(&output);
+    println!("--- exit status {:?}\n{said}", output.status.code());
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    for word in words.iter().chain(&["error: ", "hint: "]) {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+    assert!(output.stdout.is_empty(), "an error leaves stdout empty");
+}
+
+/// A workspace with data to classify, and what the tests of errors do with it.
+pub struct Classification(pub Workspace);
+
+impl Classification {
+    pub fn new() -> Self {
+        let space = Workspace::new();
+        write_classification(&space.path("train.jsonl"), 30);
+        write_classification(&space.path("other.jsonl"), 24);
+        Self(space)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path(name)
+    }
+
+    pub fn precompute(&self, model: &Path, train: &Path, freeze: &str) -> Command {
+        telly(&precompute(
+            "classify",
+            model,
+            train,
+            freeze,
+            &self.path("cache"),
+        ))
+    }
+
+    /// A good cache and a run from it.
+    pub fn trained(&self) -> (PathBuf, PathBuf) {
+        let mut command =
+            self.precompute(&goldens().join("bert-tiny"), &self.path("train.jsonl"), "1");
+        assert!(command.status().expect("telly runs").success());
+        let (cache, run) = (self.path("cache"), self.path("run"));
+        telly_json(&train(&cache, &run, "--epochs 1"));
+        (cache, run)
+    }
 }

@@ -1,0 +1,202 @@
+//! Bad luck: a missing library or card, a disk that fills up, a folder that cannot be written to.
+//! One clear error, the exit status of the contract, nothing half-written left behind.
+
+#![allow(clippy::print_stdout, reason = "the errors are shown")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{
+    Classification, FAILED, WRONG_INPUT, fails, goldens, names, precompute, stderr, telly,
+    telly_json, text, train, write_search,
+};
+
+#[test]
+fn providers_and_libraries() {
+    let work = Classification::new();
+    let model = goldens().join("bert-tiny");
+    let mut command = work.precompute(&model, &work.path("train.jsonl"), "1");
+    command.args(["--provider", "cuda"]);
+    // The last `--provider` would clash with the first: the command line itself is wrong.
+    let output = command.output().expect("telly runs");
+    assert_eq!(output.status.code(), Some(WRONG_INPUT));
+
+    let mut cuda = precompute(
+        "classify",
+        &model,
+        &work.path("train.jsonl"),
+        "1",
+        &work.path("cache"),
+    );
+    cuda.iter_mut()
+        .filter(|argument| *argument == "cpu")
+        .for_each(|provider| *provider = "cuda".into());
+    fails(telly(&cuda), FAILED, &["--provider cuda", "setup.sh --gpu"]);
+    assert!(!work.path("cache").exists());
+
+    let library = work.0.write("libonnxruntime.so", "no library");
+    let mut command = work.precompute(&model, &work.path("train.jsonl"), "1");
+    command.args(["--onnxruntime", text(&library)]);
+    fails(
+        command,
+        FAILED,
+        &["cannot load ONNX Runtime", "libonnxruntime.so"],
+    );
+
+    // No `.onnxruntime/` beside the binary or in the folder it runs in.
+    let binary = work.path("telly");
+    fs_err::copy(env!("CARGO_BIN_EXE_telly"), &binary).expect("copied");
+    let mut doctor = Command::new(&binary);
+    doctor
+        .arg("doctor")
+        .current_dir(work.0.folder())
+        .env_remove("ORT_DYLIB_PATH");
+    let output = doctor.output().expect("telly runs");
+    assert_eq!(output.status.code(), Some(FAILED));
+    let said = stderr(&output);
+    assert!(
+        said.contains("no ONNX Runtime library") && said.contains("scripts/setup.sh"),
+        "{said}"
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("missing"));
+}
+
+/// A folder that cannot be written to. Root may write anywhere but to the kernel's own folders.
+fn read_only_folder(work: &Classification) -> PathBuf {
+    let folder = work.path("read-only");
+    fs_err::create_dir(&folder).expect("a folder");
+    let mut permissions = fs_err::metadata(&folder).expect("there").permissions();
+    permissions.set_readonly(true);
+    fs_err::set_permissions(&folder, permissions).expect("set");
+    match fs_err::write(folder.join("probe"), "") {
+        Ok(()) => PathBuf::from("/sys/kernel"),
+        Err(_) => folder,
+    }
+}
+
+#[test]
+fn read_only_output_folders() {
+    let work = Classification::new();
+    let (cache, run) = work.trained();
+    let folder = read_only_folder(&work);
+    let out = folder.join("out");
+    fails(
+        telly(&["train", "--cache", text(&cache), "--out", text(&out)]),
+        FAILED,
+        &["cannot write", "may write to"],
+    );
+    let fresh = Classification::new();
+    let mut command = fresh.precompute(
+        &goldens().join("bert-tiny"),
+        &fresh.path("train.jsonl"),
+        "1",
+    );
+    command.args(["--graph", text(&out)]);
+    fails(command, FAILED, &["cannot write", "may write to"]);
+    let input = work.path("train.jsonl");
+    let predict = ["predict", "--run", text(&run), "--input", text(&input)];
+    let predict = telly(&[&predict[..], &["--output", text(&out)]].concat());
+    fails(predict, FAILED, &["cannot write", "may write to"]);
+    assert!(!out.exists());
+}
+
+fn search_precompute(data: &Path, cache: &Path) -> Vec<String> {
+    precompute("search", &goldens().join("roberta-tiny"), data, "1", cache)
+}
+
+/// The disk fills up while the cache is written: here the limit on a file's size plays the disk.
+/// Nothing half-written stays, and with room again the same command ends the work.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk() {
+    let work = Classification::new();
+    let data = work.path("search.jsonl");
+    write_search(&data, 200);
+    let limited = |limit: &str| {
+        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_telly")])
+            .args(search_precompute(&data, &work.path("cache")));
+        command.current_dir(support::project());
+        command
+    };
+    // In KiB: enough for the manifest and the index, not for the shard.
+    let output = limited("40").output().expect("bash runs");
+    let said = stderr(&output);
+    println!("{said}");
+    assert_eq!(output.status.code(), Some(FAILED), "{said}");
+    assert!(
+        said.contains("cannot write the cache") && said.contains("shard-00000"),
+        "{said}"
+    );
+    let left = names(&work.path("cache"));
+    assert!(
+        left.iter()
+            .all(|name| !name.starts_with(".telly") && !name.starts_with("shard")),
+        "{left:?}"
+    );
+    let train = telly(&train(&work.path("cache"), &work.path("run"), ""));
+    fails(
+        train,
+        WRONG_INPUT,
+        &["incomplete", "goes on where it stopped"],
+    );
+    assert!(limited("unlimited").status().expect("bash runs").success());
+    telly_json(&["cache", "verify", text(&work.path("cache"))]);
+}
+
+/// A disk that is too small is noticed before anything is computed.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_is_too_small() {
+    let work = Classification::new();
+    let data = work.path("search.jsonl");
+    write_search(&data, 400);
+    let small = work.path("small");
+    fs_err::create_dir(&small).expect("a folder");
+    let script = "mount -t tmpfs -o size=64k none \"$0\" || exit 99; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "bash",
+        "-c",
+        script,
+        text(&small),
+    ]);
+    command
+        .arg(env!("CARGO_BIN_EXE_telly"))
+        .args(search_precompute(&data, &small.join("cache")));
+    let output = command.current_dir(support::project()).output();
+    let Some(output) = output
+        .ok()
+        .filter(|output| output.status.code() != Some(99) && !stderr(output).contains("unshare"))
+    else {
+        println!("left out: this machine lets nobody mount a small disk");
+        return;
+    };
+    let said = stderr(&output);
+    println!("{said}");
+    assert_eq!(output.status.code(), Some(FAILED), "{said}");
+    assert!(
+        said.contains("bytes and the disk of") && said.contains("hint: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let work = Classification::new();
+    let before = names(work.0.folder());
+    for freeze in ["9", "x"] {
+        let train = work.path("train.jsonl");
+        let mut command = work.precompute(&goldens().join("bert-tiny"), &train, freeze);
+        let status = command.output().expect("telly runs").status;
+        assert_eq!(status.code(), Some(WRONG_INPUT));
+    }
+    assert_eq!(names(work.0.folder()), before);
+}
