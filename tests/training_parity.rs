@@ -14,8 +14,9 @@ use candle_core::Device;
 use support::{Golden, goldens};
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
-use telly::task::{Labels, Model, Pooling};
+use telly::task::{Batch, Labels, Model};
 use telly::train::{Activations, FreshActivations, TrainSettings, Trainer};
+use telly::trainable::{Ops, Pooling};
 
 /// Of each step's loss, relative.
 const LOSS_TOLERANCE: f64 = 1e-4;
@@ -109,7 +110,101 @@ fn worst_weight(golden: &Golden, model: &Model) -> (f64, String) {
     worst
 }
 
+/// A way of computing the same step.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    ops: Ops,
+    /// The last layer computes every token's state, read or not.
+    all_rows: bool,
+    micro_batch_tokens: Option<usize>,
+    /// Every row comes twice, which leaves a mean over rows as it is.
+    twice: bool,
+    /// A sequence that comes twice is computed once.
+    merged: bool,
+}
+
+const PLAIN: Way = Way {
+    ops: Ops::Fused,
+    all_rows: false,
+    micro_batch_tokens: None,
+    twice: false,
+    merged: true,
+};
+
+/// Each switch alone, then all together.
+fn ways(task: &str) -> Vec<Way> {
+    let composed = Ops::Composed;
+    let mut ways = vec![
+        PLAIN,
+        Way {
+            all_rows: true,
+            ..PLAIN
+        },
+        Way {
+            micro_batch_tokens: Some(24),
+            ..PLAIN
+        },
+        Way {
+            ops: composed,
+            ..PLAIN
+        },
+        Way {
+            ops: composed,
+            micro_batch_tokens: Some(24),
+            ..PLAIN
+        },
+    ];
+    // A second copy of a code would be one more wrong answer to its query.
+    if task != "search" {
+        ways.extend([
+            Way {
+                twice: true,
+                ..PLAIN
+            },
+            Way {
+                twice: true,
+                merged: false,
+                ..PLAIN
+            },
+            Way {
+                twice: true,
+                micro_batch_tokens: Some(24),
+                all_rows: true,
+                ..PLAIN
+            },
+        ]);
+    }
+    ways
+}
+
+fn read(
+    activations: &mut FreshActivations,
+    sequences: &[usize],
+    labels: Vec<i64>,
+    way: Way,
+) -> Batch {
+    let (places, read) = if way.twice && way.merged {
+        let places = (0..sequences.len()).chain(0..sequences.len()).collect();
+        (places, sequences.to_vec())
+    } else if way.twice {
+        ((0..2 * sequences.len()).collect(), sequences.repeat(2))
+    } else {
+        ((0..sequences.len()).collect(), sequences.to_vec())
+    };
+    Batch {
+        input: activations.input(&read).expect("input"),
+        places,
+        labels: if way.twice { labels.repeat(2) } else { labels },
+    }
+}
+
 fn check(model_name: &str, task: &str, freeze: &str) {
+    for way in ways(task) {
+        check_way(model_name, task, freeze, way);
+    }
+}
+
+fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
     let golden = Golden::read(&format!(
         "training/{model_name}.{task}.freeze-{freeze}.safetensors"
     ));
@@ -138,6 +233,9 @@ fn check(model_name: &str, task: &str, freeze: &str) {
         checkpoint_seconds: 300,
     };
     let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
+    trainer.ops = way.ops;
+    trainer.all_rows = way.all_rows;
+    trainer.micro_batch_tokens = way.micro_batch_tokens;
     let mut activations = activations(&golden, &checkpoint, freeze);
 
     let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
@@ -145,8 +243,8 @@ fn check(model_name: &str, task: &str, freeze: &str) {
     let rates = golden.floats("learning_rates");
     for (step, rows) in batches.iter().enumerate() {
         let (sequences, labels) = batch(&golden, rows);
-        let input = activations.input(&sequences).expect("input");
-        let report = trainer.step(input, &labels).expect("a step");
+        let batch = read(&mut activations, &sequences, labels, way);
+        let report = trainer.step(batch).expect("a step");
         assert!(
             (report.learning_rate - rates[step]).abs() < 1e-12,
             "rate of step {step}"
@@ -158,7 +256,7 @@ fn check(model_name: &str, task: &str, freeze: &str) {
     let (worst_weight, name) = worst_weight(&golden, &trainer.model);
     println!(
         "{model_name} {task} freeze {freeze}: loss off by {worst_loss:.1e} relative, gradient norm \
-         by {worst_norm:.1e} relative, weights by {worst_weight:.1e} ({name})"
+         by {worst_norm:.1e} relative, weights by {worst_weight:.1e} ({name}); {way:?}"
     );
     let finals = golden
         .tensors

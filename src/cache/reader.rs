@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde_json::json;
@@ -142,17 +141,10 @@ impl Cache {
             offsets.push(offsets[offsets.len() - 1] + self.length(index));
         }
         let mut values = vec![0.0; offsets[sequences.len()] * width];
-        let mut rest = values.as_mut_slice();
-        let mut targets = Vec::with_capacity(sequences.len());
         for (&index, bounds) in sequences.iter().zip(offsets.windows(2)) {
-            let (target, others) = rest.split_at_mut((bounds[1] - bounds[0]) * width);
-            targets.push((index, target));
-            rest = others;
-        }
-        targets.into_par_iter().for_each(|(index, target)| {
             let (shard, index) = self.locate(index);
-            shard.read_hidden(index, target);
-        });
+            shard.read_hidden(index, &mut values[bounds[0] * width..bounds[1] * width]);
+        }
         Ragged::from_parts(values, offsets, width)
     }
 

@@ -9,8 +9,9 @@ use super::options::{DeviceChoice, RuntimeOptions, TaskOptions, limit_threads};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
 use crate::frozen::FrozenEncoder;
-use crate::task::{Encoding, Labels, Model, Pooling, TaskKind};
+use crate::task::{Encoding, Labels, Model, TaskKind};
 use crate::train::SavedRun;
+use crate::trainable::Pooling;
 
 /// Which model.
 #[derive(Args)]
@@ -116,9 +117,7 @@ impl ModelOptions {
         encoding.check_lengths(checkpoint.config.longest_sequence())?;
         // Nothing is trained, so ONNX Runtime runs every layer.
         let freeze = Freeze::Layers(checkpoint.config.layers);
-        let pooling = self
-            .pooling
-            .unwrap_or(Pooling::default_for(encoding.task()));
+        let pooling = self.pooling.unwrap_or(encoding.task().default_pooling());
         let device = self.device.unwrap_or_default().device()?;
         let model = Model::new(&checkpoint, freeze, None, pooling, 0, &device)?;
         Ok(LoadedModel {

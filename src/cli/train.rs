@@ -13,8 +13,9 @@ use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::precompute::content_hash;
-use crate::task::{Encoding, Labels, Model, Pooling};
+use crate::task::{Encoding, Labels, Model};
 use crate::train::{self, Outcome, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes};
+use crate::trainable::Pooling;
 
 /// Train the top layers and the head from an activation cache.
 ///
@@ -270,9 +271,7 @@ fn settings(options: &TrainOptions, encoding: &Encoding) -> Result<TrainSettings
         clip: options.clip.unwrap_or(1.0),
         dropout: options.dropout,
         seed: options.seed.unwrap_or(1),
-        pooling: options
-            .pooling
-            .unwrap_or(Pooling::default_for(encoding.task())),
+        pooling: options.pooling.unwrap_or(encoding.task().default_pooling()),
         log_every: options.log_every.unwrap_or(10),
         checkpoint_seconds: options.checkpoint_seconds.unwrap_or(300),
     };

@@ -6,7 +6,7 @@ use super::Error;
 use super::metrics::ClassificationMetrics;
 use crate::dataset::FieldChoice;
 use crate::trainable::ops::{dropout, linear};
-use crate::trainable::{Parameters, Pass};
+use crate::trainable::{Parameters, Pass, Site, Weight};
 
 /// Tensor names of the head, as in transformers' `…ForSequenceClassification` of BERT.
 pub(super) const WEIGHT: &str = "classifier.weight";
@@ -24,8 +24,8 @@ pub(super) fn label_field(named: Option<&str>) -> FieldChoice {
 
 /// Dropout and a linear layer on top of the pooled vector.
 pub(super) struct Classifier {
-    weight: Tensor,
-    bias: Tensor,
+    weight: Weight,
+    bias: Weight,
     dropout: f64,
 }
 
@@ -47,8 +47,8 @@ impl Classifier {
 
     /// `[rows, hidden]` to logits `[rows, classes]`.
     pub(super) fn logits(&self, pooled: &Tensor, pass: &Pass) -> Result<Tensor, Error> {
-        let pooled = dropout(pass.ops, pooled, pass.dropout(self.dropout))?;
-        Ok(linear(pass.ops, &pooled, &self.weight, &self.bias)?)
+        let pooled = dropout(pooled, pass.dropout(Site::Head, self.dropout), 0)?;
+        Ok(linear(&pooled, &self.weight, &self.bias)?)
     }
 }
 

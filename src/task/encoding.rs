@@ -8,6 +8,7 @@ use super::{Error, Labels, classify, search};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::{Dataset, FieldChoice};
 use crate::ragged::Ragged;
+use crate::trainable::Pooling;
 
 /// `--task`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -17,6 +18,16 @@ pub enum TaskKind {
     Classify,
     /// Find the function that a description asks for.
     Search,
+}
+
+impl TaskKind {
+    /// How a sequence becomes one vector unless told otherwise.
+    pub fn default_pooling(self) -> Pooling {
+        match self {
+            Self::Classify => Pooling::Cls,
+            Self::Search => Pooling::Mean,
+        }
+    }
 }
 
 impl fmt::Display for TaskKind {

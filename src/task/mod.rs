@@ -13,5 +13,5 @@ pub use encoding::{EncodedSplit, Encoding, TaskKind};
 pub use error::Error;
 pub use labels::Labels;
 pub use metrics::{ClassificationMetrics, Metrics, RankingMetrics, rank_of};
-pub use model::{Model, Pooling};
+pub use model::{Batch, Model};
 pub use search::{CODE_COLUMN, QUERY_COLUMN, SCORE_SCALE, similarity};

@@ -1,35 +1,27 @@
 //! The trainable half with its head.
 
-use candle_core::{Device, Tensor};
+use std::ops::Range;
+
+use candle_core::{Device, Tensor, Var};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
-use serde::{Deserialize, Serialize};
 
 use super::classify::{self, Classifier};
-use super::{Error, Labels, Metrics, TaskKind, search};
+use super::{Error, Labels, Metrics, search};
 use crate::checkpoint::{Checkpoint, Freeze};
-use crate::trainable::ops::{first_token, mean};
-use crate::trainable::{EncoderInput, Parameters, Pass, TrainableEncoder};
+use crate::trainable::{
+    EncoderInput, Gradients, Parameters, Part, Pass, Pooling, Profile, TrainableEncoder,
+};
 
-/// `--pooling`: one vector a sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// The first token's state.
-    Cls,
-    /// The mean over all tokens, special ones included.
-    Mean,
-}
-
-impl Pooling {
-    /// What a task takes unless told otherwise.
-    pub fn default_for(task: TaskKind) -> Self {
-        match task {
-            TaskKind::Classify => Self::Cls,
-            TaskKind::Search => Self::Mean,
-        }
-    }
+/// Some rows to learn from.
+pub struct Batch {
+    /// The sequences, each once.
+    pub input: EncoderInput,
+    /// For each sequence of the rows, column after column, its place in `input`.
+    pub places: Vec<usize>,
+    /// The rows' classes, for a task that has them.
+    pub labels: Vec<i64>,
 }
 
 /// What is trained: top layers, head, and their parameters.
@@ -86,26 +78,94 @@ impl Model {
     /// One vector a sequence, `[sequences, hidden]`; of unit length for search.
     pub fn embed(&self, input: EncoderInput, pass: &Pass) -> Result<Tensor, Error> {
         let packing = input.packing();
-        let hidden = self.encoder.forward(input, &self.parameters, pass)?;
-        let pooled = match self.pooling {
-            Pooling::Cls => first_token(&hidden, &packing.offsets)?,
-            Pooling::Mean => mean(pass.ops, &hidden, &packing.offsets)?,
-        };
+        let pooled = self.encoder.pool(input, packing, self.pooling, pass)?;
         match self.head {
-            Head::Classify(_) => Ok(pooled),
-            Head::Search => search::normalise(&pooled),
+            Head::Classify(_) => Ok(pooled.vectors),
+            Head::Search => search::normalise(&pooled.vectors),
         }
     }
 
-    /// The mean loss of one batch, a scalar. For classification `input` holds one sequence a
-    /// row, for search all queries and then all codes.
-    pub fn loss(&self, input: EncoderInput, labels: &[i64], pass: &Pass) -> Result<Tensor, Error> {
-        let vectors = self.embed(input, pass)?;
+    /// Where the time of all passes so far went.
+    pub fn profile(&self) -> &Profile {
+        self.encoder.profile()
+    }
+
+    /// The mean loss over the rows of `batch`, and its `gradients`.
+    ///
+    /// With `micro_batch_tokens` no more tokens than these (or one sequence) are kept for the
+    /// backward pass at a time, and the gradients are the same: the vectors of the whole batch
+    /// are computed first, then the loss and its gradient with respect to them, then each part
+    /// once more with its way back (gradient caching: Gao et al., 2021, arXiv 2101.06983).
+    pub fn gradients(
+        &self,
+        batch: Batch,
+        pass: &Pass,
+        micro_batch_tokens: Option<usize>,
+        gradients: &mut Gradients,
+    ) -> Result<f64, Error> {
+        let Batch {
+            input,
+            places,
+            labels,
+        } = batch;
+        gradients.clear();
+        let packing = input.packing();
+        let parts = packing.parts(micro_batch_tokens.unwrap_or(usize::MAX));
+        if parts.len() <= 1 {
+            let pooled = self.encoder.pool(input, packing, self.pooling, pass)?;
+            let (loss, gradient) = self.head(&pooled.vectors, &places, &labels, pass, gradients)?;
+            pooled.backward(&gradient, &self.parameters, gradients)?;
+            return Ok(loss);
+        }
+        let pool = |part: &Range<usize>, pass: &Pass| {
+            let packing = packing.part(part.clone());
+            let input = input.part(part.clone());
+            self.encoder.pool(input, packing, self.pooling, pass)
+        };
+        let once = pass.without_way_back();
+        let vectors = parts.iter().map(|part| Ok(pool(part, &once)?.vectors));
+        let vectors = Tensor::cat(&vectors.collect::<Result<Vec<_>, Error>>()?, 0)?;
+        let (loss, gradient) = self.head(&vectors, &places, &labels, pass, gradients)?;
+        for part in parts {
+            let gradient = gradient.narrow(0, part.start, part.len())?;
+            pool(&part, pass)?.backward(&gradient, &self.parameters, gradients)?;
+        }
+        Ok(loss)
+    }
+
+    /// The loss of pooled `vectors` and its gradient with respect to them; those of the head's
+    /// own parameters go to `gradients`.
+    fn head(
+        &self,
+        vectors: &Tensor,
+        places: &[usize],
+        labels: &[i64],
+        pass: &Pass,
+        gradients: &mut Gradients,
+    ) -> Result<(f64, Tensor), Error> {
+        self.profile().time(Part::Head, || {
+            let vectors = Var::from_tensor(vectors)?;
+            #[allow(clippy::cast_possible_truncation)] // A batch holds far fewer than 2³².
+            let places = places.iter().map(|&place| place as u32);
+            let places = Tensor::from_iter(places, vectors.device())?;
+            let loss = self.loss(&vectors.index_select(&places, 0)?, labels, pass)?;
+            let store = loss.backward()?;
+            gradients.add(&self.parameters, &store)?;
+            let gradient = match store.get(vectors.as_tensor()) {
+                Some(gradient) => gradient.clone(),
+                None => vectors.zeros_like()?,
+            };
+            Ok((f64::from(loss.to_scalar::<f32>()?), gradient))
+        })
+    }
+
+    /// The mean loss of pooled vectors, a scalar: for classification one a row, for search those
+    /// of all queries and then of all codes.
+    fn loss(&self, pooled: &Tensor, labels: &[i64], pass: &Pass) -> Result<Tensor, Error> {
         match &self.head {
-            Head::Classify(classifier) => {
-                classify::loss(&classifier.logits(&vectors, pass)?, labels)
-            }
+            Head::Classify(classifier) => classify::loss(&classifier.logits(pooled, pass)?, labels),
             Head::Search => {
+                let vectors = search::normalise(pooled)?;
                 let pairs = vectors.dim(0)? / 2;
                 let queries = vectors.narrow(0, 0, pairs)?;
                 search::loss(&queries, &vectors.narrow(0, pairs, pairs)?)

@@ -15,7 +15,7 @@ mod trainer;
 mod training;
 
 pub use activations::{Activations, CachedActivations, FreshActivations};
-pub use batches::epoch_batches;
+pub use batches::{epoch_batches, read_batch};
 pub use checkpoint::{BestEpoch, Position, TrainingState};
 pub use error::Error;
 pub use evaluation::{embed, evaluate};

@@ -15,7 +15,8 @@ use super::checkpoint::{Position, TrainingState};
 use super::tensorboard::{TensorBoard, reopen};
 use crate::checkpoint::Freeze;
 use crate::publish::{publish, publish_with};
-use crate::task::{Encoding, Labels, Model, Pooling};
+use crate::task::{Encoding, Labels, Model};
+use crate::trainable::Pooling;
 
 const RECIPE: &str = "recipe.toml";
 const METRICS: &str = "metrics.jsonl";

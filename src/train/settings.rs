@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::task::Pooling;
+use crate::trainable::Pooling;
 
 /// Everything that decides a run's outcome, besides the cache, and how it is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

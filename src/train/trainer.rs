@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use candle_core::Tensor;
 
 use super::{Error, TrainSettings, learning_rate};
-use crate::task::Model;
-use crate::trainable::{AdamW, AdamWSettings, EncoderInput, Parameter, Parameters, Pass};
+use crate::task::{Batch, Model};
+use crate::trainable::{AdamW, AdamWSettings, Gradients, Ops, Parameter, Parameters, Part, Pass};
 
 const PARAMETER: &str = "parameter";
 const FIRST_MOMENT: &str = "first_moment";
@@ -16,6 +16,13 @@ const SECOND_MOMENT: &str = "second_moment";
 pub struct Trainer {
     /// What is trained.
     pub model: Model,
+    /// Which implementation of the layers runs.
+    pub ops: Ops,
+    /// Whether the last layer computes every token's state though only some are read.
+    pub all_rows: bool,
+    /// Tokens kept for the backward pass at a time; the whole batch when absent.
+    pub micro_batch_tokens: Option<usize>,
+    gradients: Gradients,
     optimizer: AdamW,
     settings: TrainSettings,
     warmup_steps: usize,
@@ -47,7 +54,12 @@ impl Trainer {
         // As transformers: the share is rounded up to whole steps.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let warmup_steps = (settings.warmup * total_steps as f64).ceil() as usize;
+        let device = model.parameters.device();
         Ok(Self {
+            ops: Pass::evaluation(device).ops,
+            all_rows: false,
+            micro_batch_tokens: None,
+            gradients: Gradients::new(&model.parameters),
             model,
             optimizer,
             settings,
@@ -75,18 +87,18 @@ impl Trainer {
     /// What every further step depends on, by names that [`restore`](Self::restore) knows: the
     /// parameters, and the optimizer's running means. Dropout's masks follow from the seed and
     /// the number of the step.
-    pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        let moments = self.optimizer.moments();
+    pub fn tensors(&self) -> Result<Vec<(String, Tensor)>, Error> {
+        let moments = self.optimizer.moments(&self.model.parameters)?;
         let parameters = self.model.parameters.iter().zip(moments);
         let tensors = parameters.flat_map(|(parameter, [first, second])| {
             [
                 (PARAMETER, parameter.variable.as_detached_tensor()),
-                (FIRST_MOMENT, first.clone()),
-                (SECOND_MOMENT, second.clone()),
+                (FIRST_MOMENT, first),
+                (SECOND_MOMENT, second),
             ]
             .map(|(kind, tensor)| (format!("{kind}/{}", parameter.name), tensor))
         });
-        tensors.collect()
+        Ok(tensors.collect())
     }
 
     /// Goes on after `step` steps that left `tensors`.
@@ -103,37 +115,46 @@ impl Trainer {
         self.optimizer.restore(
             step,
             moments.map(|(first, second)| [first, second]).collect(),
-        );
+        )?;
         self.step = step;
         Ok(())
     }
 
     /// One forward and backward pass over a batch, and an update.
-    pub fn step(&mut self, input: EncoderInput, labels: &[i64]) -> Result<StepReport, Error> {
+    pub fn step(&mut self, batch: Batch) -> Result<StepReport, Error> {
+        // Inside the pool of threads from here on: entering it for each piece of parallel work
+        // would cost a wake-up each.
+        rayon::scope(|_| self.step_here(batch))
+    }
+
+    fn step_here(&mut self, batch: Batch) -> Result<StepReport, Error> {
         let device = self.model.parameters.device().clone();
-        let pass = Pass::training(&device, self.settings.seed, self.step as u64);
-        let loss = self.model.loss(input, labels, &pass)?;
-        let tensor_error = |error| Error::from(crate::trainable::Error::from(error));
-        let value = f64::from(loss.to_scalar::<f32>().map_err(tensor_error)?);
-        if !value.is_finite() {
+        let mut pass = Pass::training(&device, self.settings.seed, self.step as u64);
+        pass.ops = self.ops;
+        pass.all_rows = self.all_rows;
+        let gradients = &mut self.gradients;
+        let loss = self
+            .model
+            .gradients(batch, &pass, self.micro_batch_tokens, gradients)?;
+        if !loss.is_finite() {
             return Err(Error::Diverged {
                 step: self.step,
-                loss: value,
+                loss,
             });
         }
-        let gradients = loss.backward().map_err(tensor_error)?;
         let rate = learning_rate(
             self.step,
             self.warmup_steps,
             self.total_steps,
             self.settings.lr,
         );
-        let norm = self
-            .optimizer
-            .step(&self.model.parameters, &gradients, rate)?;
+        let norm = self.model.profile().time(Part::Optimizer, || {
+            self.optimizer
+                .step(&self.model.parameters, &self.gradients, rate)
+        })?;
         self.step += 1;
         Ok(StepReport {
-            loss: value,
+            loss,
             learning_rate: rate,
             gradient_norm: norm,
         })

@@ -1,20 +1,21 @@
 //! The loop.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use serde_json::json;
 
+use super::batches::{epoch_batches, with_batches};
 use super::checkpoint::{BestEpoch, Position, TrainingState};
 use super::summary::{Summary, median};
-use super::trainer::{Trainer, named};
-use super::{
-    Activations as _, CachedActivations, Error, RunFolder, TrainSettings, epoch_batches, evaluate,
-};
+use super::trainer::{StepReport, Trainer, named};
+use super::{CachedActivations, Error, RunFolder, TrainSettings, evaluate};
 use crate::cache::{Cache, Split};
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Metrics, Model};
+use crate::trainable::{Part, Profile};
 
 /// The kind of the kept weights in a checkpoint.
 const BEST: &str = "best";
@@ -68,7 +69,7 @@ pub fn train(
 struct Training<'a> {
     trainer: Trainer,
     cache: &'a Cache,
-    split: Split,
+    split: Arc<Split>,
     run: &'a mut RunFolder,
     position: Position,
     best_weights: Option<Vec<Tensor>>,
@@ -90,7 +91,7 @@ impl<'a> Training<'a> {
         Ok(Self {
             trainer: Trainer::new(model, settings.clone(), steps)?,
             cache,
-            split,
+            split: Arc::new(split),
             run,
             position: Position {
                 settings: settings.clone(),
@@ -174,43 +175,66 @@ impl<'a> Training<'a> {
         let mut progress = Progress::new(&label, self.tokens() as u64, "tokens");
         let before = batches[..self.position.batch].concat();
         progress.skip(self.tokens_of(&before) as u64);
-        let (mut tokens, started) = (0, Instant::now());
-        while let Some(rows) = batches.get(self.position.batch) {
-            if interrupt::requested() {
-                return Err(Error::Interrupted);
+        let (cache, split) = (self.cache, Arc::clone(&self.split));
+        let left = batches[self.position.batch..].to_vec();
+        with_batches(cache, &split, &left, |ahead| {
+            let (mut tokens, started) = (0, Instant::now());
+            for rows in &left {
+                if interrupt::requested() {
+                    return Err(Error::Interrupted);
+                }
+                let step_started = Instant::now();
+                let wait = || ahead.recv().unwrap_or(Err(Error::Interrupted));
+                let batch = self.profile().time(Part::DataWait, wait)?;
+                let batch_tokens = self.tokens_of(rows);
+                let report = self.trainer.step(batch)?;
+                self.position.step += 1;
+                self.position.batch += 1;
+                self.position.epoch_seconds[epoch] += step_started.elapsed().as_secs_f64();
+                tokens += batch_tokens;
+                progress.set_message(format!("loss {:.4}", report.loss));
+                progress.advance(batch_tokens as u64);
+                self.log_step(
+                    epoch,
+                    report,
+                    tokens as f64 / started.elapsed().as_secs_f64(),
+                )?;
+                let interval = Duration::from_secs(settings.checkpoint_seconds);
+                if self.last_checkpoint.elapsed() >= interval {
+                    self.checkpoint()?;
+                }
             }
-            let step_started = Instant::now();
-            let (sequences, labels) = batch(&self.split, rows);
-            let input = CachedActivations(self.cache).input(&sequences)?;
-            let batch_tokens = input.tokens();
-            let report = self.trainer.step(input, &labels)?;
-            self.position.step += 1;
-            self.position.batch += 1;
-            self.position.epoch_seconds[epoch] += step_started.elapsed().as_secs_f64();
-            tokens += batch_tokens;
-            progress.set_message(format!("loss {:.4}", report.loss));
-            progress.advance(batch_tokens as u64);
-            let step = self.position.step;
-            if step.is_multiple_of(settings.log_every) || step == self.trainer.total_steps() {
-                self.run.log(&json!({
-                    "step": step,
-                    "epoch": epoch + 1,
-                    "loss": report.loss,
-                    "learning_rate": report.learning_rate,
-                    "gradient_norm": report.gradient_norm,
-                    "tokens_per_second": tokens as f64 / started.elapsed().as_secs_f64(),
-                }))?;
-            }
-            if self.last_checkpoint.elapsed() >= Duration::from_secs(settings.checkpoint_seconds) {
-                self.checkpoint()?;
-            }
+            Ok(())
+        })
+    }
+
+    /// A line for this step, if it is one of those that are logged.
+    fn log_step(
+        &mut self,
+        epoch: usize,
+        report: StepReport,
+        tokens_per_second: f64,
+    ) -> Result<(), Error> {
+        let step = self.position.step;
+        let log_every = self.trainer.settings().log_every;
+        if !step.is_multiple_of(log_every) && step != self.trainer.total_steps() {
+            return Ok(());
         }
-        Ok(())
+        self.run.log(&json!({
+            "step": step,
+            "epoch": epoch + 1,
+            "loss": report.loss,
+            "learning_rate": report.learning_rate,
+            "gradient_norm": report.gradient_norm,
+            "tokens_per_second": tokens_per_second,
+        }))
     }
 
     fn evaluate(&mut self, split: &Split, name: &str, epoch: usize) -> Result<Metrics, Error> {
         let mut activations = CachedActivations(self.cache);
-        let metrics = evaluate(&self.trainer.model, &mut activations, split, name)?;
+        let metrics = self.profile().time(Part::Evaluation, || {
+            evaluate(&self.trainer.model, &mut activations, split, name)
+        })?;
         self.run.log(&json!({
             "step": self.position.step,
             "epoch": epoch,
@@ -243,7 +267,7 @@ impl<'a> Training<'a> {
     /// Writes everything that the run needs to go on from here.
     fn checkpoint(&mut self) -> Result<(), Error> {
         self.tick();
-        let mut tensors = self.trainer.tensors();
+        let mut tensors = self.trainer.tensors()?;
         if let Some(best) = &self.best_weights {
             let parameters = self.trainer.model.parameters.iter();
             let best = parameters.zip(best);
@@ -256,6 +280,10 @@ impl<'a> Training<'a> {
         self.run.write_checkpoint(&mut self.position, tensors)?;
         self.last_checkpoint = Instant::now();
         Ok(())
+    }
+
+    fn profile(&self) -> &Profile {
+        self.trainer.model.profile()
     }
 
     fn tick(&mut self) {
@@ -271,21 +299,11 @@ impl<'a> Training<'a> {
 
     /// Tokens of `rows`.
     fn tokens_of(&self, rows: &[usize]) -> usize {
-        let (sequences, _) = batch(&self.split, rows);
-        sequences
-            .iter()
-            .map(|&sequence| self.cache.length(sequence))
-            .sum()
+        let columns = 0..self.split.columns;
+        let sequences = columns.flat_map(|column| {
+            rows.iter()
+                .map(move |&row| self.split.sequence(row, column))
+        });
+        sequences.map(|sequence| self.cache.length(sequence)).sum()
     }
-}
-
-/// The sequences of `rows`, column after column, and their classes.
-fn batch(split: &Split, rows: &[usize]) -> (Vec<usize>, Vec<i64>) {
-    let columns = 0..split.columns;
-    let sequences =
-        columns.flat_map(|column| rows.iter().map(move |&row| split.sequence(row, column)));
-    let labels = rows
-        .iter()
-        .filter_map(|&row| split.labels.get(row).copied());
-    (sequences.collect(), labels.collect())
 }

@@ -1,15 +1,25 @@
 //! The trainable half: top layers with true gradients, their parameters, and the optimizer.
 //! It knows nothing of files.
 
+mod dropout;
 mod encoder;
 mod error;
+mod gradients;
 pub mod ops;
 mod optimizer;
+mod packed;
+mod packing;
 mod parameters;
 mod pass;
+mod pooling;
 
-pub use encoder::{EncoderInput, TrainableEncoder};
+pub use dropout::Dropout;
+pub use encoder::{EncoderInput, Pooled, TrainableEncoder};
 pub use error::Error;
+pub use gradients::Gradients;
 pub use optimizer::{AdamW, AdamWSettings};
-pub use parameters::{Parameter, Parameters};
-pub use pass::{Packing, Pass};
+pub use packed::{Part, Profile, peak_flops};
+pub use packing::Packing;
+pub use parameters::{Parameter, Parameters, Weight};
+pub use pass::{Ops, Pass, Site};
+pub use pooling::Pooling;

@@ -1,12 +1,13 @@
 //! AdamW (Loshchilov and Hutter, 2019) with gradients clipped by their global norm.
 
-use candle_core::backprop::GradStore;
-use candle_core::{
-    CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result as CandleResult, Tensor,
-};
+use std::cell::RefCell;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result as CandleResult, Tensor};
+use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{Error, Parameters};
+use super::packed::dot;
+use super::{Error, Gradients, Parameters};
 
 const FIRST_DECAY: f64 = 0.9;
 const SECOND_DECAY: f64 = 0.999;
@@ -32,19 +33,28 @@ pub struct AdamW {
 }
 
 /// Running means of a parameter's gradient and of its square.
-struct Moments {
-    first: Tensor,
-    second: Tensor,
+enum Moments {
+    /// On the CPU, changed in place.
+    Host { first: Vec<f32>, second: Vec<f32> },
+    /// Elsewhere.
+    Device { first: Tensor, second: Tensor },
 }
 
 impl AdamW {
     /// For `parameters`, before the first step.
     pub fn new(parameters: &Parameters, settings: AdamWSettings) -> Result<Self, Error> {
         let moments = parameters.iter().map(|parameter| {
-            let zeros = || parameter.variable.as_tensor().zeros_like();
-            Ok(Moments {
-                first: zeros()?,
-                second: zeros()?,
+            let variable = parameter.variable.as_tensor();
+            if variable.device().is_cpu() {
+                let zeros = || vec![0.0; variable.elem_count()];
+                return Ok(Moments::Host {
+                    first: zeros(),
+                    second: zeros(),
+                });
+            }
+            Ok(Moments::Device {
+                first: variable.zeros_like()?,
+                second: variable.zeros_like()?,
             })
         });
         Ok(Self {
@@ -54,22 +64,37 @@ impl AdamW {
         })
     }
 
-    /// The running means of each parameter's gradient and of its square, in the parameters'
-    /// order.
-    pub fn moments(&self) -> impl Iterator<Item = [&Tensor; 2]> {
-        self.moments
-            .iter()
-            .map(|moments| [&moments.first, &moments.second])
+    /// The running means of each parameter's gradient and of its square, in the order and the
+    /// shapes of `parameters`.
+    pub fn moments(&self, parameters: &Parameters) -> Result<Vec<[Tensor; 2]>, Error> {
+        let moments = parameters.iter().zip(&self.moments);
+        let tensors = moments.map(|(parameter, moments)| match moments {
+            Moments::Host { first, second } => {
+                let variable = parameter.variable.as_tensor();
+                let tensor = |numbers: &[f32]| {
+                    Tensor::from_slice(numbers, variable.shape(), variable.device())
+                };
+                Ok([tensor(first)?, tensor(second)?])
+            }
+            Moments::Device { first, second } => Ok([first.clone(), second.clone()]),
+        });
+        tensors.collect()
     }
 
     /// Goes on after `steps` steps that left these `moments`, in the parameters' order and
     /// shapes.
-    pub fn restore(&mut self, steps: usize, moments: Vec<[Tensor; 2]>) {
+    pub fn restore(&mut self, steps: usize, moments: Vec<[Tensor; 2]>) -> Result<(), Error> {
         self.steps = i32::try_from(steps).unwrap_or(i32::MAX);
-        self.moments = moments
-            .into_iter()
-            .map(|[first, second]| Moments { first, second })
-            .collect();
+        for (moments, [first, second]) in self.moments.iter_mut().zip(moments) {
+            *moments = match moments {
+                Moments::Host { .. } => Moments::Host {
+                    first: first.flatten_all()?.to_vec1()?,
+                    second: second.flatten_all()?.to_vec1()?,
+                },
+                Moments::Device { .. } => Moments::Device { first, second },
+            };
+        }
+        Ok(())
     }
 
     /// Updates `parameters` by `gradients` with `learning_rate`; returns the gradients' global
@@ -79,20 +104,10 @@ impl AdamW {
     pub fn step(
         &mut self,
         parameters: &Parameters,
-        gradients: &GradStore,
+        gradients: &Gradients,
         learning_rate: f64,
     ) -> Result<f64, Error> {
-        let gradients = parameters
-            .iter()
-            .map(|parameter| {
-                gradients
-                    .get(parameter.variable.as_tensor())
-                    .ok_or_else(|| Error::NoGradient {
-                        name: parameter.name.clone(),
-                    })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let norm = global_norm(&gradients)?;
+        let norm = global_norm(parameters, gradients)?;
         // PyTorch's clip_grad_norm_ adds 1e-6 to the norm.
         let clip = match self.settings.clip_norm {
             Some(limit) => (limit / (norm + 1e-6)).min(1.0),
@@ -100,46 +115,39 @@ impl AdamW {
         };
         self.steps += 1;
         let corrections = [FIRST_DECAY, SECOND_DECAY].map(|decay| 1.0 - decay.powi(self.steps));
-        for ((parameter, gradient), moments) in
-            parameters.iter().zip(gradients).zip(&mut self.moments)
-        {
+        let moments = parameters.iter().zip(&mut self.moments).enumerate();
+        for (index, (parameter, moments)) in moments {
             let weight_decay = if parameter.decays() {
                 self.settings.weight_decay
             } else {
                 0.0
             };
             let update = Update {
+                clip,
                 shrink: 1.0 - learning_rate * weight_decay,
                 step: learning_rate / corrections[0],
                 second_correction: corrections[1],
             };
-            let variable = parameter.variable.as_tensor();
-            if variable.device().is_cpu() {
-                let gradient = gradient.contiguous()?;
-                moments.first.inplace_op2(
-                    &gradient,
-                    &RunningMean {
-                        decay: FIRST_DECAY,
-                        clip,
-                        squared: false,
-                    },
-                )?;
-                moments.second.inplace_op2(
-                    &gradient,
-                    &RunningMean {
-                        decay: SECOND_DECAY,
-                        clip,
-                        squared: true,
-                    },
-                )?;
-                variable.inplace_op3(&moments.first, &moments.second, &update)?;
-            } else {
-                let gradient = (gradient * clip)?;
-                moments.first = running_mean(&moments.first, &gradient, FIRST_DECAY)?;
-                moments.second = running_mean(&moments.second, &gradient.sqr()?, SECOND_DECAY)?;
-                parameter
-                    .variable
-                    .set(&update.composed(variable, moments)?)?;
+            let missing = || Error::NoGradient {
+                name: parameter.name.clone(),
+            };
+            match moments {
+                Moments::Host { first, second } => {
+                    let gradient = gradients.numbers(index).ok_or_else(missing)?;
+                    let update = HostUpdate {
+                        update,
+                        gradient,
+                        moments: RefCell::new([first, second]),
+                    };
+                    parameter.variable.as_tensor().inplace_op1(&update)?;
+                }
+                Moments::Device { first, second } => {
+                    let gradient = (gradients.tensor(index).ok_or_else(missing)? * clip)?;
+                    *first = running_mean(first, &gradient, FIRST_DECAY)?;
+                    *second = running_mean(second, &gradient.sqr()?, SECOND_DECAY)?;
+                    let variable = &parameter.variable;
+                    variable.set(&update.composed(variable.as_tensor(), first, second)?)?;
+                }
             }
         }
         Ok(norm)
@@ -147,126 +155,114 @@ impl AdamW {
 }
 
 /// √(Σ g²) over all gradients.
-fn global_norm(gradients: &[&Tensor]) -> Result<f64, Error> {
+fn global_norm(parameters: &Parameters, gradients: &Gradients) -> Result<f64, Error> {
     let mut sum = 0.0;
-    for gradient in gradients {
-        sum += f64::from(
-            gradient
-                .sqr()?
-                .sum_all()?
-                .to_dtype(DType::F32)?
-                .to_scalar::<f32>()?,
-        );
+    for (index, parameter) in parameters.iter().enumerate() {
+        sum += match (gradients.numbers(index), gradients.tensor(index)) {
+            (Some(numbers), _) => sum_of_squares(numbers),
+            (None, Some(tensor)) => f64::from(tensor.sqr()?.sum_all()?.to_scalar::<f32>()?),
+            (None, None) => {
+                return Err(Error::NoGradient {
+                    name: parameter.name.clone(),
+                });
+            }
+        };
     }
     Ok(sum.sqrt())
+}
+
+/// Over parts of a fixed size in their order, so that it does not depend on the threads.
+fn sum_of_squares(numbers: &[f32]) -> f64 {
+    let parts: Vec<f64> = numbers
+        .par_chunks(CHUNK)
+        .map(|numbers| f64::from(Arch::new().dispatch(SumOfSquares(numbers))))
+        .collect();
+    parts.iter().sum()
+}
+
+struct SumOfSquares<'a>(&'a [f32]);
+
+impl pulp::NullaryFnOnce for SumOfSquares<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn call(self) -> f32 {
+        dot(self.0, self.0)
+    }
 }
 
 fn running_mean(mean: &Tensor, number: &Tensor, decay: f64) -> CandleResult<Tensor> {
     (mean * decay)? + (number * (1.0 - decay))?
 }
 
-/// `mean ← decay · mean + (1 - decay) · clipped gradient`, or its square.
-struct RunningMean {
-    decay: f64,
-    clip: f64,
-    squared: bool,
-}
-
-#[allow(clippy::cast_possible_truncation)]
-impl InplaceOp2 for RunningMean {
-    fn name(&self) -> &'static str {
-        "running-mean"
-    }
-
-    fn cpu_fwd(
-        &self,
-        mean: &mut CpuStorage,
-        mean_layout: &Layout,
-        gradient: &CpuStorage,
-        gradient_layout: &Layout,
-    ) -> CandleResult<()> {
-        let (decay, clip, squared) = (self.decay as f32, self.clip as f32, self.squared);
-        let gradient = numbers(gradient, gradient_layout)?;
-        numbers_mut(mean, mean_layout)?
-            .par_chunks_mut(CHUNK)
-            .zip(gradient.par_chunks(CHUNK))
-            .for_each(|(mean, gradient)| {
-                for (mean, gradient) in mean.iter_mut().zip(gradient) {
-                    let gradient = gradient * clip;
-                    let number = if squared {
-                        gradient * gradient
-                    } else {
-                        gradient
-                    };
-                    *mean = decay * *mean + (1.0 - decay) * number;
-                }
-            });
-        Ok(())
-    }
-}
-
+/// `m ← β₁ m + (1 - β₁) g`, `v ← β₂ v + (1 - β₂) g²` with the clipped gradient `g`, then
 /// `w ← shrink · w - step · m / (√(v / correction) + ε)`.
+#[derive(Clone, Copy)]
 struct Update {
+    clip: f64,
     shrink: f64,
     step: f64,
     second_correction: f64,
 }
 
 impl Update {
-    fn composed(&self, variable: &Tensor, moments: &Moments) -> CandleResult<Tensor> {
-        let deviation = ((&moments.second / self.second_correction)?.sqrt()? + EPSILON)?;
-        (variable * self.shrink)? - ((&moments.first * self.step)? / deviation)?
+    /// The weights after the update, from means that are updated already.
+    fn composed(&self, variable: &Tensor, first: &Tensor, second: &Tensor) -> CandleResult<Tensor> {
+        let deviation = ((second / self.second_correction)?.sqrt()? + EPSILON)?;
+        (variable * self.shrink)? - ((first * self.step)? / deviation)?
+    }
+
+    /// All of it in one pass.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)]
+    fn apply(self, weight: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        let (clip, shrink, step) = (self.clip as f32, self.shrink as f32, self.step as f32);
+        let root = 1.0 / self.second_correction.sqrt() as f32;
+        let (first_decay, second_decay) = (FIRST_DECAY as f32, SECOND_DECAY as f32);
+        let moments = first.iter_mut().zip(second);
+        for ((weight, gradient), (first, second)) in weight.iter_mut().zip(gradient).zip(moments) {
+            let gradient = gradient * clip;
+            *first = first_decay * *first + (1.0 - first_decay) * gradient;
+            *second = second_decay * *second + (1.0 - second_decay) * gradient * gradient;
+            let deviation = second.sqrt() * root + EPSILON as f32;
+            *weight = *weight * shrink - step * *first / deviation;
+        }
     }
 }
 
-#[allow(clippy::cast_possible_truncation)]
-impl InplaceOp3 for Update {
+/// An update in place.
+struct HostUpdate<'a> {
+    update: Update,
+    gradient: &'a [f32],
+    /// candle calls an operation by shared reference, once.
+    moments: RefCell<[&'a mut Vec<f32>; 2]>,
+}
+
+impl InplaceOp1 for HostUpdate<'_> {
     fn name(&self) -> &'static str {
         "adamw"
     }
 
-    fn cpu_fwd(
-        &self,
-        weight: &mut CpuStorage,
-        weight_layout: &Layout,
-        first: &CpuStorage,
-        first_layout: &Layout,
-        second: &CpuStorage,
-        second_layout: &Layout,
-    ) -> CandleResult<()> {
-        let (shrink, step) = (self.shrink as f32, self.step as f32);
-        let root = 1.0 / self.second_correction.sqrt() as f32;
-        let first = numbers(first, first_layout)?.par_chunks(CHUNK);
-        let second = numbers(second, second_layout)?.par_chunks(CHUNK);
-        numbers_mut(weight, weight_layout)?
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> CandleResult<()> {
+        let (CpuStorage::F32(weight), Some((start, end))) = (storage, layout.contiguous_offsets())
+        else {
+            candle_core::bail!("parameters are f32 and contiguous, found {layout:?}")
+        };
+        let update = self.update;
+        let [first, second] = &mut *self.moments.borrow_mut();
+        let moments = first
             .par_chunks_mut(CHUNK)
-            .zip(first.zip(second))
-            .for_each(|(weight, (first, second))| {
-                for ((weight, first), second) in weight.iter_mut().zip(first).zip(second) {
-                    let deviation = second.sqrt() * root + EPSILON as f32;
-                    *weight = *weight * shrink - step * first / deviation;
-                }
+            .zip(second.par_chunks_mut(CHUNK));
+        weight[start..end]
+            .par_chunks_mut(CHUNK)
+            .zip(self.gradient.par_chunks(CHUNK))
+            .zip(moments)
+            .for_each(|((weight, gradient), (first, second))| {
+                Arch::new().dispatch(
+                    #[inline(always)]
+                    || update.apply(weight, gradient, first, second),
+                );
             });
         Ok(())
-    }
-}
-
-fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> CandleResult<&'a [f32]> {
-    let (start, end) = bounds(layout)?;
-    Ok(&storage.as_slice::<f32>()?[start..end])
-}
-
-fn numbers_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> CandleResult<&'a mut [f32]> {
-    let (start, end) = bounds(layout)?;
-    match storage {
-        CpuStorage::F32(numbers) => Ok(&mut numbers[start..end]),
-        _ => candle_core::bail!("parameters are f32"),
-    }
-}
-
-fn bounds(layout: &Layout) -> CandleResult<(usize, usize)> {
-    match layout.contiguous_offsets() {
-        Some(bounds) => Ok(bounds),
-        None => candle_core::bail!("parameters are contiguous, found {layout:?}"),
     }
 }

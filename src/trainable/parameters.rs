@@ -1,6 +1,7 @@
 //! The tensors that are trained, by their Hugging Face names.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 
 use candle_core::{Device, Tensor, Var};
 
@@ -20,6 +21,22 @@ impl Parameter {
     pub fn decays(&self) -> bool {
         let part = self.name.rsplit('.').next();
         part != Some("bias") && !self.name.contains("LayerNorm")
+    }
+}
+
+/// A handle on a trained tensor: it sees every update of the values.
+#[derive(Debug, Clone)]
+pub struct Weight {
+    tensor: Tensor,
+    /// The parameter's place in the order.
+    pub(super) slot: usize,
+}
+
+impl Deref for Weight {
+    type Target = Tensor;
+
+    fn deref(&self) -> &Tensor {
+        &self.tensor
     }
 }
 
@@ -43,21 +60,24 @@ impl Parameters {
         &self.device
     }
 
-    /// Adds a tensor of the checkpoint; returns a handle that sees every later update.
+    /// Adds a tensor of the checkpoint.
     pub fn load(
         &mut self,
         weights: &Weights,
         name: &str,
         shape: &[usize],
-    ) -> Result<Tensor, Error> {
+    ) -> Result<Weight, Error> {
         let values = weights.tensor(name, shape)?;
         self.add(name, shape, values)
     }
 
-    /// Adds a tensor of `values`, row-major; returns a handle that sees every later update.
-    pub fn add(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Result<Tensor, Error> {
+    /// Adds a tensor of `values`, row-major.
+    pub fn add(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Result<Weight, Error> {
         let variable = Var::from_vec(values, shape, &self.device)?;
-        let handle = variable.as_tensor().clone();
+        let handle = Weight {
+            tensor: variable.as_tensor().clone(),
+            slot: self.list.len(),
+        };
         self.list.push(Parameter {
             name: name.into(),
             variable,

@@ -1,69 +1,96 @@
 //! What one pass through the trainable half needs besides its input.
 
-use std::cell::Cell;
-use std::sync::Arc;
-
 use candle_core::Device;
 
-use super::ops::{Dropout, Ops};
+use super::dropout::{Dropout, mix};
+
+/// Which implementation of the layers runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ops {
+    /// Written out for the CPU ([`packed`](super::packed)).
+    Fused,
+    /// candle's differentiable primitives ([`ops`](super::ops)), on any device.
+    Composed,
+}
 
 /// One pass: which operations run, and where dropout's randomness comes from.
 ///
-/// Dropout's masks follow from the seed, the step and the order of the dropout sites, so that a
-/// step can be repeated exactly.
+/// Dropout's masks follow from the seed, the step and the place in the model, so that a step can
+/// be repeated exactly.
+#[derive(Debug, Clone, Copy)]
 pub struct Pass {
     /// Fused or composed.
     pub ops: Ops,
-    keys: Option<DropoutKeys>,
+    /// Whether gradients will be asked for.
+    pub way_back: bool,
+    /// Whether the last layer computes every token's state though only some are read.
+    pub all_rows: bool,
+    /// Of dropout; none in evaluation.
+    key: Option<u64>,
 }
 
-struct DropoutKeys {
-    state: u64,
-    site: Cell<u64>,
+/// A place where dropout is applied; layers are counted from the lowest that is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Site {
+    /// The embeddings' sum.
+    Embeddings,
+    /// A layer's attention probabilities.
+    Probabilities(usize),
+    /// What a layer's attention puts out.
+    Attention(usize),
+    /// What a layer's feed-forward part puts out.
+    Output(usize),
+    /// The head's input.
+    Head,
+}
+
+impl Site {
+    fn number(self) -> u64 {
+        match self {
+            Self::Embeddings => 0,
+            Self::Head => 1,
+            Self::Probabilities(layer) => 2 + 3 * layer as u64,
+            Self::Attention(layer) => 3 + 3 * layer as u64,
+            Self::Output(layer) => 4 + 3 * layer as u64,
+        }
+    }
 }
 
 impl Pass {
     /// A pass without dropout.
     pub fn evaluation(device: &Device) -> Self {
         Self {
-            ops: Ops::for_device(device),
-            keys: None,
+            ops: if device.is_cpu() {
+                Ops::Fused
+            } else {
+                Ops::Composed
+            },
+            way_back: false,
+            all_rows: false,
+            key: None,
         }
     }
 
     /// The training pass of `step` in a run with `seed`.
     pub fn training(device: &Device, seed: u64, step: u64) -> Self {
         Self {
-            ops: Ops::for_device(device),
-            keys: Some(DropoutKeys {
-                state: super::ops::mix(super::ops::mix(seed).wrapping_add(step)),
-                site: Cell::new(0),
-            }),
+            way_back: true,
+            key: Some(mix(mix(seed).wrapping_add(step))),
+            ..Self::evaluation(device)
         }
     }
 
-    /// The next dropout of this pass; nothing in evaluation or at probability 0.
-    pub fn dropout(&self, probability: f64) -> Option<Dropout> {
-        let keys = self.keys.as_ref()?;
-        let site = keys.site.get();
-        keys.site.set(site + 1);
-        let key = super::ops::mix(keys.state.wrapping_add(site));
-        (probability > 0.0).then(|| Dropout::new(probability, key))
-    }
-}
-
-/// Where each sequence of a packed batch lies.
-#[derive(Debug, Clone)]
-pub struct Packing {
-    /// Sequence `i` is the rows `offsets[i]..offsets[i + 1]`: `[sequences + 1]`.
-    pub offsets: Arc<[usize]>,
-}
-
-impl Packing {
-    /// From the offsets of a [`Ragged`](crate::ragged::Ragged).
-    pub fn new(offsets: &[usize]) -> Self {
+    /// The same pass, of which no gradients will be asked for.
+    pub fn without_way_back(self) -> Self {
         Self {
-            offsets: offsets.into(),
+            way_back: false,
+            ..self
         }
+    }
+
+    /// Dropout at `site`; nothing in evaluation or at probability 0.
+    pub fn dropout(&self, site: Site, probability: f64) -> Option<Dropout> {
+        let key = mix(self.key?.wrapping_add(site.number()));
+        (probability > 0.0).then(|| Dropout::new(probability, key))
     }
 }

@@ -1,0 +1,615 @@
+#!/usr/bin/env python3
+"""Measure Telly and PyTorch side by side: same machine, data, batch size and threads, one process at a time.
+
+Every repeat runs all contenders, one after the other, with the repeat's number as the seed; so a machine that grows
+slow for a while is slow for all of them. Figures are medians over the repeats.
+
+contenders:
+  telly            telly precompute, into a new cache, then telly train
+  full             PyTorch, nothing frozen
+  frozen           PyTorch, Telly-K with the frozen layers run again in every step
+  cached           PyTorch, Telly-K over activations cached in memory by hand
+  forward          PyTorch, the frozen half once over the distinct sequences: held against telly precompute
+  precompute       telly precompute alone
+  precompute-int8  the same, with --frozen-precision int8
+
+The PyTorch side is scripts/bench/pytorch.py, which says how each is written. The table goes to stdout as Markdown; it
+and a line of JSON for every process also go to OUT/results/.
+"""
+
+import argparse
+import datetime
+import gzip
+import json
+import os
+import platform
+import random
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTORCH = Path("scripts/bench/pytorch.py")
+
+CONTENDERS = ["telly", "full", "frozen", "cached", "forward", "precompute", "precompute-int8"]
+DEFAULT_CONTENDERS = CONTENDERS[:5]
+TRAINERS = ["telly", "full", "frozen", "cached"]
+FROZEN_PASSES = ["telly", "precompute", "precompute-int8", "forward"]
+DESCRIPTIONS = {
+    "telly": "telly",
+    "full": "PyTorch, full fine-tuning",
+    "frozen": "PyTorch, frozen layers recomputed",
+    "cached": "PyTorch, cache in memory",
+    "forward": "PyTorch, fp32",
+    "precompute": "telly precompute",
+    "precompute-int8": "telly precompute, int8",
+}
+
+WARMUP, WEIGHT_DECAY, CLIP, DROPOUT = 0.1, 0.01, 1.0, 0.1
+SPLIT_SEED = 1
+"""Of the rows that case poj104 draws."""
+
+
+class InputError(Exception):
+    """The data is wrong; the message is a sentence that says how."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is learnt, and with which settings."""
+
+    name: str
+    text_field: str
+    label_field: str
+    freeze: int
+    max_length: int
+    batch_size: int
+    learning_rate: float
+    train_rows: int
+    test_rows: int | None
+    """None: all there are."""
+
+
+CASES = {
+    "sst2": Case("sst2", "sentence", "label", 4, 64, 32, 1e-4, 12_800, None),
+    "poj104": Case("poj104", "code", "label", 10, 256, 16, 5e-5, 512, 256),
+}
+
+
+# --- data
+
+
+def read_records(path, limit=None):
+    """The first `limit` records of a JSONL file, gzip or not."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in islice(lines, limit)]
+
+
+def write_records(path, records):
+    """Records as JSONL, for all contenders to read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def deal(records, case, options):
+    """Train and test rows out of one file: distinct texts, drawn with a fixed seed, every label equally often.
+
+    Every label is in the training rows: a classifier knows no others.
+    """
+    records = list({record[case.text_field]: record for record in records}.values())
+    shuffler = random.Random(SPLIT_SEED)
+    shuffler.shuffle(records)
+    by_label = {}
+    for record in records:
+        by_label.setdefault(str(record[case.label_field]), []).append(record)
+    labels = sorted(by_label, key=lambda label: (len(label), label))[: options.classes]
+    rounds = [by_label[label][turn] for turn in range(len(records)) for label in labels if turn < len(by_label[label])]
+    wanted = options.train_rows + options.test_rows
+    if options.train_rows < len(labels):
+        raise InputError(f"--train-rows {options.train_rows} is less than the {len(labels)} labels: give each a row")
+    if len(rounds) < wanted:
+        raise InputError(f"{options.data} has {len(rounds)} distinct rows of those labels, {wanted} are asked for")
+    train, test = rounds[: options.train_rows], rounds[options.train_rows : wanted]
+    shuffler.shuffle(train)
+    return train, test
+
+
+def prepare_data(case, options, folder):
+    """Write the rows of both splits into `folder`, where all contenders read them; their paths and a description."""
+    if case.name == "poj104":
+        train, test = deal(read_records(options.data), case, options)
+    else:
+        train, test = read_records(options.train, options.train_rows), read_records(options.test, options.test_rows)
+    paths = folder / "train.jsonl", folder / "test.jsonl"
+    write_records(paths[0], train)
+    write_records(paths[1], test)
+    classes = len({str(record[case.label_field]) for record in train})
+    return *paths, f"{len(train):,} training rows, {len(test):,} test rows, {classes} classes"
+
+
+# --- running
+
+
+def pytorch_command(mode, case, options, train, test, seed):
+    """One run of scripts/bench/pytorch.py."""
+    return [
+        *(sys.executable, PYTORCH, mode, "--model", options.model, "--train", train, "--test", test),
+        *("--text-field", case.text_field, "--label-field", case.label_field, "--max-length", case.max_length),
+        *("--freeze", case.freeze, "--epochs", options.epochs, "--batch-size", case.batch_size),
+        *("--learning-rate", case.learning_rate, "--warmup", WARMUP, "--weight-decay", WEIGHT_DECAY, "--clip", CLIP),
+        *("--dropout", DROPOUT, "--seed", seed, "--threads", options.threads),
+    ]
+
+
+def precompute_command(case, options, train, test, cache):
+    """`telly precompute` of both splits."""
+    return [
+        *(options.telly, "precompute", "--task", "classify", "--model", options.model),
+        *("--train", train, "--test", test),
+        *("--text-field", case.text_field, "--label-field", case.label_field, "--max-length", case.max_length),
+        *("--freeze", case.freeze, "--cache", cache, "--provider", "cpu", "--threads", options.threads, "--json"),
+    ]
+
+
+def train_command(case, options, cache, run, seed):
+    """`telly train` over that cache."""
+    return [
+        *(options.telly, "train", "--cache", cache, "--out", run, "--epochs", options.epochs),
+        *("--batch-size", case.batch_size, "--lr", case.learning_rate, "--warmup", WARMUP),
+        *("--weight-decay", WEIGHT_DECAY, "--clip", CLIP, "--dropout", DROPOUT, "--pooling", "cls", "--seed", seed),
+        *("--device", "cpu", "--threads", options.threads, "--force", "--json"),
+    ]
+
+
+def commands_of(contender, case, options, train, test, seed, folder):
+    """What a contender runs in one repeat: names of its processes, and their commands."""
+    cache, run = folder / "cache", folder / "run"
+    if contender == "telly":
+        return {
+            "precompute": precompute_command(case, options, train, test, cache),
+            "train": train_command(case, options, cache, run, seed),
+        }
+    if contender == "precompute":
+        return {"precompute": precompute_command(case, options, train, test, cache)}
+    if contender == "precompute-int8":
+        command = precompute_command(case, options, train, test, cache)
+        return {"precompute": [*command, "--frozen-precision", "int8"]}
+    return {contender: pytorch_command(contender, case, options, train, test, seed)}
+
+
+def run_process(command, log):
+    """Run a command to its end: exit status, seconds, peak memory, and the JSON object it ended with.
+
+    What it prints goes to `log` with the endings .stdout and .stderr.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [str(argument) for argument in command]
+    output, errors = log.with_suffix(".stdout"), log.with_suffix(".stderr")
+    started = time.perf_counter()
+    with output.open("wb") as stdout, errors.open("wb") as stderr:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    record = {
+        "command": shlex.join(command),
+        "exit_status": process.returncode,
+        "wall_seconds": time.perf_counter() - started,
+        # Kilobytes, but bytes on macOS.
+        "process_peak_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+    }
+    lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
+    if process.returncode == 0 and lines:
+        record["result"] = json.loads(lines[-1])
+    else:
+        said = errors.read_text(encoding="utf-8", errors="replace").splitlines()
+        record["stderr"] = [line for line in said if line.strip()][-5:]
+    return record
+
+
+def run_contenders(case, options, train, test, folder, keep):
+    """All repeats of all contenders, interleaved; `keep` gets the record of every process as it ends.
+
+    A contender that fails is not run again, and the others go on.
+    """
+    failed = set()
+    for repeat in range(1, options.repeats + 1):
+        for contender in options.contenders:
+            if contender in failed:
+                continue
+            shutil.rmtree(folder / "cache", ignore_errors=True)
+            for step, command in commands_of(contender, case, options, train, test, repeat, folder).items():
+                name = contender if step == contender else f"{contender} ({step})"
+                print(f"repeat {repeat} of {options.repeats}: {name} ...", end=" ", file=sys.stderr, flush=True)
+                log = folder / "logs" / f"{repeat}-{contender}-{step}.log"
+                record = {"repeat": repeat, "contender": contender, "step": step, **run_process(command, log)}
+                keep(record)
+                if "result" not in record:
+                    print(f"failed with exit status {record['exit_status']}", file=sys.stderr)
+                    failed.add(contender)
+                    break
+                print(f"{record['wall_seconds']:.1f} s", file=sys.stderr)
+
+
+# --- figures
+
+
+def repeats_of(records, contender):
+    """Per repeat that succeeded as a whole: step -> record."""
+    repeats = {}
+    for record in records:
+        if record["contender"] == contender:
+            repeats.setdefault(record["repeat"], {})[record["step"]] = record
+    return [steps for steps in repeats.values() if all("result" in record for record in steps.values())]
+
+
+def training_figures(records, contender):
+    """The figures of each repeat, by the same names for every contender that trains."""
+    figures = []
+    for steps in repeats_of(records, contender):
+        if contender == "telly":
+            if "train" not in steps:
+                continue
+            precompute, train = steps["precompute"], steps["train"]["result"]
+            one = {
+                "epoch_seconds": train["epoch_seconds"],
+                "precompute_seconds": precompute["result"]["seconds"],
+                "precompute_peak": precompute["process_peak_rss_bytes"],
+                "training_peak": train["peak_rss_bytes"],
+                "trainable_parameters": train["trainable_parameters"],
+                "accuracy": train["test"]["accuracy"],
+                "f1": train["test"]["f1"],
+            }
+        else:
+            train = steps[contender]["result"]
+            one = {
+                "epoch_seconds": statistics.median(train["epoch_seconds"]),
+                "precompute_seconds": train["precompute_seconds"],
+                "precompute_peak": train["precompute_peak_rss_bytes"],
+                "training_peak": train["training_peak_rss_bytes"] or train["peak_rss_bytes"],
+                "trainable_parameters": train["trainable_parameters"],
+                "accuracy": train["accuracy"],
+                "f1": train["f1"],
+            }
+        for epochs in (1, 3):
+            one[f"seconds_for_{epochs}"] = one["precompute_seconds"] + epochs * one["epoch_seconds"]
+        one["wall_seconds"] = sum(record["wall_seconds"] for record in steps.values())
+        figures.append(one)
+    return figures
+
+
+def frozen_pass_figures(records, contender):
+    """Tokens, seconds and tokens a second of the frozen pass in each repeat."""
+    figures = []
+    for steps in repeats_of(records, contender):
+        result = steps["forward" if contender == "forward" else "precompute"]["result"]
+        rate = result["tokens_per_second"]
+        figures.append({"tokens": result["tokens"], "rate": rate, "seconds": result["tokens"] / rate})
+    return figures
+
+
+def median_of(figures, name):
+    """Median over the repeats; None where there is no such figure."""
+    numbers = [one[name] for one in figures if one[name] is not None]
+    return statistics.median(numbers) if numbers else None
+
+
+# --- table
+
+
+def seconds(number):
+    """Seconds to three digits or so."""
+    return f"{number:,.1f}" if number >= 10 else f"{number:.3g}"
+
+
+def spread(figures, name, show):
+    """Median, with the least and the most where there are several."""
+    numbers = [one[name] for one in figures]
+    middle = show(statistics.median(numbers))
+    return middle if len(numbers) == 1 else f"{middle} ({show(min(numbers))}-{show(max(numbers))})"
+
+
+def megabytes(size):
+    """A size in MB; a dash where there is none."""
+    return "-" if size is None else f"{size / 1e6:,.0f}"
+
+
+def table(head, rows):
+    """Markdown lines."""
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def training_table(training):
+    """One line a contender."""
+    head = ["", "s an epoch", "precompute, s", "1 epoch in all, s", "3 epochs in all, s", "whole processes, s"]
+    head += ["peak memory, MB: precompute", "training", "trained numbers", "accuracy", "macro F1"]
+    rows = [
+        [
+            DESCRIPTIONS[contender],
+            spread(figures, "epoch_seconds", seconds),
+            seconds(median_of(figures, "precompute_seconds")),
+            seconds(median_of(figures, "seconds_for_1")),
+            seconds(median_of(figures, "seconds_for_3")),
+            seconds(median_of(figures, "wall_seconds")),
+            megabytes(median_of(figures, "precompute_peak")),
+            megabytes(median_of(figures, "training_peak")),
+            f"{figures[0]['trainable_parameters']:,}",
+            spread(figures, "accuracy", lambda share: f"{100 * share:.2f}"),
+            spread(figures, "f1", lambda share: f"{100 * share:.2f}"),
+        ]
+        for contender, figures in training.items()
+    ]
+    return table(head, rows)
+
+
+def ratio_table(training):
+    """How many times as much as telly each of the others needs."""
+    names = ["epoch_seconds", "seconds_for_1", "seconds_for_3", "wall_seconds", "training_peak"]
+    head = ["times telly's", "epoch", "1 epoch in all", "3 epochs in all", "whole processes", "peak memory of training"]
+    rows = [
+        [DESCRIPTIONS[contender]] + [ratio(figures, training["telly"], name) for name in names]
+        for contender, figures in training.items()
+        if contender != "telly"
+    ]
+    return table(head, rows)
+
+
+def ratio(figures, others, name):
+    """Ratio of two medians."""
+    over, under = median_of(figures, name), median_of(others, name)
+    return f"{over / under:.2f}" if over is not None and under else "-"
+
+
+def frozen_pass_table(passes):
+    """One line a contender; the ratio is to PyTorch's tokens a second."""
+    head = ["frozen pass", "tokens", "s", "tokens/s", "times PyTorch's"]
+    rows = [
+        [
+            "telly precompute" if contender == "telly" else DESCRIPTIONS[contender],
+            f"{figures[0]['tokens']:,}",
+            seconds(median_of(figures, "seconds")),
+            spread(figures, "rate", lambda rate: f"{rate:,.0f}"),
+            ratio(figures, passes["forward"], "rate") if "forward" in passes else "-",
+        ]
+        for contender, figures in passes.items()
+    ]
+    return table(head, rows)
+
+
+def seeds_line(training):
+    """Accuracy by seed, for each contender."""
+    parts = [
+        f"{DESCRIPTIONS[contender]}: " + ", ".join(f"{100 * one['accuracy']:.2f}" for one in figures)
+        for contender, figures in training.items()
+    ]
+    return "- accuracy by seed: " + "; ".join(parts)
+
+
+NOTES = """\
+- In all: precompute + epochs x the median seconds of an epoch, computed for both numbers of epochs. telly's precompute
+  is the whole command, with tokenising and writing the cache; that of PyTorch's cache is the frozen half alone.
+- Whole processes: measured from start to end, with imports, loading, tokenising and evaluation, for the epochs that
+  ran.
+- Peak memory is the kernel's high-water mark of the whole process (VmHWM), of which the imports are a part. The cached
+  loop is one process: its mark is reset between precompute and training, which keeps the cache.
+- PyTorch: fused AdamW, and the attention that transformers chooses."""
+
+
+def report(header, records):
+    """The tables and all that must be known about them, as Markdown."""
+    training = {contender: training_figures(records, contender) for contender in TRAINERS}
+    training = {contender: figures for contender, figures in training.items() if figures}
+    passes = {contender: frozen_pass_figures(records, contender) for contender in FROZEN_PASSES}
+    passes = {contender: figures for contender, figures in passes.items() if figures}
+    lines = [f"## {header['case']}", "", header["settings"], ""]
+    lines += [f"- machine: {header['machine']}", f"- versions: {versions(header, records)}"]
+    lines += [f"- {header['repeats']} repeats, interleaved; medians, in parentheses the least and the most"]
+    lines += ["", "```sh", header["command"], "```", ""]
+    if training:
+        lines += [*training_table(training), ""]
+    if "telly" in training and len(training) > 1:
+        lines += [*ratio_table(training), ""]
+    if passes:
+        lines += [*frozen_pass_table(passes), ""]
+    if training:
+        lines += [seeds_line(training)]
+    lines += [NOTES, *pytorch_notes(records), *failures(records)]
+    if header.get("interrupted"):
+        lines += ["- Interrupted: the repeats that were under way or to come are missing."]
+    return "\n".join(lines) + "\n"
+
+
+def pytorch_results(records):
+    """What scripts/bench/pytorch.py printed."""
+    return [record["result"] for record in records if "imports_rss_bytes" in record.get("result", {})]
+
+
+def pytorch_notes(records):
+    """What only the PyTorch processes know."""
+    results = pytorch_results(records)
+    if not results:
+        return []
+    imports = megabytes(median_of(results, "imports_rss_bytes"))
+    notes = [f"- Attention here: {results[0]['attention']}. Torch and transformers, imported, take {imports} MB of each."]
+    padded = [one for one in results if one["mode"] == "frozen"]
+    if padded:
+        share = statistics.median(one["padded_tokens"] / one["tokens"] for one in padded)
+        notes += [f"- Padding to the longest of the batch: {share:.2f} times the tokens."]
+    return notes
+
+
+def failures(records):
+    """A note for each process that failed."""
+    notes = []
+    for record in records:
+        if "result" not in record:
+            notes += [f"- **{record['contender']}** failed in repeat {record['repeat']} with exit status"]
+            notes[-1] += f" {record['exit_status']} and has no figures from there on; {record['step']} said:"
+            notes += ["", *(f"      {line}" for line in record["stderr"]), ""]
+    return notes
+
+
+def versions(header, records):
+    """Of both sides; PyTorch's are those its processes printed."""
+    parts = dict(header["versions"])
+    for result in pytorch_results(records)[:1]:
+        parts |= {"Python": platform.python_version(), **result["versions"]}
+    return ", ".join(f"{name} {version}" for name, version in parts.items())
+
+
+# --- machine
+
+
+def machine(threads):
+    """CPU model, its widest vector instructions, cores, memory."""
+    model, flags = platform.processor() or platform.machine(), []
+    try:
+        fields = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+        values = {name.strip(): value.strip() for name, value in fields}
+        model, flags = values.get("model name", model), values.get("flags", "").split()
+    except OSError:
+        pass
+    vectors = next((f" ({name})" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}{vectors}, {os.cpu_count()} cores, {memory:.0f} GiB; {threads} threads for everyone"
+
+
+def telly_versions(telly):
+    """Of telly and of the ONNX Runtime it loads."""
+    version = subprocess.run([telly, "--version"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    doctor = subprocess.run([telly, "doctor", "--json"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    found = json.loads(doctor[-1]) if doctor else {}
+    return {"telly": version[-1] if version else "unknown", "ONNX Runtime": found.get("onnxruntime", "not found")}
+
+
+def describe(case, options, data):
+    """What is learnt and how, in a line."""
+    return (
+        f"{Path(options.model).name}, K = {case.freeze}; {data}, at most {case.max_length} tokens; CLS pooling, batch"
+        f" {case.batch_size}, AdamW, learning rate {case.learning_rate:g}, warmup {100 * WARMUP:g} %, weight decay"
+        f" {WEIGHT_DECAY}, clip {CLIP}, dropout {DROPOUT}, epochs: {options.epochs}, seeds 1 to {options.repeats}."
+    )
+
+
+# --- command line
+
+
+def contender_list(text):
+    """`a,b` -> [a, b]."""
+    names = text.split(",")
+    for name in names:
+        if name not in CONTENDERS:
+            raise argparse.ArgumentTypeError(f"no contender '{name}': choose from {', '.join(CONTENDERS)}")
+    return names
+
+
+def count(text):
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def parse():
+    """The command line, checked; paths are made absolute, as the contenders run in the project's folder."""
+    description, _, details = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench/compare.sh",
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--case", choices=CASES, required=True, help="sst2: K=4 at 64 tokens; poj104: K=10 at 256")
+    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="all-MiniLM-L6-v2 or mpnet-base")
+    parser.add_argument("--train", type=Path, metavar="FILE", help="sst2: JSONL(.gz) with `sentence` and `label`")
+    parser.add_argument("--test", type=Path, metavar="FILE", help="sst2: the same")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="poj104: JSONL(.gz) with `code` and `label`, to split")
+    parser.add_argument("--train-rows", type=count, metavar="N", help="default: 12800 of sst2, 512 of poj104")
+    parser.add_argument("--test-rows", type=count, metavar="N", help="default: all of sst2, 256 of poj104")
+    parser.add_argument("--classes", type=count, metavar="N", help="poj104: the first N labels only (default: all)")
+    parser.add_argument("--epochs", type=count, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--repeats", type=count, default=3, metavar="N", help="default: 3")
+    parser.add_argument("--threads", type=count, default=os.cpu_count(), metavar="N", help="default: one a core")
+    parser.add_argument(
+        "--contenders",
+        type=contender_list,
+        default=DEFAULT_CONTENDERS,
+        metavar="A,B",
+        help=f"in this order (default: {','.join(DEFAULT_CONTENDERS)})",
+    )
+    out = ROOT / "cache" / "bench"
+    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help="default: cache/bench")
+    telly = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target", "release", "telly")
+    parser.add_argument("--telly", type=Path, default=telly, metavar="FILE", help="default: target/release/telly")
+    options = parser.parse_args()
+    case = CASES[options.case]
+    needed, other = ["train", "test"], ["data", "classes"]
+    if case.name == "poj104":
+        needed, other = ["data"], ["train", "test"]
+    for name in needed:
+        if getattr(options, name) is None:
+            parser.error(f"--case {case.name} needs --{name}")
+    for name in other:
+        if getattr(options, name) is not None:
+            parser.error(f"--case {case.name} does not take --{name}")
+    for name in ("model", "telly", *needed):
+        path = getattr(options, name)
+        if not path.exists():
+            parser.error(f"--{name}: {path} is not there")
+        setattr(options, name, path.resolve())
+    options.out = options.out.resolve()
+    options.train_rows = options.train_rows or case.train_rows
+    options.test_rows = options.test_rows or case.test_rows
+    return case, options
+
+
+def main():
+    """Run everything, print the table, and keep what was measured. Returns the exit status: 1 if a contender failed."""
+    case, options = parse()
+    folder = options.out / case.name
+    train, test, data = prepare_data(case, options, folder / "data")
+    header = {
+        "case": case.name,
+        "settings": describe(case, options, data),
+        "machine": machine(options.threads),
+        "versions": telly_versions(options.telly),
+        "repeats": options.repeats,
+        "command": shlex.join(["scripts/bench/compare.sh", *sys.argv[1:]]),
+    }
+    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    results = options.out / "results" / f"{case.name}-{stamp}.jsonl"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    records = []
+    with results.open("w", encoding="utf-8") as lines:
+
+        def keep(record):
+            records.append(record)
+            lines.write(json.dumps(record) + "\n")
+            lines.flush()
+
+        lines.write(json.dumps(header) + "\n")
+        try:
+            run_contenders(case, options, train, test, folder, keep)
+        except KeyboardInterrupt:
+            header["interrupted"] = True
+    text = report(header, records)
+    results.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text, end="")
+    print(f"kept: {results} and {results.with_suffix('.md').name}", file=sys.stderr)
+    if header.get("interrupted"):
+        return 130
+    return 0 if all("result" in record for record in records) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (InputError, OSError, ValueError, KeyError) as error:
+        sys.exit(f"error: {type(error).__name__}: {error}" if not isinstance(error, InputError) else f"error: {error}")

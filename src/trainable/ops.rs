@@ -1,0 +1,102 @@
+//! The layers' functions in candle's differentiable primitives, for any device, and the reference
+//! for those written out for the CPU ([`packed`](super::packed)).
+//!
+//! candle-nn's own `LayerNorm` and `softmax_last_dim` are not used anywhere: they have no
+//! backward and cut the gradient without a word.
+
+use candle_core::{D, Result, Tensor};
+
+use super::{Dropout, Packing, Pooling};
+
+/// `y = x Wᵀ + b`: `x` `[tokens, inputs]`, `weight` `[outputs, inputs]`, `bias` `[outputs]` to
+/// `[tokens, outputs]`.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    x.matmul(&weight.t()?)?.broadcast_add(bias)
+}
+
+/// Drops elements of `x` `[tokens, width]`; its first row is the batch's row `first_row`. `None`
+/// is the identity.
+pub fn dropout(x: &Tensor, settings: Option<Dropout>, first_row: usize) -> Result<Tensor> {
+    match settings {
+        None => Ok(x.clone()),
+        Some(settings) => {
+            let first = first_row * x.dim(D::Minus1)?;
+            x * settings.mask(first, x.shape(), x.device())?
+        }
+    }
+}
+
+/// Layer normalisation over the last dimension (Ba, Kiros, Hinton, 2016):
+/// `y = (x - mean) / √(variance + ε) · weight + bias`.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let deviation = (variance + epsilon)?.sqrt()?;
+    centred
+        .broadcast_div(&deviation)?
+        .broadcast_mul(weight)?
+        .broadcast_add(bias)
+}
+
+/// Multi-head scaled dot-product self-attention, each token attending to every token of its own
+/// sequence: `softmax(Q Kᵀ / √d) V` (Vaswani et al., 2017). Matrices are `[tokens, heads · d]`;
+/// `settings` drops attention probabilities.
+pub fn attention(
+    [queries, keys, values]: [&Tensor; 3],
+    packing: &Packing,
+    heads: usize,
+    settings: Option<Dropout>,
+) -> Result<Tensor> {
+    let (_, width) = queries.dims2()?;
+    let head_size = width / heads;
+    let scale = 1.0 / (head_size as f64).sqrt();
+    let starts = packing.probabilities(heads);
+    let mut contexts = Vec::with_capacity(starts.len());
+    for (index, start) in starts.into_iter().enumerate() {
+        let (first, length) = (packing.offsets[index], packing.length(index));
+        let split = |x: &Tensor| {
+            let rows = x.narrow(0, first, length)?;
+            rows.reshape((length, heads, head_size))?
+                .transpose(0, 1)?
+                .contiguous()
+        };
+        let (q, k, v) = (split(queries)?, split(keys)?, split(values)?);
+        let scores = (q.matmul(&k.t()?)? * scale)?;
+        let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?;
+        if let Some(settings) = settings {
+            let mask = settings.mask(start, probabilities.shape(), queries.device())?;
+            probabilities = (probabilities * mask)?;
+        }
+        let context = probabilities.matmul(&v)?.transpose(0, 1)?;
+        contexts.push(context.reshape((length, width))?);
+    }
+    Tensor::cat(&contexts, 0)
+}
+
+/// One vector a sequence: `[tokens, width]` to `[sequences, width]`.
+pub fn pool(x: &Tensor, packing: &Packing, pooling: Pooling) -> Result<Tensor> {
+    match pooling {
+        Pooling::Cls => first_token(x, packing),
+        Pooling::Mean => averaging_matrix(packing, x)?.matmul(x),
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)]
+fn first_token(x: &Tensor, packing: &Packing) -> Result<Tensor> {
+    let firsts = packing.offsets[..packing.sequences()].iter();
+    // Packed batches are far below 2³² tokens.
+    let firsts: Vec<u32> = firsts.map(|&offset| offset as u32).collect();
+    let rows = firsts.len();
+    x.index_select(&Tensor::from_vec(firsts, rows, x.device())?, 0)
+}
+
+/// `[sequences, tokens]`: 1 / length where the token belongs to the sequence.
+fn averaging_matrix(packing: &Packing, x: &Tensor) -> Result<Tensor> {
+    let (sequences, tokens) = (packing.sequences(), packing.tokens());
+    let mut matrix = vec![0.0f32; sequences * tokens];
+    for (sequence, bounds) in packing.offsets.windows(2).enumerate() {
+        let row = &mut matrix[sequence * tokens..][bounds[0]..bounds[1]];
+        row.fill(1.0 / (bounds[1] - bounds[0]) as f32);
+    }
+    Tensor::from_vec(matrix, (sequences, tokens), x.device())
+}

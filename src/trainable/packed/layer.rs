@@ -1,0 +1,350 @@
+//! One encoder layer, post-norm as in BERT (Devlin et al., 2019), forward and backward.
+
+use super::attention;
+use super::bias::{add_up, column_sums, fill};
+use super::buffers::Buffer;
+use super::gelu;
+use super::layer_norm::{self, Normalised, RowDropout};
+use super::matrix::{Target, times, times_transposed, transposed_times};
+use super::profile::Part;
+use super::rows::{Rows, gather, scatter_add};
+use super::values::values;
+use super::{Profile, Workspace};
+use crate::trainable::encoder::{EncoderLayer, LayerNorm, Linear};
+use crate::trainable::gradients::Gradients;
+use crate::trainable::{Dropout, Error, Packing};
+
+/// Dropout of one layer in one pass.
+#[derive(Clone, Copy)]
+pub(super) struct LayerDropout {
+    /// Of the attention probabilities.
+    pub(super) probabilities: Option<Dropout>,
+    /// Of what attention puts out.
+    pub(super) attention: Option<Dropout>,
+    /// Of what the feed-forward part puts out.
+    pub(super) output: Option<Dropout>,
+}
+
+/// One layer in one pass.
+#[derive(Clone, Copy)]
+pub(super) struct LayerPass<'p, 'w> {
+    pub(super) layer: &'w EncoderLayer,
+    pub(super) workspace: &'w Workspace,
+    pub(super) packing: &'p Packing,
+    /// Tokens whose state is read from this layer; keys and values are computed for all.
+    pub(super) rows: Rows<'p>,
+    pub(super) hidden_size: usize,
+    pub(super) dropout: LayerDropout,
+}
+
+/// What a forward pass keeps for the backward pass. The layer's input is not among it: it is
+/// what the layer below put out, and is made again from that layer's normalised rows.
+pub(super) struct LayerTape<'a> {
+    queries: Buffer<'a>,
+    keys: Buffer<'a>,
+    values: Buffer<'a>,
+    context: Buffer<'a>,
+    attended: NormTape<'a>,
+    /// Before the activation.
+    wide: Buffer<'a>,
+    pub(super) output: NormTape<'a>,
+}
+
+/// Normalised rows and their scales.
+pub(super) struct NormTape<'a> {
+    rows: Buffer<'a>,
+    scales: Buffer<'a>,
+}
+
+impl NormTape<'_> {
+    /// What the normalisation `norm` put out, again.
+    pub(super) fn output(
+        &self,
+        norm: &LayerNorm,
+        profile: &Profile,
+        y: &mut [f32],
+    ) -> Result<(), Error> {
+        let (weight, bias) = (values(&norm.weight)?, values(&norm.bias)?);
+        profile.time(Part::Elementwise, || {
+            layer_norm::scale_and_shift(&self.rows, [&weight, &bias], y);
+        });
+        Ok(())
+    }
+}
+
+impl<'p, 'w> LayerPass<'p, 'w> {
+    /// `x` `[tokens, hidden]` to the states of the rows that are read, `[rows, hidden]`.
+    pub(super) fn forward(&self, x: &[f32]) -> Result<(Buffer<'w>, LayerTape<'w>), Error> {
+        let (layer, take) = (self.layer, |length| self.workspace.buffers.take(length));
+        let asking = self.asking(x);
+        let asking = asking.as_deref().unwrap_or(x);
+        let wide_size = layer.intermediate.bias.elem_count();
+        let rows = asking.len() / self.hidden_size;
+
+        let mut queries = take(asking.len());
+        let (mut keys, mut values) = (take(x.len()), take(x.len()));
+        self.linear(&layer.query, asking, &mut queries)?;
+        self.linear(&layer.key, x, &mut keys)?;
+        self.linear(&layer.value, x, &mut values)?;
+        let mut context = take(asking.len());
+        self.profile().time(Part::Attention, || {
+            let shape = self.attention();
+            let inputs = [&*queries, &*keys, &*values];
+            attention::forward(shape, inputs, self.hidden_size, &mut context);
+        });
+
+        let mut projected = take(asking.len());
+        self.linear(&layer.attention_output, &context, &mut projected)?;
+        let dropout = self.row_dropout(self.dropout.attention);
+        let (states, attended) =
+            self.normalise(&layer.attention_norm, projected, asking, dropout)?;
+
+        let (mut wide, mut active) = (take(rows * wide_size), take(rows * wide_size));
+        self.linear(&layer.intermediate, &states, &mut wide)?;
+        self.profile()
+            .time(Part::Elementwise, || gelu::forward(&wide, &mut active));
+        let mut narrow = take(asking.len());
+        self.linear(&layer.output, &active, &mut narrow)?;
+        let dropout = self.row_dropout(self.dropout.output);
+        let (y, output) = self.normalise(&layer.output_norm, narrow, &states, dropout)?;
+        let tape = LayerTape {
+            queries,
+            keys,
+            values,
+            context,
+            attended,
+            wide,
+            output,
+        };
+        Ok((y, tape))
+    }
+
+    /// From the gradient of what [`forward`](Self::forward) put out for `x` to those of the
+    /// parameters and, if `of_input`, of `x`.
+    pub(super) fn backward(
+        &self,
+        tape: LayerTape<'w>,
+        x: &[f32],
+        mut gradient: Buffer<'w>,
+        gradients: &mut Gradients,
+        of_input: bool,
+    ) -> Result<Option<Buffer<'w>>, Error> {
+        let (layer, profile) = (self.layer, self.profile());
+        let take = |length| self.workspace.buffers.take(length);
+        let LayerTape {
+            mut queries,
+            mut keys,
+            values: mut value_states,
+            context,
+            attended,
+            mut wide,
+            output,
+        } = tape;
+
+        let mut branch = take(gradient.len());
+        let dropout = self.row_dropout(self.dropout.output);
+        let norm = &layer.output_norm;
+        self.norm_backward(
+            norm,
+            &output,
+            dropout,
+            &mut gradient,
+            &mut branch,
+            gradients,
+        )?;
+        drop(output);
+        let mut of_wide = take(wide.len());
+        let weight = values(&layer.output.weight)?;
+        let wide_size = layer.intermediate.bias.elem_count();
+        times(
+            profile,
+            &mut of_wide,
+            &branch,
+            &weight,
+            wide_size,
+            Target::Replace,
+        );
+        profile.time(Part::Elementwise, || {
+            gelu::backward(&mut wide, &mut of_wide)
+        });
+        let active = wide;
+        self.linear_backward(&layer.output, &active, &branch, gradients);
+        drop(active);
+        let mut states = take(gradient.len());
+        attended.output(&layer.attention_norm, profile, &mut states)?;
+        self.linear_backward(&layer.intermediate, &states, &of_wide, gradients);
+        drop(states);
+        self.add_times(&layer.intermediate, &of_wide, &mut gradient)?;
+        drop(of_wide);
+
+        let dropout = self.row_dropout(self.dropout.attention);
+        let norm = &layer.attention_norm;
+        self.norm_backward(
+            norm,
+            &attended,
+            dropout,
+            &mut gradient,
+            &mut branch,
+            gradients,
+        )?;
+        drop(attended);
+        self.linear_backward(&layer.attention_output, &context, &branch, gradients);
+        let mut of_context = context;
+        let weight = values(&layer.attention_output.weight)?;
+        times(
+            profile,
+            &mut of_context,
+            &branch,
+            &weight,
+            self.hidden_size,
+            Target::Replace,
+        );
+        drop(branch);
+        profile.time(Part::Attention, || {
+            let matrices = [&mut *queries, &mut *keys, &mut *value_states];
+            attention::backward(self.attention(), matrices, self.hidden_size, &of_context);
+        });
+        drop(of_context);
+
+        let asking = self.asking(x);
+        self.linear_backward(
+            &layer.query,
+            asking.as_deref().unwrap_or(x),
+            &queries,
+            gradients,
+        );
+        drop(asking);
+        self.linear_backward(&layer.key, x, &keys, gradients);
+        self.linear_backward(&layer.value, x, &value_states, gradients);
+        if !of_input {
+            return Ok(None);
+        }
+        self.add_times(&layer.query, &queries, &mut gradient)?;
+        let mut of_x = match self.rows {
+            Rows::All => gradient,
+            Rows::Some(rows) => {
+                let mut of_x = take(x.len());
+                of_x.fill(0.0);
+                scatter_add(&gradient, rows, self.hidden_size, &mut of_x);
+                of_x
+            }
+        };
+        self.add_times(&layer.key, &keys, &mut of_x)?;
+        self.add_times(&layer.value, &value_states, &mut of_x)?;
+        Ok(Some(of_x))
+    }
+
+    /// The rows that ask, where they are not all.
+    fn asking(&self, x: &[f32]) -> Option<Buffer<'w>> {
+        match self.rows {
+            Rows::All => None,
+            Rows::Some(rows) => {
+                let mut asking = self.workspace.buffers.take(rows.len() * self.hidden_size);
+                gather(x, rows, self.hidden_size, &mut asking);
+                Some(asking)
+            }
+        }
+    }
+
+    fn profile(&self) -> &'w Profile {
+        &self.workspace.profile
+    }
+
+    fn attention(&self) -> attention::Shape<'p> {
+        attention::Shape {
+            packing: self.packing,
+            rows: self.rows,
+            heads: self.layer.heads,
+            dropout: self.dropout.probabilities,
+        }
+    }
+
+    fn row_dropout(&self, dropout: Option<Dropout>) -> Option<RowDropout<'p>> {
+        dropout.map(|dropout| RowDropout {
+            dropout,
+            rows: self.rows,
+            first_token: self.packing.first_token,
+        })
+    }
+
+    /// `y ← x Wᵀ + b`
+    fn linear(&self, linear: &Linear, x: &[f32], y: &mut [f32]) -> Result<(), Error> {
+        let (weight, bias) = (values(&linear.weight)?, values(&linear.bias)?);
+        let inputs = weight.len() / bias.len();
+        self.profile().time(Part::Elementwise, || fill(y, &bias));
+        times_transposed(self.profile(), y, x, &weight, inputs, Target::Add);
+        Ok(())
+    }
+
+    /// `of_x ← of_x + of_y W`
+    fn add_times(&self, linear: &Linear, of_y: &[f32], of_x: &mut [f32]) -> Result<(), Error> {
+        let weight = values(&linear.weight)?;
+        let inputs = weight.len() / linear.bias.elem_count();
+        times(self.profile(), of_x, of_y, &weight, inputs, Target::Add);
+        Ok(())
+    }
+
+    /// The gradients of weight and bias.
+    fn linear_backward(&self, linear: &Linear, x: &[f32], of_y: &[f32], gradients: &mut Gradients) {
+        let inputs = linear.weight.elem_count() / linear.bias.elem_count();
+        let (of_weight, target) = gradients.host(&linear.weight);
+        transposed_times(self.profile(), of_weight, of_y, x, inputs, target);
+        let (of_bias, target) = gradients.host(&linear.bias);
+        self.profile()
+            .time(Part::Elementwise, || column_sums(of_y, of_bias, target));
+    }
+
+    /// Dropout of `x`, the residual and the normalisation: the states, and what is kept.
+    fn normalise(
+        &self,
+        norm: &LayerNorm,
+        mut x: Buffer<'w>,
+        residual: &[f32],
+        dropout: Option<RowDropout>,
+    ) -> Result<(Buffer<'w>, NormTape<'w>), Error> {
+        let (weight, bias) = (values(&norm.weight)?, values(&norm.bias)?);
+        let mut scales = self.workspace.buffers.take(x.len() / self.hidden_size);
+        let mut y = self.workspace.buffers.take(x.len());
+        self.profile().time(Part::Elementwise, || {
+            let parameters = [&*weight, &*bias];
+            // An epsilon is a round decimal number.
+            #[allow(clippy::cast_possible_truncation)]
+            let epsilon = norm.epsilon as f32;
+            layer_norm::forward(
+                &mut x,
+                residual,
+                parameters,
+                epsilon,
+                dropout,
+                &mut scales,
+                &mut y,
+            );
+        });
+        Ok((y, NormTape { rows: x, scales }))
+    }
+
+    fn norm_backward(
+        &self,
+        norm: &LayerNorm,
+        tape: &NormTape,
+        dropout: Option<RowDropout>,
+        gradient: &mut [f32],
+        of_x: &mut [f32],
+        gradients: &mut Gradients,
+    ) -> Result<(), Error> {
+        let weight = values(&norm.weight)?;
+        self.profile().time(Part::Elementwise, || {
+            let normalised = Normalised {
+                rows: &tape.rows,
+                scales: &tape.scales,
+            };
+            let [of_weight, of_bias] =
+                layer_norm::backward(gradient, normalised, &weight, dropout, of_x);
+            for (parameter, partial) in [(&norm.weight, of_weight), (&norm.bias, of_bias)] {
+                let (sums, target) = gradients.host(parameter);
+                add_up(&partial, sums, target);
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! Dropout, the residual connection and layer normalisation (Ba, Kiros, Hinton, 2016) in one pass
+//! over the rows: `y = n · weight + bias`, `n = (z - mean) / √(variance + ε)`,
+//! `z = dropout(x) + residual`.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::CHUNK;
+use super::rows::Rows;
+use super::sums::{dot, sum};
+use crate::trainable::Dropout;
+
+/// Dropout of some rows of a matrix, numbered as in the whole matrix.
+#[derive(Clone, Copy)]
+pub(super) struct RowDropout<'a> {
+    pub(super) dropout: Dropout,
+    pub(super) rows: Rows<'a>,
+    /// Tokens of the batch before this matrix's first.
+    pub(super) first_token: usize,
+}
+
+impl RowDropout<'_> {
+    /// The number of the first element of row `index`.
+    #[inline(always)]
+    fn start(&self, index: usize, width: usize) -> usize {
+        (self.first_token + self.rows.original(index)) * width
+    }
+}
+
+/// Turns `x` into the normalised rows `n` and `residual` into `y`; `scales` gets each row's
+/// `1 / √(variance + ε)`. Matrices are `[tokens, width]`.
+pub(super) fn forward(
+    x: &mut [f32],
+    residual: &[f32],
+    [weight, bias]: [&[f32]; 2],
+    epsilon: f32,
+    dropout: Option<RowDropout>,
+    scales: &mut [f32],
+    y: &mut [f32],
+) {
+    let width = weight.len();
+    let rows = (CHUNK / width).max(1);
+    x.par_chunks_mut(rows * width)
+        .zip(y.par_chunks_mut(rows * width))
+        .zip(residual.par_chunks(rows * width))
+        .zip(scales.par_chunks_mut(rows))
+        .enumerate()
+        .for_each(|(chunk, (((x, y), residual), scales))| {
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    let inputs = x
+                        .chunks_exact_mut(width)
+                        .zip(y.chunks_exact_mut(width))
+                        .zip(residual.chunks_exact(width))
+                        .zip(scales);
+                    for (row, (((x, y), residual), scale)) in inputs.enumerate() {
+                        add_residual(x, residual, dropout, chunk * rows + row);
+                        *scale = normalise(x, epsilon);
+                        for i in 0..width {
+                            y[i] = x[i] * weight[i] + bias[i];
+                        }
+                    }
+                },
+            );
+        });
+}
+
+/// `x ← dropout(x) + residual`, for row `index`.
+#[inline(always)]
+fn add_residual(x: &mut [f32], residual: &[f32], dropout: Option<RowDropout>, index: usize) {
+    match dropout {
+        Some(settings) => {
+            let start = settings.start(index, x.len());
+            for (column, (x, residual)) in x.iter_mut().zip(residual).enumerate() {
+                *x = *x * settings.dropout.factor(start + column) + residual;
+            }
+        }
+        None => {
+            for (x, residual) in x.iter_mut().zip(residual) {
+                *x += residual;
+            }
+        }
+    }
+}
+
+/// Normalises a row in place; returns `1 / √(variance + ε)`.
+#[inline(always)]
+fn normalise(x: &mut [f32], epsilon: f32) -> f32 {
+    let count = x.len() as f32;
+    let mean = sum(x, |x| x) / count;
+    let variance = sum(x, |x| (x - mean) * (x - mean)) / count;
+    let scale = 1.0 / (variance + epsilon).sqrt();
+    for x in x {
+        *x = (*x - mean) * scale;
+    }
+    scale
+}
+
+/// `y ← n · weight + bias` again, from the normalised rows.
+pub(super) fn scale_and_shift(normalised: &[f32], [weight, bias]: [&[f32]; 2], y: &mut [f32]) {
+    let width = weight.len();
+    let rows = (CHUNK / width).max(1) * width;
+    let chunks = y.par_chunks_mut(rows).zip(normalised.par_chunks(rows));
+    chunks.for_each(|(y, normalised)| {
+        let rows = y
+            .chunks_exact_mut(width)
+            .zip(normalised.chunks_exact(width));
+        for (y, normalised) in rows {
+            for i in 0..width {
+                y[i] = normalised[i] * weight[i] + bias[i];
+            }
+        }
+    });
+}
+
+/// What [`forward`] left, to go back through it.
+#[derive(Clone, Copy)]
+pub(super) struct Normalised<'a> {
+    /// The normalised rows `n`, `[tokens, width]`.
+    pub(super) rows: &'a [f32],
+    /// Of each row.
+    pub(super) scales: &'a [f32],
+}
+
+/// Turns `gradient`, with respect to `y`, into that with respect to `z` and so to the residual:
+/// with `g` the gradient times the weight, a row's is `scale · (g - mean(g) - n · mean(g n))`.
+/// `of_x` gets that with respect to `x`, before dropout. Returns those of weight and bias, to be
+/// added up.
+pub(super) fn backward(
+    gradient: &mut [f32],
+    normalised: Normalised,
+    weight: &[f32],
+    dropout: Option<RowDropout>,
+    of_x: &mut [f32],
+) -> [Vec<Vec<f32>>; 2] {
+    let width = weight.len();
+    let rows = (CHUNK / width).max(1);
+    let partial: Vec<(Vec<f32>, Vec<f32>)> = gradient
+        .par_chunks_mut(rows * width)
+        .zip(of_x.par_chunks_mut(rows * width))
+        .zip(normalised.rows.par_chunks(rows * width))
+        .zip(normalised.scales.par_chunks(rows))
+        .enumerate()
+        .map(|(chunk, (((gradient, of_x), normalised), scales))| {
+            let mut sums = (vec![0.0; width], vec![0.0; width]);
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    let inputs = gradient
+                        .chunks_exact_mut(width)
+                        .zip(of_x.chunks_exact_mut(width))
+                        .zip(normalised.chunks_exact(width))
+                        .zip(scales);
+                    for (row, (((gradient, of_x), normalised), &scale)) in inputs.enumerate() {
+                        add_parameter_gradients(gradient, normalised, &mut sums);
+                        row_backward(gradient, normalised, weight, scale);
+                        drop_out(gradient, dropout, chunk * rows + row, of_x);
+                    }
+                },
+            );
+            sums
+        })
+        .collect();
+    let (of_weight, of_bias) = partial.into_iter().unzip();
+    [of_weight, of_bias]
+}
+
+#[inline(always)]
+fn add_parameter_gradients(
+    gradient: &[f32],
+    normalised: &[f32],
+    (of_weight, of_bias): &mut (Vec<f32>, Vec<f32>),
+) {
+    let sums = of_weight.iter_mut().zip(of_bias.iter_mut());
+    for ((of_weight, of_bias), (gradient, normalised)) in sums.zip(gradient.iter().zip(normalised))
+    {
+        *of_weight += gradient * normalised;
+        *of_bias += gradient;
+    }
+}
+
+#[inline(always)]
+fn row_backward(gradient: &mut [f32], normalised: &[f32], weight: &[f32], scale: f32) {
+    let count = gradient.len() as f32;
+    for (gradient, weight) in gradient.iter_mut().zip(weight) {
+        *gradient *= weight;
+    }
+    let mean = sum(gradient, |g| g) / count;
+    let mean_product = dot(gradient, normalised) / count;
+    for (gradient, normalised) in gradient.iter_mut().zip(normalised) {
+        *gradient = scale * (*gradient - mean - normalised * mean_product);
+    }
+}
+
+/// `output ← dropout(x)` of row `index`.
+#[inline(always)]
+fn drop_out(x: &[f32], dropout: Option<RowDropout>, index: usize, output: &mut [f32]) {
+    match dropout {
+        Some(settings) => {
+            let start = settings.start(index, x.len());
+            for (column, (output, x)) in output.iter_mut().zip(x).enumerate() {
+                *output = x * settings.dropout.factor(start + column);
+            }
+        }
+        None => output.copy_from_slice(x),
+    }
+}

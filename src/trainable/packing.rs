@@ -1,0 +1,100 @@
+//! Where each sequence of a packed batch lies.
+
+use std::ops::Range;
+
+/// Sequences one after the other without padding, as a part of a batch.
+#[derive(Debug, Clone)]
+pub struct Packing {
+    /// Sequence `i` is the rows `offsets[i]..offsets[i + 1]`: `[sequences + 1]`.
+    pub offsets: Vec<usize>,
+    /// Tokens of the batch before this part, so that dropout numbers elements as in the whole.
+    pub first_token: usize,
+    /// Sum of the squared lengths of the batch's sequences before this part.
+    first_square: usize,
+}
+
+impl Packing {
+    /// A whole batch, from the offsets of a [`Ragged`](crate::ragged::Ragged).
+    pub fn new(offsets: &[usize]) -> Self {
+        Self {
+            offsets: offsets.to_vec(),
+            first_token: 0,
+            first_square: 0,
+        }
+    }
+
+    /// Of this whole batch, the part that holds `sequences`.
+    pub fn part(&self, sequences: Range<usize>) -> Self {
+        let first = self.offsets[sequences.start];
+        let offsets = &self.offsets[sequences.start..=sequences.end];
+        Self {
+            offsets: offsets.iter().map(|offset| offset - first).collect(),
+            first_token: first,
+            first_square: squares(&self.offsets[..=sequences.start]).sum(),
+        }
+    }
+
+    /// Runs of whole sequences of at most `tokens` each, one sequence at least.
+    pub fn parts(&self, tokens: usize) -> Vec<Range<usize>> {
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        for index in 0..self.sequences() {
+            match parts.last_mut() {
+                Some(part) if self.offsets[index + 1] - self.offsets[part.start] <= tokens => {
+                    part.end = index + 1;
+                }
+                _ => parts.push(index..index + 1),
+            }
+        }
+        parts
+    }
+
+    /// How many sequences.
+    pub fn sequences(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// How many tokens.
+    pub fn tokens(&self) -> usize {
+        self.offsets[self.offsets.len() - 1]
+    }
+
+    /// Tokens of sequence `index`.
+    pub fn length(&self, index: usize) -> usize {
+        self.offsets[index + 1] - self.offsets[index]
+    }
+
+    /// Where the attention probabilities of each sequence, `[heads, length, length]`, start in
+    /// the numbering by which dropout draws: after those of all earlier sequences of the batch.
+    pub fn probabilities(&self, heads: usize) -> Vec<usize> {
+        let starts = squares(&self.offsets).scan(self.first_square, |start, square| {
+            let this = *start;
+            *start += square;
+            Some(this * heads)
+        });
+        starts.collect()
+    }
+}
+
+fn squares(offsets: &[usize]) -> impl Iterator<Item = usize> {
+    offsets
+        .windows(2)
+        .map(|bounds| (bounds[1] - bounds[0]) * (bounds[1] - bounds[0]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Packing;
+
+    #[test]
+    fn a_part_is_numbered_as_in_the_whole() {
+        let whole = Packing::new(&[0, 2, 5, 6]);
+        assert_eq!(whole.probabilities(3), [0, 12, 39]);
+        let part = whole.part(1..3);
+        assert_eq!(part.offsets, [0, 3, 4]);
+        assert_eq!((part.first_token, part.tokens()), (2, 4));
+        assert_eq!(part.probabilities(3), [12, 39]);
+        assert_eq!(whole.parts(4), [0..1, 1..3]);
+        assert_eq!(whole.parts(1), [0..1, 1..2, 2..3]);
+        assert_eq!(whole.parts(6), [0..3]);
+    }
+}
