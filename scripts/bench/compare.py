@@ -26,7 +26,6 @@ import platform
 import random
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -34,22 +33,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from report import report
+
 ROOT = Path(__file__).resolve().parents[2]
 PYTORCH = Path("scripts/bench/pytorch.py")
 
 CONTENDERS = ["telly", "full", "frozen", "cached", "forward", "precompute", "precompute-int8"]
 DEFAULT_CONTENDERS = CONTENDERS[:5]
-TRAINERS = ["telly", "full", "frozen", "cached"]
-FROZEN_PASSES = ["telly", "precompute", "precompute-int8", "forward"]
-DESCRIPTIONS = {
-    "telly": "telly",
-    "full": "PyTorch, full fine-tuning",
-    "frozen": "PyTorch, frozen layers recomputed",
-    "cached": "PyTorch, cache in memory",
-    "forward": "PyTorch, fp32",
-    "precompute": "telly precompute",
-    "precompute-int8": "telly precompute, int8",
-}
 
 WARMUP, WEIGHT_DECAY, CLIP, DROPOUT = 0.1, 0.01, 1.0, 0.1
 SPLIT_SEED = 1
@@ -85,11 +75,19 @@ CASES = {
 # --- data
 
 
-def read_records(path, limit=None):
-    """The first `limit` records of a JSONL file, gzip or not."""
+def read_records(path, case, limit=None):
+    """The first `limit` records of a JSONL file, gzip or not: the case's fields alone."""
     opener = gzip.open if path.suffix == ".gz" else open
+    records = []
     with opener(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in islice(lines, limit)]
+        for number, line in enumerate(islice(lines, limit), start=1):
+            try:
+                record = json.loads(line)
+                records.append({field: record[field] for field in (case.text_field, case.label_field)})
+            except (ValueError, TypeError, KeyError):
+                fields = f"`{case.text_field}` and `{case.label_field}`"
+                raise InputError(f"{path} line {number} is no JSON object with the fields {fields}") from None
+    return records
 
 
 def write_records(path, records):
@@ -124,9 +122,10 @@ def deal(records, case, options):
 def prepare_data(case, options, folder):
     """Write the rows of both splits into `folder`, where all contenders read them; their paths and a description."""
     if case.name == "poj104":
-        train, test = deal(read_records(options.data), case, options)
+        train, test = deal(read_records(options.data, case), case, options)
     else:
-        train, test = read_records(options.train, options.train_rows), read_records(options.test, options.test_rows)
+        train = read_records(options.train, case, options.train_rows)
+        test = read_records(options.test, case, options.test_rows)
     paths = folder / "train.jsonl", folder / "test.jsonl"
     write_records(paths[0], train)
     write_records(paths[1], test)
@@ -195,7 +194,12 @@ def run_process(command, log):
     started = time.perf_counter()
     with output.open("wb") as stdout, errors.open("wb") as stderr:
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
         process.returncode = os.waitstatus_to_exitcode(status)
     record = {
         "command": shlex.join(command),
@@ -205,7 +209,7 @@ def run_process(command, log):
         "process_peak_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     }
     lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
-    if process.returncode == 0 and lines:
+    if process.returncode == 0:
         record["result"] = json.loads(lines[-1])
     else:
         said = errors.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -237,232 +241,6 @@ def run_contenders(case, options, train, test, folder, keep):
                 print(f"{record['wall_seconds']:.1f} s", file=sys.stderr)
 
 
-# --- figures
-
-
-def repeats_of(records, contender):
-    """Per repeat that succeeded as a whole: step -> record."""
-    repeats = {}
-    for record in records:
-        if record["contender"] == contender:
-            repeats.setdefault(record["repeat"], {})[record["step"]] = record
-    return [steps for steps in repeats.values() if all("result" in record for record in steps.values())]
-
-
-def training_figures(records, contender):
-    """The figures of each repeat, by the same names for every contender that trains."""
-    figures = []
-    for steps in repeats_of(records, contender):
-        if contender == "telly":
-            if "train" not in steps:
-                continue
-            precompute, train = steps["precompute"], steps["train"]["result"]
-            one = {
-                "epoch_seconds": train["epoch_seconds"],
-                "precompute_seconds": precompute["result"]["seconds"],
-                "precompute_peak": precompute["process_peak_rss_bytes"],
-                "training_peak": train["peak_rss_bytes"],
-                "trainable_parameters": train["trainable_parameters"],
-                "accuracy": train["test"]["accuracy"],
-                "f1": train["test"]["f1"],
-            }
-        else:
-            train = steps[contender]["result"]
-            one = {
-                "epoch_seconds": statistics.median(train["epoch_seconds"]),
-                "precompute_seconds": train["precompute_seconds"],
-                "precompute_peak": train["precompute_peak_rss_bytes"],
-                "training_peak": train["training_peak_rss_bytes"] or train["peak_rss_bytes"],
-                "trainable_parameters": train["trainable_parameters"],
-                "accuracy": train["accuracy"],
-                "f1": train["f1"],
-            }
-        for epochs in (1, 3):
-            one[f"seconds_for_{epochs}"] = one["precompute_seconds"] + epochs * one["epoch_seconds"]
-        one["wall_seconds"] = sum(record["wall_seconds"] for record in steps.values())
-        figures.append(one)
-    return figures
-
-
-def frozen_pass_figures(records, contender):
-    """Tokens, seconds and tokens a second of the frozen pass in each repeat."""
-    figures = []
-    for steps in repeats_of(records, contender):
-        result = steps["forward" if contender == "forward" else "precompute"]["result"]
-        rate = result["tokens_per_second"]
-        figures.append({"tokens": result["tokens"], "rate": rate, "seconds": result["tokens"] / rate})
-    return figures
-
-
-def median_of(figures, name):
-    """Median over the repeats; None where there is no such figure."""
-    numbers = [one[name] for one in figures if one[name] is not None]
-    return statistics.median(numbers) if numbers else None
-
-
-# --- table
-
-
-def seconds(number):
-    """Seconds to three digits or so."""
-    return f"{number:,.1f}" if number >= 10 else f"{number:.3g}"
-
-
-def spread(figures, name, show):
-    """Median, with the least and the most where there are several."""
-    numbers = [one[name] for one in figures]
-    middle = show(statistics.median(numbers))
-    return middle if len(numbers) == 1 else f"{middle} ({show(min(numbers))}-{show(max(numbers))})"
-
-
-def megabytes(size):
-    """A size in MB; a dash where there is none."""
-    return "-" if size is None else f"{size / 1e6:,.0f}"
-
-
-def table(head, rows):
-    """Markdown lines."""
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
-
-
-def training_table(training):
-    """One line a contender."""
-    head = ["", "s an epoch", "precompute, s", "1 epoch in all, s", "3 epochs in all, s", "whole processes, s"]
-    head += ["peak memory, MB: precompute", "training", "trained numbers", "accuracy", "macro F1"]
-    rows = [
-        [
-            DESCRIPTIONS[contender],
-            spread(figures, "epoch_seconds", seconds),
-            seconds(median_of(figures, "precompute_seconds")),
-            seconds(median_of(figures, "seconds_for_1")),
-            seconds(median_of(figures, "seconds_for_3")),
-            seconds(median_of(figures, "wall_seconds")),
-            megabytes(median_of(figures, "precompute_peak")),
-            megabytes(median_of(figures, "training_peak")),
-            f"{figures[0]['trainable_parameters']:,}",
-            spread(figures, "accuracy", lambda share: f"{100 * share:.2f}"),
-            spread(figures, "f1", lambda share: f"{100 * share:.2f}"),
-        ]
-        for contender, figures in training.items()
-    ]
-    return table(head, rows)
-
-
-def ratio_table(training):
-    """How many times as much as telly each of the others needs."""
-    names = ["epoch_seconds", "seconds_for_1", "seconds_for_3", "wall_seconds", "training_peak"]
-    head = ["times telly's", "epoch", "1 epoch in all", "3 epochs in all", "whole processes", "peak memory of training"]
-    rows = [
-        [DESCRIPTIONS[contender]] + [ratio(figures, training["telly"], name) for name in names]
-        for contender, figures in training.items()
-        if contender != "telly"
-    ]
-    return table(head, rows)
-
-
-def ratio(figures, others, name):
-    """Ratio of two medians."""
-    over, under = median_of(figures, name), median_of(others, name)
-    return f"{over / under:.2f}" if over is not None and under else "-"
-
-
-def frozen_pass_table(passes):
-    """One line a contender; the ratio is to PyTorch's tokens a second."""
-    head = ["frozen pass", "tokens", "s", "tokens/s", "times PyTorch's"]
-    rows = [
-        [
-            "telly precompute" if contender == "telly" else DESCRIPTIONS[contender],
-            f"{figures[0]['tokens']:,}",
-            seconds(median_of(figures, "seconds")),
-            spread(figures, "rate", lambda rate: f"{rate:,.0f}"),
-            ratio(figures, passes["forward"], "rate") if "forward" in passes else "-",
-        ]
-        for contender, figures in passes.items()
-    ]
-    return table(head, rows)
-
-
-def seeds_line(training):
-    """Accuracy by seed, for each contender."""
-    parts = [
-        f"{DESCRIPTIONS[contender]}: " + ", ".join(f"{100 * one['accuracy']:.2f}" for one in figures)
-        for contender, figures in training.items()
-    ]
-    return "- accuracy by seed: " + "; ".join(parts)
-
-
-NOTES = """\
-- In all: precompute + epochs x the median seconds of an epoch, computed for both numbers of epochs. telly's precompute
-  is the whole command, with tokenising and writing the cache; that of PyTorch's cache is the frozen half alone.
-- Whole processes: measured from start to end, with imports, loading, tokenising and evaluation, for the epochs that
-  ran.
-- Peak memory is the kernel's high-water mark of the whole process (VmHWM), of which the imports are a part. The cached
-  loop is one process: its mark is reset between precompute and training, which keeps the cache.
-- PyTorch: fused AdamW, and the attention that transformers chooses."""
-
-
-def report(header, records):
-    """The tables and all that must be known about them, as Markdown."""
-    training = {contender: training_figures(records, contender) for contender in TRAINERS}
-    training = {contender: figures for contender, figures in training.items() if figures}
-    passes = {contender: frozen_pass_figures(records, contender) for contender in FROZEN_PASSES}
-    passes = {contender: figures for contender, figures in passes.items() if figures}
-    lines = [f"## {header['case']}", "", header["settings"], ""]
-    lines += [f"- machine: {header['machine']}", f"- versions: {versions(header, records)}"]
-    lines += [f"- {header['repeats']} repeats, interleaved; medians, in parentheses the least and the most"]
-    lines += ["", "```sh", header["command"], "```", ""]
-    if training:
-        lines += [*training_table(training), ""]
-    if "telly" in training and len(training) > 1:
-        lines += [*ratio_table(training), ""]
-    if passes:
-        lines += [*frozen_pass_table(passes), ""]
-    if training:
-        lines += [seeds_line(training)]
-    lines += [NOTES, *pytorch_notes(records), *failures(records)]
-    if header.get("interrupted"):
-        lines += ["- Interrupted: the repeats that were under way or to come are missing."]
-    return "\n".join(lines) + "\n"
-
-
-def pytorch_results(records):
-    """What scripts/bench/pytorch.py printed."""
-    return [record["result"] for record in records if "imports_rss_bytes" in record.get("result", {})]
-
-
-def pytorch_notes(records):
-    """What only the PyTorch processes know."""
-    results = pytorch_results(records)
-    if not results:
-        return []
-    imports = megabytes(median_of(results, "imports_rss_bytes"))
-    notes = [f"- Attention here: {results[0]['attention']}. Torch and transformers, imported, take {imports} MB of each."]
-    padded = [one for one in results if one["mode"] == "frozen"]
-    if padded:
-        share = statistics.median(one["padded_tokens"] / one["tokens"] for one in padded)
-        notes += [f"- Padding to the longest of the batch: {share:.2f} times the tokens."]
-    return notes
-
-
-def failures(records):
-    """A note for each process that failed."""
-    notes = []
-    for record in records:
-        if "result" not in record:
-            notes += [f"- **{record['contender']}** failed in repeat {record['repeat']} with exit status"]
-            notes[-1] += f" {record['exit_status']} and has no figures from there on; {record['step']} said:"
-            notes += ["", *(f"      {line}" for line in record["stderr"]), ""]
-    return notes
-
-
-def versions(header, records):
-    """Of both sides; PyTorch's are those its processes printed."""
-    parts = dict(header["versions"])
-    for result in pytorch_results(records)[:1]:
-        parts |= {"Python": platform.python_version(), **result["versions"]}
-    return ", ".join(f"{name} {version}" for name, version in parts.items())
-
-
 # --- machine
 
 
@@ -490,10 +268,11 @@ def telly_versions(telly):
 
 def describe(case, options, data):
     """What is learnt and how, in a line."""
+    seeds = ", ".join(str(repeat) for repeat in range(1, options.repeats + 1))
     return (
         f"{Path(options.model).name}, K = {case.freeze}; {data}, at most {case.max_length} tokens; CLS pooling, batch"
         f" {case.batch_size}, AdamW, learning rate {case.learning_rate:g}, warmup {100 * WARMUP:g} %, weight decay"
-        f" {WEIGHT_DECAY}, clip {CLIP}, dropout {DROPOUT}, epochs: {options.epochs}, seeds 1 to {options.repeats}."
+        f" {WEIGHT_DECAY}, clip {CLIP}, dropout {DROPOUT}, epochs: {options.epochs}, seeds: {seeds}."
     )
 
 
@@ -530,7 +309,7 @@ def parse():
     parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="all-MiniLM-L6-v2 or mpnet-base")
     parser.add_argument("--train", type=Path, metavar="FILE", help="sst2: JSONL(.gz) with `sentence` and `label`")
     parser.add_argument("--test", type=Path, metavar="FILE", help="sst2: the same")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="poj104: JSONL(.gz) with `code` and `label`, to split")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="poj104: JSONL(.gz) with `code` and `label`")
     parser.add_argument("--train-rows", type=count, metavar="N", help="default: 12800 of sst2, 512 of poj104")
     parser.add_argument("--test-rows", type=count, metavar="N", help="default: all of sst2, 256 of poj104")
     parser.add_argument("--classes", type=count, metavar="N", help="poj104: the first N labels only (default: all)")
@@ -548,6 +327,7 @@ def parse():
     parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help="default: cache/bench")
     telly = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target", "release", "telly")
     parser.add_argument("--telly", type=Path, default=telly, metavar="FILE", help="default: target/release/telly")
+    parser.add_argument("--check", action="store_true", help="check the command line, telly aside, and run nothing")
     options = parser.parse_args()
     case = CASES[options.case]
     needed, other = ["train", "test"], ["data", "classes"]
@@ -559,7 +339,7 @@ def parse():
     for name in other:
         if getattr(options, name) is not None:
             parser.error(f"--case {case.name} does not take --{name}")
-    for name in ("model", "telly", *needed):
+    for name in ("model", *needed, *([] if options.check else ["telly"])):
         path = getattr(options, name)
         if not path.exists():
             parser.error(f"--{name}: {path} is not there")
@@ -573,6 +353,8 @@ def parse():
 def main():
     """Run everything, print the table, and keep what was measured. Returns the exit status: 1 if a contender failed."""
     case, options = parse()
+    if options.check:
+        return 0
     folder = options.out / case.name
     train, test, data = prepare_data(case, options, folder / "data")
     header = {
@@ -611,5 +393,5 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (InputError, OSError, ValueError, KeyError) as error:
-        sys.exit(f"error: {type(error).__name__}: {error}" if not isinstance(error, InputError) else f"error: {error}")
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -12,10 +12,10 @@ usage() {
 Usage: scripts/bench/compare.sh --case sst2 --model FOLDER --train FILE --test FILE [OPTIONS]
        scripts/bench/compare.sh --case poj104 --model FOLDER --data FILE [OPTIONS]
 
-Brings ONNX Runtime and the sample checkpoint (scripts/setup.sh), makes a Python environment with PyTorch and transformers
-(.venv-bench/, about 6 GB on Linux, where PyTorch's package carries CUDA; from scripts/bench/requirements.txt), builds
-telly, and measures both on this machine. What is already there is kept, so it can be run again at any time. The table goes
-to stdout, and with all figures to cache/bench/results/.
+Brings ONNX Runtime and the sample checkpoint (scripts/setup.sh), makes a Python environment with PyTorch and
+transformers (.venv-bench/, about 6 GB on Linux, where PyTorch's package carries CUDA; from
+scripts/bench/requirements.txt), builds telly, and measures both on this machine. What is already there is kept, so it
+can be run again at any time. The table goes to stdout, and with all figures to cache/bench/results/.
 
   TELLY_BENCH_PYTHON=PYTHON   use this Python, which has those packages, and make no environment
 
@@ -42,13 +42,20 @@ make_environment() {
   cp "$requirements" "$environment/requirements.txt"
 }
 
+need_python_of_the_pins() {
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$(python3 --version) is too old for the pinned packages: put Python 3.11 or newer first on the PATH and run this again"
+}
+
 # The Python with PyTorch: $python.
 choose_python() {
   if [ -n "${TELLY_BENCH_PYTHON-}" ]; then
     python=$TELLY_BENCH_PYTHON
+    command -v "$python" >/dev/null 2>&1 || fail "TELLY_BENCH_PYTHON=$python is no program: name a Python 3, or unset it"
     "$python" -c "import sklearn, tokenizers, torch, transformers" >&2 ||
       fail "TELLY_BENCH_PYTHON=$python lacks a package of scripts/bench/requirements.txt: install them there, or unset it"
   else
+    need_pip
     make_environment
     python="$environment/bin/python"
   fi
@@ -67,6 +74,9 @@ main() {
   esac
   need_cargo
   need_python
+  need_python_of_the_pins
+  # Before anything is brought or built.
+  python3 "$root/scripts/bench/compare.py" --check "$@"
   "$root/scripts/setup.sh" >&2
   choose_python
   build

@@ -1,13 +1,13 @@
 """Fine-tune an encoder for classification in plain PyTorch: what Telly's speed, memory and metrics are held against.
 
-    python scripts/bench/pytorch.py frozen --model models/all-MiniLM-L6-v2 --train train.jsonl.gz --test test.jsonl.gz \\
+    python scripts/bench/pytorch.py frozen --model models/all-MiniLM-L6-v2 --train train.jsonl --test test.jsonl \\
         --text-field sentence --freeze 4 --max-length 64 --learning-rate 1e-4
 
 Four modes, each written as a good script of its kind would be:
 
 full     nothing is frozen.
-frozen   Telly-K: the embeddings and the bottom K layers are frozen by `requires_grad`, and run again in every step, with
-         dropout; batches are padded to their longest sequence.
+frozen   Telly-K: the embeddings and the bottom K layers are frozen by `requires_grad`, and run again in every step,
+         with dropout; batches are padded to their longest sequence.
 cached   Telly-K over a cache in memory: the frozen half runs once, without dropout, over length-sorted batches of the
          distinct sequences; what it puts out is kept packed, in half precision. Every step pads the activations of its
          rows to the longest, makes them single precision, and runs the top layers and the head.
@@ -26,6 +26,7 @@ import gc
 import gzip
 import json
 import os
+import platform
 import random
 import sys
 import time
@@ -166,7 +167,7 @@ def freeze(encoder, layers):
 
 
 def take_top(encoder, layers):
-    """Take all but the bottom `layers` layers off `encoder`, which then puts out what layer `layers` reads; the rest."""
+    """Take all but the bottom `layers` layers off `encoder`, which then puts out what the first of them reads."""
     top = encoder.encoder.layer[layers:]
     encoder.encoder.layer = encoder.encoder.layer[:layers]
     return top
@@ -226,9 +227,7 @@ class TopClassifier(torch.nn.Module):
         return self.frozen_bias[:, :, :length, :length]
 
     def forward(self, hidden, mask):
-        attention_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden, attention_mask=mask
-        )
+        attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
         bias = self.position_bias(hidden.size(1))
         extra = {} if bias is None else {"position_bias": bias}
         for layer in self.layer:
@@ -520,7 +519,11 @@ def main():
         "imports_rss_bytes": imports,
         "seed": options.seed,
         "threads": options.threads,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {
+            "Python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
     }
     print(json.dumps(result))
 
