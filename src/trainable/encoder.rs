@@ -4,8 +4,9 @@
 use candle_core::Tensor;
 
 use super::ops::{attention, dropout, gelu, layer_norm, linear};
+use super::relative_position::RelativePositions;
 use super::{Error, Packing, Parameters, Pass};
-use crate::checkpoint::{self, Checkpoint, EncoderConfig, Family, Freeze};
+use crate::checkpoint::{self, Checkpoint, EncoderConfig, Freeze, Positions};
 use crate::ragged::Ragged;
 
 /// What goes into the trainable half: one batch of packed sequences.
@@ -37,6 +38,7 @@ impl EncoderInput {
 /// Layers K..L-1, after the embeddings when nothing is frozen.
 pub struct TrainableEncoder {
     embeddings: Option<Embeddings>,
+    relative_positions: Option<RelativePositions>,
     layers: Vec<EncoderLayer>,
     hidden_size: usize,
 }
@@ -52,11 +54,13 @@ impl TrainableEncoder {
             Freeze::Nothing => Some(Embeddings::load(checkpoint, parameters)?),
             Freeze::Layers(_) => None,
         };
+        let relative_positions = RelativePositions::load(checkpoint, freeze, parameters)?;
         let layers = (freeze.layers()..checkpoint.config.layers)
             .map(|layer| EncoderLayer::load(checkpoint, layer, parameters))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             embeddings,
+            relative_positions,
             layers,
             hidden_size: checkpoint.config.hidden_size,
         })
@@ -82,8 +86,12 @@ impl TrainableEncoder {
             (EncoderInput::TokenIds(ids), Some(embeddings)) => embeddings.forward(&ids, pass)?,
             _ => panic!("an encoder takes token ids exactly when its embeddings are trained"),
         };
+        let bias = self.relative_positions.as_ref();
+        let bias = bias
+            .map(|table| table.bias(packing.longest()))
+            .transpose()?;
         for layer in &self.layers {
-            hidden = layer.forward(&hidden, &packing, pass)?;
+            hidden = layer.forward(&hidden, &packing, bias.as_ref(), pass)?;
         }
         Ok(hidden)
     }
@@ -180,10 +188,11 @@ impl EncoderLayer {
         let mut linear = |name: &str, shape| {
             Linear::load(checkpoint, &format!("{prefix}{name}"), shape, parameters)
         };
-        let query = linear("attention.self.query", [hidden, hidden])?;
-        let key = linear("attention.self.key", [hidden, hidden])?;
-        let value = linear("attention.self.value", [hidden, hidden])?;
-        let attention_output = linear("attention.output.dense", [hidden, hidden])?;
+        let names = checkpoint.config.family.attention();
+        let query = linear(names.query, [hidden, hidden])?;
+        let key = linear(names.key, [hidden, hidden])?;
+        let value = linear(names.value, [hidden, hidden])?;
+        let attention_output = linear(names.output, [hidden, hidden])?;
         let intermediate = linear("intermediate.dense", [wide, hidden])?;
         let output = linear("output.dense", [hidden, wide])?;
         let mut norm =
@@ -193,7 +202,7 @@ impl EncoderLayer {
             key,
             value,
             attention_output,
-            attention_norm: norm("attention.output.LayerNorm")?,
+            attention_norm: norm(names.norm)?,
             intermediate,
             output,
             output_norm: norm("output.LayerNorm")?,
@@ -203,8 +212,15 @@ impl EncoderLayer {
         })
     }
 
-    /// `[tokens, hidden]` to `[tokens, hidden]`.
-    fn forward(&self, x: &Tensor, packing: &Packing, pass: &Pass) -> Result<Tensor, Error> {
+    /// `[tokens, hidden]` to `[tokens, hidden]`; `bias` is [`RelativePositions::bias`] of the
+    /// longest sequence.
+    fn forward(
+        &self,
+        x: &Tensor,
+        packing: &Packing,
+        bias: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<Tensor, Error> {
         let queries = self.query.forward(x, pass)?;
         let keys = self.key.forward(x, pass)?;
         let values = self.value.forward(x, pass)?;
@@ -213,6 +229,7 @@ impl EncoderLayer {
             [&queries, &keys, &values],
             &packing.offsets,
             self.heads,
+            bias,
             pass.dropout(self.attention_dropout),
         )?;
         let projected = self.attention_output.forward(&context, pass)?;
@@ -230,9 +247,9 @@ impl EncoderLayer {
 struct Embeddings {
     words: Tensor,
     positions: Tensor,
-    token_types: Tensor,
+    token_types: Option<Tensor>,
     norm: LayerNorm,
-    family: Family,
+    numbering: Positions,
     padding_id: u32,
     hidden_dropout: f64,
 }
@@ -247,9 +264,12 @@ impl Embeddings {
         Ok(Self {
             words: table("word_embeddings", config.vocabulary_size)?,
             positions: table("position_embeddings", config.position_embeddings)?,
-            token_types: table("token_type_embeddings", config.token_types)?,
+            token_types: config
+                .token_types
+                .map(|rows| table("token_type_embeddings", rows))
+                .transpose()?,
             norm: LayerNorm::load(checkpoint, "embeddings.LayerNorm", parameters)?,
-            family: config.family,
+            numbering: config.family.positions(),
             padding_id: config.padding_id,
             hidden_dropout: config.hidden_dropout,
         })
@@ -263,9 +283,11 @@ impl Embeddings {
         let positions: Vec<u32> = ids.iter().flat_map(|ids| self.position_ids(ids)).collect();
         let positions = Tensor::from_vec(positions, tokens, device)?;
         let positions = self.positions.index_select(&positions, 0)?;
-        // Every token is of type 0, whose row is the only one to receive a gradient.
-        let token_type = self.token_types.narrow(0, 0, 1)?;
-        let sum = (words + positions)?.broadcast_add(&token_type)?;
+        let mut sum = (words + positions)?;
+        if let Some(token_types) = &self.token_types {
+            // Every token is of type 0, whose row is the only one to receive a gradient.
+            sum = sum.broadcast_add(&token_types.narrow(0, 0, 1)?)?;
+        }
         let normalised = self.norm.forward(&sum, pass)?;
         Ok(dropout(
             pass.ops,
@@ -274,12 +296,12 @@ impl Embeddings {
         )?)
     }
 
-    /// As in the frozen graph: RoBERTa counts only tokens that are not the padding id.
+    /// As in the frozen graph.
     #[allow(clippy::cast_possible_truncation)]
     fn position_ids(&self, ids: &[u32]) -> Vec<u32> {
-        match self.family {
-            Family::Bert => (0..ids.len() as u32).collect(),
-            Family::Roberta => ids
+        match self.numbering {
+            Positions::FromZero => (0..ids.len() as u32).collect(),
+            Positions::AfterPadding => ids
                 .iter()
                 .scan(self.padding_id, |last, &id| {
                     Some(if id == self.padding_id {

@@ -7,6 +7,7 @@ pub mod ops;
 mod optimizer;
 mod parameters;
 mod pass;
+mod relative_position;
 
 pub use encoder::{EncoderInput, TrainableEncoder};
 pub use error::Error;

@@ -66,4 +66,10 @@ impl Packing {
             offsets: offsets.into(),
         }
     }
+
+    /// Tokens of the longest sequence.
+    pub fn longest(&self) -> usize {
+        let lengths = self.offsets.windows(2).map(|bounds| bounds[1] - bounds[0]);
+        lengths.max().unwrap_or(0)
+    }
 }

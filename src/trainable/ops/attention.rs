@@ -1,5 +1,6 @@
 //! Multi-head scaled dot-product self-attention over packed sequences, each token attending to
-//! every token of its own sequence: `softmax(Q Kᵀ / √d) V` (Vaswani et al., 2017).
+//! every token of its own sequence: `softmax(Q Kᵀ / √d + B) V` (Vaswani et al., 2017), `B` a
+//! bias where a family has one.
 
 use std::sync::Arc;
 
@@ -14,17 +15,20 @@ use super::storage::{slice, with_slice};
 use super::{Dropout, Ops};
 
 /// Attention of `heads` heads. `queries`, `keys` and `values` are `[tokens, heads · d]`, as is
-/// the result; sequence `i` is the rows `offsets[i]..offsets[i + 1]`. `settings` drops attention
-/// probabilities.
+/// the result; sequence `i` is the rows `offsets[i]..offsets[i + 1]`. `bias` is added to the
+/// scores, `[heads, longest, longest]`: a sequence takes its top left corner. `settings` drops
+/// attention probabilities.
 pub fn attention(
     ops: Ops,
     [queries, keys, values]: [&Tensor; 3],
     offsets: &Arc<[usize]>,
     heads: usize,
+    bias: Option<&Tensor>,
     settings: Option<Dropout>,
 ) -> Result<Tensor> {
     match ops {
-        Ops::Fused => queries.contiguous()?.apply_op3(
+        // The fused operation knows no bias.
+        Ops::Fused if bias.is_none() => queries.contiguous()?.apply_op3(
             &keys.contiguous()?,
             &values.contiguous()?,
             Fused {
@@ -33,7 +37,7 @@ pub fn attention(
                 settings,
             },
         ),
-        Ops::Composed => composed([queries, keys, values], offsets, heads, settings),
+        _ => composed([queries, keys, values], offsets, heads, bias, settings),
     }
 }
 
@@ -54,6 +58,7 @@ fn composed(
     [queries, keys, values]: [&Tensor; 3],
     offsets: &[usize],
     heads: usize,
+    bias: Option<&Tensor>,
     settings: Option<Dropout>,
 ) -> Result<Tensor> {
     let (_, width) = queries.dims2()?;
@@ -70,7 +75,10 @@ fn composed(
                 .contiguous()
         };
         let (q, k, v) = (split(queries)?, split(keys)?, split(values)?);
-        let scores = (q.matmul(&k.t()?)? * scale)?;
+        let mut scores = (q.matmul(&k.t()?)? * scale)?;
+        if let Some(bias) = bias {
+            scores = (scores + bias.narrow(1, 0, length)?.narrow(2, 0, length)?)?;
+        }
         let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?;
         if let Some(settings) = settings {
             let mask = mask(settings, start, heads, length, queries.device())?;
@@ -365,7 +373,7 @@ mod tests {
             for settings in [None, Some(Dropout::new(0.3, 5))] {
                 let apply = |ops| {
                     let inputs = [q.as_tensor(), k.as_tensor(), v.as_tensor()];
-                    attention(ops, inputs, &offsets, 2, settings)
+                    attention(ops, inputs, &offsets, 2, None, settings)
                 };
                 assert_close(&apply(Ops::Fused)?, &apply(Ops::Composed)?, 1e-5)?;
                 check(&[&q, &k, &v], apply)?;
@@ -375,12 +383,32 @@ mod tests {
     }
 
     #[test]
+    fn a_bias_is_added_to_the_scores_and_gets_a_true_gradient() -> Result<()> {
+        let offsets: Arc<[usize]> = [0, 3, 4, 9].into();
+        let [q, k, v] = [1, 2, 3].map(|seed| random(&[9, 6], seed));
+        let (q, k, v, bias) = (q?, k?, v?, random(&[2, 5, 5], 4)?);
+        let inputs = [q.as_tensor(), k.as_tensor(), v.as_tensor()];
+        for settings in [None, Some(Dropout::new(0.3, 5))] {
+            check(&[&q, &k, &v, &bias], |ops| {
+                attention(ops, inputs, &offsets, 2, Some(bias.as_tensor()), settings)
+            })?;
+            let nothing = bias.zeros_like()?;
+            assert_close(
+                &attention(Ops::Composed, inputs, &offsets, 2, Some(&nothing), settings)?,
+                &attention(Ops::Fused, inputs, &offsets, 2, None, settings)?,
+                1e-5,
+            )?;
+        }
+        Ok(())
+    }
+
+    #[test]
     fn sequences_do_not_see_each_other() -> Result<()> {
         let x = random(&[9, 6], 1)?;
         let x = x.as_tensor();
-        let whole = attention(Ops::Fused, [x, x, x], &[0, 4, 9].into(), 3, None)?;
+        let whole = attention(Ops::Fused, [x, x, x], &[0, 4, 9].into(), 3, None, None)?;
         let alone = x.narrow(0, 4, 5)?.contiguous()?;
-        let alone = attention(Ops::Fused, [&alone; 3], &[0, 5].into(), 3, None)?;
+        let alone = attention(Ops::Fused, [&alone; 3], &[0, 5].into(), 3, None, None)?;
         assert_close(&whole.narrow(0, 4, 5)?, &alone, 1e-6)
     }
 }
