@@ -153,7 +153,7 @@ fn checkpoints() {
         (
             "\"model_type\": \"roberta\"",
             "\"model_type\": \"t5\"",
-            ["`model_type` is \"t5\"", "bert, roberta"],
+            ["`model_type` is \"t5\"", "bert, roberta, mpnet"],
         ),
         (
             "\"hidden_act\": \"gelu\"",
@@ -175,6 +175,43 @@ fn checkpoints() {
         let said = stderr(&output);
         println!("{said}");
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+}
+
+#[test]
+fn checkpoints_of_mpnet() {
+    let work = Classification::new();
+    let train = work.path("train.jsonl");
+    let model = copy_of_model(&work, "mpnet-tiny");
+    let says = |mut command: Command, words: &[&str]| {
+        let output = command.output().expect("telly runs");
+        assert_eq!(output.status.code(), Some(WRONG_INPUT));
+        let said = stderr(&output);
+        println!("{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    };
+
+    let cache = work.path("cache");
+    let mut longer = support::precompute("classify", &model, &train, "1", &cache);
+    *longer.last_mut().expect("the length") = "145".into();
+    says(telly(&longer), &["--max-length", "145", "144"]);
+
+    let config = fs_err::read_to_string(model.join("config.json")).expect("text");
+    for (from, to, words) in [
+        (
+            "\"relative_attention_num_buckets\": 32",
+            "\"relative_attention_num_buckets\": 64",
+            ["`relative_attention_num_buckets` is 64", "supported: 32"],
+        ),
+        (
+            "\"num_hidden_layers\": 3",
+            "\"num_hidden_layers\": 4",
+            ["no tensor `encoder.layer.3.attention.attn.q", "`mpnet.`"],
+        ),
+    ] {
+        assert!(config.contains(from), "{from} in {config}");
+        fs_err::write(model.join("config.json"), config.replace(from, to)).expect("written");
+        says(work.precompute(&model, &train, "1"), &words);
     }
 }
 

@@ -5,7 +5,9 @@
 mod support;
 
 use candle_core::Device;
-use support::{goldens, precompute, telly_json, train, write_classification, write_search};
+use support::{
+    Workspace, goldens, precompute, telly_json, train, write_classification, write_search,
+};
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::ragged::Ragged;
 use telly::task::{Batch, Labels, Model};
@@ -14,7 +16,8 @@ use telly::trainable::{EncoderInput, Gradients, Ops, Pass, Pooling};
 fn sequences(count: u32) -> Ragged<u32> {
     let mut ids = Ragged::new(1);
     for row in 0..count {
-        let sequence: Vec<u32> = (0..3 + row)
+        // Up to 23 tokens: several of MPNet's buckets.
+        let sequence: Vec<u32> = (0..3 + 4 * row)
             .map(|position| 5 + (row * 31 + position * 7) % 300)
             .collect();
         ids.push(&sequence);
@@ -76,7 +79,7 @@ fn gradients(model_name: &str, freeze: Freeze, classify: bool, ops: Ops) -> Vec<
 #[test]
 fn every_trained_tensor_gets_a_gradient() {
     let freezes = [Freeze::Nothing, Freeze::Layers(0), Freeze::Layers(2)];
-    for model in ["bert-tiny", "roberta-tiny"] {
+    for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
         for (classify, freeze) in [true, false]
             .into_iter()
             .flat_map(|c| freezes.map(|f| (c, f)))
@@ -84,7 +87,7 @@ fn every_trained_tensor_gets_a_gradient() {
             for ops in [Ops::Fused, Ops::Composed] {
                 for (name, largest) in gradients(model, freeze, classify, ops) {
                     // Softmax does not see a key's bias: what it gets is rounding noise.
-                    let least = if name.ends_with("key.bias") {
+                    let least = if name.ends_with("key.bias") || name.ends_with("attn.k.bias") {
                         0.0
                     } else {
                         1e-6
@@ -99,48 +102,47 @@ fn every_trained_tensor_gets_a_gradient() {
     }
 }
 
+/// What frozen layers use and all layers share.
+const RELATIVE_POSITIONS: &str = "encoder.relative_attention_bias.weight";
+
 /// A run holds exactly the tensors above K and the head, and training does not write to the
 /// checkpoint: not a bit of the frozen half moves.
 #[test]
 fn only_what_is_above_k_is_trained() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = |name: &str| folder.path().join(name);
-    write_classification(&path("train.jsonl"), 24);
-    write_search(&path("search.jsonl"), 24);
-    for (task, data, freeze, frozen_prefixes, trained) in [
+    let embeddings = "embeddings.";
+    let (layer_0, layer_1) = ("encoder.layer.0.", "encoder.layer.1.");
+    for (model, task, freeze, frozen_prefixes, trained) in [
         (
+            "bert",
             "classify",
-            "train.jsonl",
             "2",
-            &["embeddings.", "encoder.layer.0.", "encoder.layer.1."][..],
+            &[embeddings, layer_0, layer_1][..],
             16 + 2,
         ),
+        ("bert", "classify", "3", &[embeddings, "encoder."], 2),
+        ("bert", "search", "0", &[embeddings], 48),
+        ("bert", "search", "none", &[], 48 + 5),
         (
-            "classify",
-            "train.jsonl",
-            "3",
-            &["embeddings.", "encoder."][..],
-            2,
+            "mpnet",
+            "search",
+            "1",
+            &[embeddings, layer_0, RELATIVE_POSITIONS],
+            32,
         ),
-        ("search", "search.jsonl", "0", &["embeddings."][..], 48),
-        ("search", "search.jsonl", "none", &[][..], 48 + 5),
+        ("mpnet", "search", "0", &[embeddings], 48 + 1),
+        ("mpnet", "search", "none", &[], 48 + 1 + 4),
     ] {
-        let model = goldens().join("bert-tiny");
-        let before = fs_err::read(model.join("model.safetensors")).expect("weights");
-        let (cache, run) = (
-            path(&format!("cache-{task}-{freeze}")),
-            path(&format!("run-{task}-{freeze}")),
-        );
-        telly_json(&precompute(task, &model, &path(data), freeze, &cache));
-        telly_json(&train(&cache, &run, "--epochs 1 --lr 1e-3 --batch-size 8"));
-        assert_eq!(
-            fs_err::read(model.join("model.safetensors")).expect("weights"),
-            before
-        );
-        let bytes = fs_err::read(run.join("model.safetensors")).expect("the run's weights");
+        let weights = goldens().join(format!("{model}-tiny/model.safetensors"));
+        let before = fs_err::read(&weights).expect("weights");
+        let bytes = trained_weights(model, task, freeze);
+        assert_eq!(fs_err::read(&weights).expect("weights"), before);
         let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
         let names = tensors.names();
-        assert_eq!(names.len(), trained, "{task}, freeze {freeze}: {names:?}");
+        assert_eq!(
+            names.len(),
+            trained,
+            "{model}, {task}, freeze {freeze}: {names:?}"
+        );
         for prefix in frozen_prefixes {
             assert!(
                 names.iter().all(|name| !name.starts_with(prefix)),
@@ -151,10 +153,25 @@ fn only_what_is_above_k_is_trained() {
         for name in names.iter().filter(|name| !name.starts_with("classifier")) {
             let moved = tensors.tensor(name).expect("there").data();
             let initial = original
-                .tensor(&format!("bert.{name}"))
+                .tensor(&format!("{model}.{name}"))
                 .expect("there")
                 .data();
             assert_ne!(moved, initial, "{name} did not move");
         }
     }
+}
+
+/// The weights file of a run of one epoch from the tiny `model`.
+fn trained_weights(model: &str, task: &str, freeze: &str) -> Vec<u8> {
+    let work = Workspace::new();
+    let data = work.path("train.jsonl");
+    match task {
+        "search" => write_search(&data, 24),
+        _ => write_classification(&data, 24),
+    }
+    let (cache, run) = (work.path("cache"), work.path("run"));
+    let model = goldens().join(format!("{model}-tiny"));
+    telly_json(&precompute(task, &model, &data, freeze, &cache));
+    telly_json(&train(&cache, &run, "--epochs 1 --lr 1e-3 --batch-size 8"));
+    fs_err::read(run.join("model.safetensors")).expect("the run's weights")
 }

@@ -10,7 +10,7 @@
 mod support;
 
 use support::{Golden, goldens, minilm, python, run_python, telly_ok, text};
-use telly::checkpoint::Checkpoint;
+use telly::checkpoint::{Checkpoint, relative_position_bucket};
 use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
 
 /// The promise of the project's issue: in fp32, on the CPU.
@@ -77,6 +77,30 @@ fn tiny_roberta_agrees_after_every_layer() {
 }
 
 #[test]
+fn tiny_mpnet_agrees_after_every_layer() {
+    check(
+        "mpnet-tiny",
+        &differences(
+            &goldens().join("mpnet-tiny"),
+            "mpnet-tiny.hidden.safetensors",
+        ),
+    );
+}
+
+/// PyTorch computes buckets by logarithms in f32, Telly in whole numbers.
+#[test]
+fn buckets_of_relative_positions_agree() {
+    let text = fs_err::read_to_string(goldens().join("mpnet-buckets.json")).expect("a golden");
+    let golden: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let expected: Vec<usize> = serde_json::from_value(golden["buckets"].clone()).expect("buckets");
+    let furthest = golden["furthest"].as_i64().expect("a number");
+    let found: Vec<usize> = (-furthest..=furthest)
+        .map(relative_position_bucket)
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn minilm_agrees_after_every_layer() {
     check(
         "all-MiniLM-L6-v2",
@@ -92,6 +116,10 @@ fn tokenisation_agrees() {
         (
             goldens().join("roberta-tiny"),
             "roberta-tiny.hidden.safetensors",
+        ),
+        (
+            goldens().join("mpnet-tiny"),
+            "mpnet-tiny.hidden.safetensors",
         ),
         (minilm(), "minilm-l6.hidden.safetensors"),
     ];
@@ -112,7 +140,7 @@ fn the_onnx_checker_accepts_the_graphs() {
     let data = folder.path().join("train.jsonl");
     support::write_classification(&data, 8);
     let mut graphs = Vec::new();
-    for model in ["bert-tiny", "roberta-tiny"] {
+    for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
         for freeze in ["0", "2", "3"] {
             let graph = folder.path().join(format!("{model}-{freeze}.onnx"));
             let cache = folder.path().join(format!("{model}-{freeze}"));

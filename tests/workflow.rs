@@ -61,6 +61,7 @@ fn cached_and_fresh_evaluation_agree() {
         ("roberta-tiny", "search"),
         ("roberta-tiny", "classify"),
         ("bert-tiny", "search"),
+        ("mpnet-tiny", "search"),
     ] {
         let work = Work::new(model);
         for (freeze, precision) in [

@@ -40,16 +40,21 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     out = arguments.out
-    for name, make in (("bert-tiny", tiny.make_bert), ("roberta-tiny", tiny.make_roberta)):
+    for name, make, length in (
+        ("bert-tiny", tiny.make_bert, tiny.LENGTH),
+        ("roberta-tiny", tiny.make_roberta, tiny.LENGTH),
+        ("mpnet-tiny", tiny.make_mpnet, tiny.MPNET_LENGTH),
+    ):
         shutil.rmtree(out / name, ignore_errors=True)
         (out / name).mkdir(parents=True)
         make(out / name)
         for path in (out / name).iterdir():
             path.chmod(0o644)  # transformers leaves the weights readable by their owner only
         path = out / f"{name}.hidden.safetensors"
-        reference.make_hidden(out / name, reference.TINY_TEXTS, tiny.LENGTH, path, VERSIONS)
+        reference.make_hidden(out / name, reference.TINY_TEXTS, length, path, VERSIONS)
     path = out / "minilm-l6.hidden.safetensors"
     reference.make_hidden(arguments.minilm, reference.MINILM_TEXTS, 256, path, VERSIONS)
+    reference.make_buckets(out / "mpnet-buckets.json", VERSIONS)
     (out / "training").mkdir(exist_ok=True)
     for model, task, pooling, frozen in training.TRAININGS:
         path = out / "training" / training.training_name(model, task, pooling, frozen)

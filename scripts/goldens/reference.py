@@ -1,10 +1,11 @@
-"""The Hugging Face model that Telly is held against, and its hidden states."""
+"""The Hugging Face model that Telly is held against, its hidden states, and MPNet's buckets."""
 
 import json
 
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from corpus import SENTENCES
 from ragged import encode, padded, ragged, write_tensors
@@ -24,6 +25,9 @@ MINILM_TEXTS = [
     "A café, reopened!",
     "def add(a, b): return a",
 ]
+
+# Farther apart than the 512 tokens of the longest real sequence.
+FURTHEST = 600
 
 
 def load(folder, **settings):
@@ -55,3 +59,11 @@ def make_hidden(folder, texts, length, path, versions):
     metadata = {"texts": json.dumps(texts), "max_length": str(length), "versions": json.dumps(versions)}
     write_tensors(path, tensors, metadata)
     print(f"{path.name}: sequences of {[len(sequence) for sequence in sequences]} tokens")
+
+
+def make_buckets(path, versions):
+    """`buckets[i]`: where MPNet puts a key that lies i - FURTHEST tokens after its query."""
+    distances = torch.arange(-FURTHEST, FURTHEST + 1)
+    buckets = MPNetEncoder.relative_position_bucket(distances).tolist()
+    path.write_text(json.dumps({"furthest": FURTHEST, "buckets": buckets, "versions": versions}) + "\n")
+    print(f"{path.name}: {len(set(buckets))} buckets")

@@ -26,13 +26,15 @@ SCALE = 20.0
 SEED = 17
 TOLERANCE = 2e-6
 # A key bias adds the same to all scores of a query, which softmax does not see: its gradient is zero but for rounding.
-KEY_BIAS = "attention.self.key.bias"
+KEY_BIAS = ("attention.self.key.bias", "attention.attn.k.bias")
 TRAININGS = [
     (model, task, pooling, frozen)
-    for model in ("bert-tiny", "roberta-tiny")
+    for model in ("bert-tiny", "roberta-tiny", "mpnet-tiny")
     for task, pooling in (("classify", "cls"), ("search", "mean"))
     for frozen in (1, None)
-] + [("bert-tiny", "classify", "mean", 1)]
+] + [("bert-tiny", "classify", "mean", 1), ("mpnet-tiny", "classify", "cls", 0)]
+# The longest sequence, where it is not 20 tokens: long enough for several of MPNet's wider buckets.
+LONGEST = {"mpnet-tiny": 40}
 
 
 def training_name(model, task, pooling, frozen):
@@ -41,14 +43,15 @@ def training_name(model, task, pooling, frozen):
 
 
 def random_sequences(folder, count):
-    """`count` different token sequences of 3 to 20 tokens, words drawn from the corpus."""
+    """`count` different token sequences of 3 tokens and more, words drawn from the corpus."""
+    longest = LONGEST.get(folder.name, 20)
     generator = numpy.random.default_rng(SEED + 1)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     words = " ".join(SENTENCES).split()
     sequences = []
-    for length in generator.permutation(numpy.resize(numpy.arange(3, 21), count)):
+    for length in generator.permutation(numpy.resize(numpy.arange(3, longest + 1), count)):
         while True:
-            [sequence] = encode(tokenizer, [" ".join(generator.choice(words, 20))], [length])
+            [sequence] = encode(tokenizer, [" ".join(generator.choice(words, longest))], [length])
             if sequence not in sequences:
                 break
         assert len(sequence) == length
@@ -57,10 +60,14 @@ def random_sequences(folder, count):
 
 
 def freeze(model, layers):
-    """Take the embeddings and the bottom `layers` layers out of training; None leaves everything in."""
+    """Take the embeddings and the bottom `layers` layers out of training; None leaves everything in.
+
+    MPNet's table of relative positions belongs to every layer: with the bottom layer, it is frozen too.
+    """
     if layers is None:
         return
-    for module in [model.embeddings, *model.encoder.layer[:layers]]:
+    shared = [model.encoder.relative_attention_bias] if layers and model.config.model_type == "mpnet" else []
+    for module in [model.embeddings, *model.encoder.layer[:layers], *shared]:
         module.requires_grad_(False)
 
 
@@ -91,9 +98,9 @@ def search_loss(model, sequences, rows):
 
 
 def optimizer_of(parameters):
-    """AdamW in two groups: no weight decay on biases and LayerNorm weights."""
-    plain = [value for name, value in parameters.items() if name.endswith("bias") or "LayerNorm" in name]
-    decayed = [value for name, value in parameters.items() if not (name.endswith("bias") or "LayerNorm" in name)]
+    """AdamW in two groups, by name as transformers' Trainer does: no weight decay on biases and LayerNorm weights."""
+    plain = [value for name, value in parameters.items() if "bias" in name or "LayerNorm" in name]
+    decayed = [value for name, value in parameters.items() if not ("bias" in name or "LayerNorm" in name)]
     groups = [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.999), eps=1e-8)
 

@@ -5,12 +5,13 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::relative_position::RELATIVE_BUCKETS;
 use super::{Error, Family};
 
 /// An encoder's sizes and constants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncoderConfig {
-    /// BERT or RoBERTa.
+    /// BERT, RoBERTa or MPNet.
     pub family: Family,
     /// Width of a hidden state.
     pub hidden_size: usize,
@@ -24,8 +25,8 @@ pub struct EncoderConfig {
     pub vocabulary_size: usize,
     /// Rows of the position embeddings.
     pub position_embeddings: usize,
-    /// Rows of the token type embeddings; type 0 is the one used.
-    pub token_types: usize,
+    /// Rows of the token type embeddings, in a family that has them; type 0 is the one used.
+    pub token_types: Option<usize>,
     /// Added to the variance in every LayerNorm.
     pub layer_norm_epsilon: f64,
     /// Dropout probability on hidden states.
@@ -48,7 +49,9 @@ struct HuggingFaceConfig {
     intermediate_size: usize,
     vocab_size: usize,
     max_position_embeddings: usize,
+    #[serde(default = "bert_token_types")]
     type_vocab_size: usize,
+    relative_attention_num_buckets: Option<usize>,
     hidden_act: Option<Value>,
     #[serde(default = "bert_epsilon")]
     layer_norm_eps: f64,
@@ -64,6 +67,10 @@ struct HuggingFaceConfig {
 }
 
 // The values that transformers assumes for a field that is not there.
+fn bert_token_types() -> usize {
+    2
+}
+
 fn bert_epsilon() -> f64 {
     1e-12
 }
@@ -108,6 +115,13 @@ impl EncoderConfig {
         if found.is_decoder == Some(true) {
             return Err(unsupported("is_decoder", "true".into(), "false (encoders)"));
         }
+        if family.has_relative_positions()
+            && let Some(buckets) = found.relative_attention_num_buckets
+            && buckets != RELATIVE_BUCKETS
+        {
+            let field = "relative_attention_num_buckets";
+            return Err(unsupported(field, buckets.to_string(), "32"));
+        }
         let config = Self {
             family,
             hidden_size: found.hidden_size,
@@ -116,15 +130,12 @@ impl EncoderConfig {
             intermediate_size: found.intermediate_size,
             vocabulary_size: found.vocab_size,
             position_embeddings: found.max_position_embeddings,
-            token_types: found.type_vocab_size,
+            token_types: family.has_token_types().then_some(found.type_vocab_size),
             layer_norm_epsilon: found.layer_norm_eps,
             hidden_dropout: found.hidden_dropout_prob,
             attention_dropout: found.attention_probs_dropout_prob,
             initializer_range: found.initializer_range,
-            padding_id: found.pad_token_id.unwrap_or(match family {
-                Family::Bert => 0,
-                Family::Roberta => 1,
-            }),
+            padding_id: family.padding_id(found.pad_token_id),
         };
         config.check(path)?;
         Ok(config)
@@ -149,7 +160,7 @@ impl EncoderConfig {
                 "`hidden_size` {} is not a multiple of `num_attention_heads` {}",
                 self.hidden_size, self.attention_heads
             )
-        } else if self.token_types == 0 {
+        } else if self.token_types == Some(0) {
             "`type_vocab_size` must be at least 1".into()
         } else if self.longest_sequence() < 3 {
             format!(

@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum Freeze {
     /// Nothing: ordinary fine-tuning, embeddings included.
     Nothing,
-    /// The embeddings and layers `0..K`; K = 0 freezes the embeddings alone.
+    /// The embeddings and layers `0..K`; K = 0 freezes the embeddings alone. MPNet's table of
+    /// relative positions, which all layers share, is frozen with layer 0.
     Layers(usize),
 }
 

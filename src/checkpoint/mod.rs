@@ -5,6 +5,7 @@ mod config;
 mod error;
 mod family;
 mod freeze;
+mod relative_position;
 mod tokenizer;
 mod weights;
 
@@ -12,9 +13,11 @@ use std::path::{Path, PathBuf};
 
 pub use config::EncoderConfig;
 pub use error::Error;
-pub use family::Family;
 pub(crate) use family::layer_prefix;
+pub use family::{Family, Positions};
 pub use freeze::Freeze;
+pub use relative_position::relative_position_bucket;
+pub(crate) use relative_position::{RELATIVE_BIAS, RELATIVE_BUCKETS};
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 

@@ -2,9 +2,11 @@
 //! It knows nothing of files.
 
 mod dropout;
+mod embeddings;
 mod encoder;
 mod error;
 mod gradients;
+mod layers;
 pub mod ops;
 mod optimizer;
 mod packed;
@@ -12,6 +14,7 @@ mod packing;
 mod parameters;
 mod pass;
 mod pooling;
+mod relative_position;
 
 pub use dropout::Dropout;
 pub use encoder::{EncoderInput, Pooled, TrainableEncoder};

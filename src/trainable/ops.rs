@@ -40,11 +40,13 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> R
 
 /// Multi-head scaled dot-product self-attention, each token attending to every token of its own
 /// sequence: `softmax(Q Kᵀ / √d) V` (Vaswani et al., 2017). Matrices are `[tokens, heads · d]`;
-/// `settings` drops attention probabilities.
+/// `bias` `[heads, longest, longest]` is added to the scores, for a shorter sequence its top left
+/// corner; `settings` drops attention probabilities.
 pub fn attention(
     [queries, keys, values]: [&Tensor; 3],
     packing: &Packing,
     heads: usize,
+    bias: Option<&Tensor>,
     settings: Option<Dropout>,
 ) -> Result<Tensor> {
     let (_, width) = queries.dims2()?;
@@ -61,7 +63,10 @@ pub fn attention(
                 .contiguous()
         };
         let (q, k, v) = (split(queries)?, split(keys)?, split(values)?);
-        let scores = (q.matmul(&k.t()?)? * scale)?;
+        let mut scores = (q.matmul(&k.t()?)? * scale)?;
+        if let Some(bias) = bias {
+            scores = (scores + bias.narrow(1, 0, length)?.narrow(2, 0, length)?)?;
+        }
         let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?;
         if let Some(settings) = settings {
             let mask = settings.mask(start, probabilities.shape(), queries.device())?;

@@ -63,6 +63,12 @@ impl Packing {
         self.offsets[index + 1] - self.offsets[index]
     }
 
+    /// Tokens of the longest sequence.
+    pub fn longest(&self) -> usize {
+        let lengths = (0..self.sequences()).map(|index| self.length(index));
+        lengths.max().unwrap_or(0)
+    }
+
     /// Where the attention probabilities of each sequence, `[heads, length, length]`, start in
     /// the numbering by which dropout draws: after those of all earlier sequences of the batch.
     pub fn probabilities(&self, heads: usize) -> Vec<usize> {

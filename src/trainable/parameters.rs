@@ -17,10 +17,10 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// Whether weight decay applies: to matrices and embeddings, not to biases and LayerNorms.
+    /// Whether weight decay applies: to matrices and embeddings, not to biases, MPNet's table of
+    /// biases by relative position among them, and LayerNorms.
     pub fn decays(&self) -> bool {
-        let part = self.name.rsplit('.').next();
-        part != Some("bias") && !self.name.contains("LayerNorm")
+        !self.name.contains("bias") && !self.name.contains("LayerNorm")
     }
 }
 

@@ -1,7 +1,8 @@
 //! An encoder's embeddings and bottom layers as an ONNX graph of standard operators.
 
 use super::builder::{Attribute, Axis, GraphBuilder, Value};
-use crate::checkpoint::{self, Checkpoint, EncoderConfig, Family, Weights};
+use super::relative_position;
+use crate::checkpoint::{self, Checkpoint, EncoderConfig, Positions, Weights};
 
 /// The graph's name for its token ids, i64 `[batch, length]`.
 pub const INPUT_IDS: &str = "input_ids";
@@ -48,7 +49,11 @@ pub fn write(
     let ids = writer.graph.input(INPUT_IDS, &batch_by_length());
     let mask = writer.graph.input(ATTENTION_MASK, &batch_by_length());
     let mut hidden = writer.embeddings(&ids, &mask)?;
-    let bias = writer.attention_bias(&mask);
+    let mut bias = writer.attention_bias(&mask);
+    // The embeddings alone do not use the table, which is trained then.
+    if deepest > 0 && checkpoint.config.family.has_relative_positions() {
+        bias = writer.with_relative_positions(&bias, &mask)?;
+    }
     for layer in 0..=deepest {
         if depths.contains(&layer) {
             let axes = [
@@ -77,7 +82,7 @@ struct EncoderWriter<'a> {
 }
 
 impl EncoderWriter<'_> {
-    /// Sum of word, position and token type embeddings, normalised.
+    /// Sum of word, position and, where there are any, token type embeddings, normalised.
     fn embeddings(&mut self, ids: &Value, mask: &Value) -> Result<Value, checkpoint::Error> {
         let hidden = self.config.hidden_size;
         let scope = "embeddings";
@@ -89,41 +94,37 @@ impl EncoderWriter<'_> {
             "embeddings.position_embeddings.weight",
             &[self.config.position_embeddings, hidden],
         )?;
-        let types = self.weight(
-            "embeddings.token_type_embeddings.weight",
-            &[self.config.token_types, hidden],
-        )?;
+        let types = self
+            .config
+            .token_types
+            .map(|rows| self.weight("embeddings.token_type_embeddings.weight", &[rows, hidden]));
+        let types = types.transpose()?;
         let axis = || [Attribute::Int("axis", 0)];
-        let word = self.graph.node(scope, "Gather", &[&words, ids], &axis());
+        let mut sum = self.graph.node(scope, "Gather", &[&words, ids], &axis());
         let position_ids = self.position_ids(ids, mask);
         let position = self
             .graph
             .node(scope, "Gather", &[&positions, &position_ids], &axis());
-        // Every token is of type 0: both of the tasks' families encode one segment at a time.
-        let type_zero = self.graph.int("embeddings.token_type", &[], &[0]);
-        let token_type = self
-            .graph
-            .node(scope, "Gather", &[&types, &type_zero], &axis());
-        let sum = self.graph.node(scope, "Add", &[&word, &token_type], &[]);
+        if let Some(types) = types {
+            // Every token is of type 0: both of the tasks' families encode one segment at a time.
+            let type_zero = self.graph.int("embeddings.token_type", &[], &[0]);
+            let token_type = self
+                .graph
+                .node(scope, "Gather", &[&types, &type_zero], &axis());
+            sum = self.graph.node(scope, "Add", &[&sum, &token_type], &[]);
+        }
         let sum = self.graph.node(scope, "Add", &[&sum, &position], &[]);
         self.layer_norm("embeddings.LayerNorm", &sum)
     }
 
-    /// Position of each token, `[length]` for BERT and `[batch, length]` for RoBERTa, which
-    /// counts only tokens that are not the padding id, from `padding_idx + 1`.
+    /// Position of each token: `[length]` when they count from zero, as BERT's, and
+    /// `[batch, length]` when only tokens that are not the padding id count, as RoBERTa's.
     fn position_ids(&mut self, ids: &Value, mask: &Value) -> Value {
         let scope = "embeddings.position_ids";
         let graph = &mut self.graph;
-        match self.config.family {
-            Family::Bert => {
-                let shape = graph.node(scope, "Shape", &[mask], &[Attribute::Int("start", 1)]);
-                let scalar = graph.int("scalar_shape", &[0], &[]);
-                let length = graph.node(scope, "Reshape", &[&shape, &scalar], &[]);
-                let zero = graph.int("zero", &[], &[0]);
-                let one = graph.int("one", &[], &[1]);
-                graph.node(scope, "Range", &[&zero, &length, &one], &[])
-            }
-            Family::Roberta => {
+        match self.config.family.positions() {
+            Positions::FromZero => count_up(graph, scope, mask),
+            Positions::AfterPadding => {
                 let padding = graph.int("padding_id", &[], &[i64::from(self.config.padding_id)]);
                 let is_padding = graph.node(scope, "Equal", &[ids, &padding], &[]);
                 let is_token = graph.node(scope, "Not", &[&is_padding], &[]);
@@ -151,6 +152,17 @@ impl EncoderWriter<'_> {
         graph.node(scope, "Mul", &[&inverted, &lowest], &[])
     }
 
+    /// The attention bias and that of relative positions in one, `[batch, heads, length, length]`.
+    fn with_relative_positions(
+        &mut self,
+        bias: &Value,
+        mask: &Value,
+    ) -> Result<Value, checkpoint::Error> {
+        let graph = &mut self.graph;
+        let by_distance = relative_position::bias(graph, self.config, self.weights, mask)?;
+        Ok(graph.node("attention_bias", "Add", &[bias, &by_distance], &[]))
+    }
+
     /// One encoder layer, post-norm as in BERT (Devlin et al., 2019).
     fn layer(
         &mut self,
@@ -161,10 +173,12 @@ impl EncoderWriter<'_> {
         let prefix = checkpoint::layer_prefix(layer);
         let (width, intermediate) = (self.config.hidden_size, self.config.intermediate_size);
         let context = self.self_attention(&prefix, hidden, bias)?;
-        let output = format!("{prefix}attention.output");
-        let projected = self.linear(&format!("{output}.dense"), &context, width, width)?;
-        let sum = self.graph.node(&output, "Add", &[&projected, hidden], &[]);
-        let attended = self.layer_norm(&format!("{output}.LayerNorm"), &sum)?;
+        let names = self.config.family.attention();
+        let output = format!("{prefix}{}", names.output);
+        let projected = self.linear(&output, &context, width, width)?;
+        let scope = format!("{prefix}attention.output");
+        let sum = self.graph.node(&scope, "Add", &[&projected, hidden], &[]);
+        let attended = self.layer_norm(&format!("{prefix}{}", names.norm), &sum)?;
 
         let scope = format!("{prefix}intermediate");
         let wide = self.linear(&format!("{scope}.dense"), &attended, width, intermediate)?;
@@ -183,9 +197,10 @@ impl EncoderWriter<'_> {
         bias: &Value,
     ) -> Result<Value, checkpoint::Error> {
         let scope = format!("{prefix}attention.self");
-        let queries = self.heads(&format!("{scope}.query"), hidden, &[0, 2, 1, 3])?;
-        let keys = self.heads(&format!("{scope}.key"), hidden, &[0, 2, 3, 1])?;
-        let values = self.heads(&format!("{scope}.value"), hidden, &[0, 2, 1, 3])?;
+        let names = self.config.family.attention();
+        let queries = self.heads(&format!("{prefix}{}", names.query), hidden, &[0, 2, 1, 3])?;
+        let keys = self.heads(&format!("{prefix}{}", names.key), hidden, &[0, 2, 3, 1])?;
+        let values = self.heads(&format!("{prefix}{}", names.value), hidden, &[0, 2, 1, 3])?;
         let graph = &mut self.graph;
         let scores = graph.node(&scope, "MatMul", &[&queries, &keys], &[]);
         let root = graph.float("head_size_root", (self.config.head_size() as f32).sqrt());
@@ -265,6 +280,16 @@ impl EncoderWriter<'_> {
         let numbers = self.weights.tensor(name, shape)?;
         Ok(self.graph.weight(name, shape, &numbers))
     }
+}
+
+/// 0, 1, 2, … up to the batch's length, `[length]`, by the shape of `mask`.
+pub(super) fn count_up(graph: &mut GraphBuilder, scope: &str, mask: &Value) -> Value {
+    let shape = graph.node(scope, "Shape", &[mask], &[Attribute::Int("start", 1)]);
+    let scalar = graph.int("scalar_shape", &[0], &[]);
+    let length = graph.node(scope, "Reshape", &[&shape, &scalar], &[]);
+    let zero = graph.int("zero", &[], &[0]);
+    let one = graph.int("one", &[], &[1]);
+    graph.node(scope, "Range", &[&zero, &length, &one], &[])
 }
 
 /// `[rows, columns]` to `[columns, rows]`, both row-major.

@@ -4,5 +4,6 @@
 mod builder;
 mod encoder;
 mod proto;
+mod relative_position;
 
 pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, OnnxModel, hidden_state, write};

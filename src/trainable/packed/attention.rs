@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::math::exp;
 use super::matrix::{view, view_mut};
+use super::relative_bias::RelativeBias;
 use super::rows::Rows;
 use super::sums::{dot, largest, sum};
 use crate::trainable::Dropout;
@@ -29,11 +30,25 @@ pub(super) struct Shape<'a> {
     pub(super) rows: Rows<'a>,
     /// Attention heads.
     pub(super) heads: usize,
+    /// Added to the scores.
+    pub(super) bias: Option<&'a RelativeBias>,
     /// Of the probabilities.
     pub(super) dropout: Option<Dropout>,
 }
 
-impl Shape<'_> {
+/// One head of one sequence.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    number: usize,
+    /// Place in its sequence of the first token that asks.
+    first_query: usize,
+    /// Dropout's number of the first probability.
+    first_probability: usize,
+    bias: Option<&'a RelativeBias>,
+    dropout: Option<Dropout>,
+}
+
+impl<'a> Shape<'a> {
     /// Rows of the queries' matrix that belong to sequence `index`.
     fn queries(&self, index: usize) -> usize {
         match self.rows {
@@ -50,8 +65,8 @@ impl Shape<'_> {
         }
     }
 
-    /// Dropout's number of the first probability of each head of each sequence.
-    fn first_probabilities(&self) -> Vec<usize> {
+    /// Every head of every sequence, sequence after sequence.
+    fn heads(&self) -> Vec<Head<'a>> {
         let sequences = self
             .packing
             .probabilities(self.heads)
@@ -59,8 +74,14 @@ impl Shape<'_> {
             .enumerate();
         let heads = sequences.flat_map(|(index, start)| {
             let length = self.packing.length(index);
-            let query = self.first_query(index) * length;
-            (0..self.heads).map(move |head| start + head * length * length + query)
+            let first_query = self.first_query(index);
+            (0..self.heads).map(move |number| Head {
+                number,
+                first_query,
+                first_probability: start + (number * length + first_query) * length,
+                bias: self.bias,
+                dropout: self.dropout,
+            })
         });
         heads.collect()
     }
@@ -121,18 +142,19 @@ pub(super) fn forward(
         .zip(shape.blocks(view(keys, width), asked))
         .zip(shape.blocks(view(values, width), asked))
         .zip(shape.blocks_mut(view_mut(context, width), asking))
-        .zip(shape.first_probabilities())
+        .zip(shape.heads())
         .with_min_len(MIN_HEADS)
-        .for_each_init(Vec::new, |scratch, ((((q, k), v), context), start)| {
+        .for_each_init(Vec::new, |scratch, ((((q, k), v), context), head)| {
             let probabilities = room(scratch, q.nrows() * k.nrows());
-            score(q, k, probabilities);
-            drop_out(probabilities, shape.dropout, start);
+            head.score(q, k, probabilities);
+            head.drop_out(probabilities);
             let probabilities = view(probabilities, k.nrows());
             matmul(context, Accum::Replace, probabilities, v, 1.0, Par::Seq);
         });
 }
 
-/// Turns queries, keys and values into their gradients, given that of the context.
+/// Turns queries, keys and values into their gradients, given that of the context. Returns that of
+/// the bias, if it is trained, by distance for each head of each sequence.
 ///
 /// With `P` the probabilities, `M` dropout's factors and `G` the context's gradient:
 /// `dV = (P∘M)ᵀ G`, `dP = (G Vᵀ)∘M`, `dS = P∘(dP - rowsum(dP∘P))`, `dQ = dS K / √d`,
@@ -142,7 +164,7 @@ pub(super) fn backward(
     [queries, keys, values]: [&mut [f32]; 3],
     width: usize,
     of_context: &[f32],
-) {
+) -> Vec<Vec<f32>> {
     let asking = |index| shape.queries(index);
     let asked = |index| shape.packing.length(index);
     shape
@@ -151,59 +173,95 @@ pub(super) fn backward(
         .zip(shape.blocks_mut(view_mut(keys, width), asked))
         .zip(shape.blocks_mut(view_mut(values, width), asked))
         .zip(shape.blocks(view(of_context, width), asking))
-        .zip(shape.first_probabilities())
+        .zip(shape.heads())
         .with_min_len(MIN_HEADS)
-        .for_each_init(Vec::new, |scratch, ((((q, k), v), of_context), start)| {
-            head_backward([q, k, v], of_context, shape.dropout, start, scratch);
-        });
+        .map_init(Vec::new, |scratch, ((((q, k), v), of_context), head)| {
+            head.backward([q, k, v], of_context, scratch)
+        })
+        .collect()
 }
 
-fn head_backward(
-    [mut q, mut k, mut v]: [MatMut<f32>; 3],
-    of_context: MatRef<f32>,
-    dropout: Option<Dropout>,
-    first_probability: usize,
-    scratch: &mut Vec<f32>,
-) {
-    let (asking, length, size) = (q.nrows(), k.nrows(), q.ncols());
-    let scratch = room(scratch, 2 * asking * length + asking * size);
-    let (probabilities, rest) = scratch.split_at_mut(asking * length);
-    let (of_scores, of_queries) = rest.split_at_mut(asking * length);
-    let product = |target: MatMut<f32>, left: MatRef<f32>, right: MatRef<f32>| {
-        matmul(target, Accum::Replace, left, right, 1.0, Par::Seq);
-    };
-    score(q.rb(), k.rb(), probabilities);
-    product(view_mut(of_scores, length), of_context, v.rb().transpose());
-    let scale = 1.0 / (size as f32).sqrt();
-    scores_backward(
-        probabilities,
-        of_scores,
-        length,
-        scale,
-        dropout,
-        first_probability,
-    );
-    let (probabilities, of_scores) = (view(probabilities, length), view(of_scores, length));
-    product(v.rb_mut(), probabilities.transpose(), of_context);
-    product(view_mut(of_queries, size), of_scores, k.rb());
-    product(k.rb_mut(), of_scores.transpose(), q.rb());
-    q.copy_from(view(of_queries, size));
-}
+impl Head<'_> {
+    /// `softmax(Q Kᵀ / √d + bias)`, `[queries, length]`.
+    fn score(&self, q: MatRef<f32>, k: MatRef<f32>, probabilities: &mut [f32]) {
+        let length = k.nrows();
+        let scale = 1.0 / (q.ncols() as f32).sqrt();
+        let mut target = Accum::Replace;
+        if let Some(bias) = self.bias {
+            let rows = probabilities.chunks_exact_mut(length);
+            for (row, scores) in rows.enumerate() {
+                scores.copy_from_slice(bias.row(self.number, self.first_query + row, length));
+            }
+            target = Accum::Add;
+        }
+        let scores = view_mut(probabilities, length);
+        matmul(scores, target, q, k.transpose(), scale, Par::Seq);
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                probabilities
+                    .chunks_exact_mut(length)
+                    .for_each(softmax_in_place)
+            },
+        );
+    }
 
-/// `softmax(Q Kᵀ / √d)`, `[queries, length]`.
-fn score(q: MatRef<f32>, k: MatRef<f32>, probabilities: &mut [f32]) {
-    let length = k.nrows();
-    let scale = 1.0 / (q.ncols() as f32).sqrt();
-    let scores = view_mut(probabilities, length);
-    matmul(scores, Accum::Replace, q, k.transpose(), scale, Par::Seq);
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            probabilities
-                .chunks_exact_mut(length)
-                .for_each(softmax_in_place)
-        },
-    );
+    fn drop_out(&self, numbers: &mut [f32]) {
+        let Some(dropout) = self.dropout else { return };
+        let start = self.first_probability;
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (index, number) in numbers.iter_mut().enumerate() {
+                    *number *= dropout.factor(start + index);
+                }
+            },
+        );
+    }
+
+    fn backward(
+        &self,
+        [mut q, mut k, mut v]: [MatMut<f32>; 3],
+        of_context: MatRef<f32>,
+        scratch: &mut Vec<f32>,
+    ) -> Vec<f32> {
+        let (asking, length, size) = (q.nrows(), k.nrows(), q.ncols());
+        let scratch = room(scratch, 2 * asking * length + asking * size);
+        let (probabilities, rest) = scratch.split_at_mut(asking * length);
+        let (of_scores, of_queries) = rest.split_at_mut(asking * length);
+        let product = |target: MatMut<f32>, scale, left: MatRef<f32>, right: MatRef<f32>| {
+            matmul(target, Accum::Replace, left, right, scale, Par::Seq);
+        };
+        self.score(q.rb(), k.rb(), probabilities);
+        let of_probabilities = view_mut(of_scores, length);
+        product(of_probabilities, 1.0, of_context, v.rb().transpose());
+        self.drop_out(of_scores);
+        scores_backward(probabilities, of_scores, length);
+        self.drop_out(probabilities);
+        let of_bias = self.bias_backward(of_scores, length);
+        let (probabilities, of_scores) = (view(probabilities, length), view(of_scores, length));
+        let scale = 1.0 / (size as f32).sqrt();
+        product(v.rb_mut(), 1.0, probabilities.transpose(), of_context);
+        product(view_mut(of_queries, size), scale, of_scores, k.rb());
+        product(k.rb_mut(), scale, of_scores.transpose(), q.rb());
+        q.copy_from(view(of_queries, size));
+        of_bias
+    }
+
+    /// The bias's gradient by distance; empty if it is not trained.
+    fn bias_backward(&self, of_scores: &[f32], length: usize) -> Vec<f32> {
+        let Some(bias) = self.bias.filter(|bias| bias.trained) else {
+            return Vec::new();
+        };
+        let mut by_distance = vec![0.0; bias.distances()];
+        for (row, gradient) in of_scores.chunks_exact(length).enumerate() {
+            let sums = &mut by_distance[bias.start(self.first_query + row)..];
+            for (sum, gradient) in sums.iter_mut().zip(gradient) {
+                *sum += gradient;
+            }
+        }
+        by_distance
+    }
 }
 
 #[inline(always)]
@@ -218,42 +276,20 @@ fn softmax_in_place(row: &mut [f32]) {
     }
 }
 
-fn drop_out(numbers: &mut [f32], dropout: Option<Dropout>, start: usize) {
-    let Some(dropout) = dropout else { return };
+/// Turns the gradient of the `probabilities` into that of the scores.
+fn scores_backward(probabilities: &[f32], gradient: &mut [f32], length: usize) {
     Arch::new().dispatch(
         #[inline(always)]
         || {
-            for (index, number) in numbers.iter_mut().enumerate() {
-                *number *= dropout.factor(start + index);
-            }
-        },
-    );
-}
-
-/// Turns `of_probabilities`, after dropout, into `scale` times the gradient of the scores, and
-/// `probabilities` into those after dropout.
-fn scores_backward(
-    probabilities: &mut [f32],
-    of_probabilities: &mut [f32],
-    length: usize,
-    scale: f32,
-    dropout: Option<Dropout>,
-    start: usize,
-) {
-    drop_out(of_probabilities, dropout, start);
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let rows = of_probabilities.chunks_exact_mut(length);
+            let rows = gradient.chunks_exact_mut(length);
             for (gradient, row) in rows.zip(probabilities.chunks_exact(length)) {
                 let mean = dot(gradient, row);
                 for (gradient, probability) in gradient.iter_mut().zip(row) {
-                    *gradient = scale * probability * (*gradient - mean);
+                    *gradient = probability * (*gradient - mean);
                 }
             }
         },
     );
-    drop_out(probabilities, dropout, start);
 }
 
 /// The first `length` numbers of `scratch`, made longer if need be.

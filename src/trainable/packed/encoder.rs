@@ -4,6 +4,7 @@ use super::buffers::Buffer;
 use super::layer::{LayerDropout, LayerPass, LayerTape};
 use super::pooling;
 use super::profile::Part;
+use super::relative_bias::RelativeBias;
 use super::rows::{Rows, gather, scatter_add};
 use crate::trainable::encoder::TrainableEncoder;
 use crate::trainable::gradients::Gradients;
@@ -33,6 +34,7 @@ pub(crate) fn forward<'a>(
     let (workspace, width) = (&encoder.workspace, encoder.hidden_size);
     let first_tokens = packing.offsets[..packing.sequences()].to_vec();
     let pruned = pooling == Pooling::Cls && !pass.all_rows && !encoder.layers.is_empty();
+    let bias = relative_bias(encoder, &packing)?;
     let mut tapes = Vec::with_capacity(encoder.layers.len());
     let mut states: Option<Buffer> = None;
     for (index, layer) in encoder.layers.iter().enumerate() {
@@ -51,6 +53,7 @@ pub(crate) fn forward<'a>(
             packing: &packing,
             rows,
             hidden_size: width,
+            bias: bias.as_ref().zip(encoder.relative_positions.as_ref()),
             dropout,
         };
         let (output, tape) = layer.forward(states.as_deref().unwrap_or(&input))?;
@@ -100,6 +103,7 @@ pub(crate) fn backward(
     } else {
         input.len() / width
     };
+    let bias = relative_bias(encoder, &packing)?;
     let mut of_states = workspace.buffers.take(rows * width);
     workspace.profile.time(Part::Elementwise, || match pooling {
         Pooling::Cls if pruned => of_states.copy_from_slice(gradient),
@@ -122,6 +126,7 @@ pub(crate) fn backward(
                 false => Rows::All,
             },
             hidden_size: width,
+            bias: bias.as_ref().zip(encoder.relative_positions.as_ref()),
             dropout,
         };
         let below = match layers.last() {
@@ -142,4 +147,15 @@ pub(crate) fn backward(
     Ok(of_states
         .filter(|_| of_input)
         .map(|gradient| gradient.to_vec()))
+}
+
+/// What the layers add to their attention scores.
+fn relative_bias(
+    encoder: &TrainableEncoder,
+    packing: &Packing,
+) -> Result<Option<RelativeBias>, Error> {
+    let positions = encoder.relative_positions.as_ref();
+    positions
+        .map(|positions| RelativeBias::new(positions, packing.longest()))
+        .transpose()
 }

@@ -7,11 +7,13 @@ use super::gelu;
 use super::layer_norm::{self, Normalised, RowDropout};
 use super::matrix::{Target, times, times_transposed, transposed_times};
 use super::profile::Part;
+use super::relative_bias::RelativeBias;
 use super::rows::{Rows, gather, scatter_add};
 use super::values::values;
 use super::{Profile, Workspace};
-use crate::trainable::encoder::{EncoderLayer, LayerNorm, Linear};
 use crate::trainable::gradients::Gradients;
+use crate::trainable::layers::{EncoderLayer, LayerNorm, Linear};
+use crate::trainable::relative_position::RelativePositions;
 use crate::trainable::{Dropout, Error, Packing};
 
 /// Dropout of one layer in one pass.
@@ -34,6 +36,8 @@ pub(super) struct LayerPass<'p, 'w> {
     /// Tokens whose state is read from this layer; keys and values are computed for all.
     pub(super) rows: Rows<'p>,
     pub(super) hidden_size: usize,
+    /// What all layers add to their attention scores.
+    pub(super) bias: Option<(&'p RelativeBias, &'w RelativePositions)>,
     pub(super) dropout: LayerDropout,
 }
 
@@ -202,7 +206,14 @@ impl<'p, 'w> LayerPass<'p, 'w> {
         drop(branch);
         profile.time(Part::Attention, || {
             let matrices = [&mut *queries, &mut *keys, &mut *value_states];
-            attention::backward(self.attention(), matrices, self.hidden_size, &of_context);
+            let shape = self.attention();
+            let of_bias = attention::backward(shape, matrices, self.hidden_size, &of_context);
+            if let Some((bias, positions)) = self.bias
+                && let Some(table) = positions.trained()
+            {
+                let (sums, target) = gradients.host(table);
+                bias.add_up(&of_bias, layer.heads, sums, target);
+            }
         });
         drop(of_context);
 
@@ -255,6 +266,7 @@ impl<'p, 'w> LayerPass<'p, 'w> {
             packing: self.packing,
             rows: self.rows,
             heads: self.layer.heads,
+            bias: self.bias.map(|(bias, _)| bias),
             dropout: self.dropout.probabilities,
         }
     }

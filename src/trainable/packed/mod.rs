@@ -20,6 +20,7 @@ mod math;
 mod matrix;
 mod pooling;
 mod profile;
+mod relative_bias;
 mod rows;
 mod sums;
 #[cfg(test)]

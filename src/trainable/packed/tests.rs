@@ -134,7 +134,7 @@ fn attention_agrees() -> Result<()> {
         let [q, k, v] = [1, 2, 3].map(|seed| random(&[tokens, width], seed));
         let (q, k, v) = (q?, k?, v?);
         let inputs = [q.as_tensor(), k.as_tensor(), v.as_tensor()];
-        let all = ops::attention(inputs, &packing, heads, dropout)?;
+        let all = ops::attention(inputs, &packing, heads, None, dropout)?;
         for rows in [Rows::All, Rows::Some(first_tokens)] {
             let read = |x: &Tensor| match rows {
                 Rows::All => Ok(x.clone()),
@@ -148,6 +148,7 @@ fn attention_agrees() -> Result<()> {
                 packing: &packing,
                 rows,
                 heads,
+                bias: None,
                 dropout,
             };
             let mut queries = numbers(&read(&q)?)?;
