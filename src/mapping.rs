@@ -13,13 +13,56 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::{Advice, UncheckedAdvice};
 
-/// Maps `path` read-only. An empty file gives an empty map.
-pub(crate) fn map_read_only(path: &Path) -> io::Result<Mmap> {
-    let file = fs_err::File::open(path)?;
-    // SAFETY: see the page's reasons; nothing in this process writes to a mapped file.
-    unsafe { Mmap::map(file.file()) }
+/// A file mapped read-only.
+pub(crate) struct MappedFile(Mmap);
+
+impl MappedFile {
+    /// Maps `path`. An empty file gives an empty map.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = fs_err::File::open(path)?;
+        // SAFETY: see the page's reasons; nothing in this process writes to a mapped file.
+        unsafe { Mmap::map(file.file()) }.map(Self)
+    }
+
+    /// Tells the kernel that parts of the file will be read in no order, so that reading ahead
+    /// is left to [`will_need`](Self::will_need).
+    pub(crate) fn in_no_order(&self) {
+        // Advice that is not taken costs time alone.
+        #[cfg(unix)]
+        let _ = self.0.advise(Advice::Random);
+    }
+
+    /// Has the kernel read `bytes` ahead.
+    pub(crate) fn will_need(&self, bytes: &Range<usize>) {
+        #[cfg(unix)]
+        let _ = self
+            .0
+            .advise_range(Advice::WillNeed, bytes.start, bytes.len());
+        #[cfg(not(unix))]
+        let _ = bytes;
+    }
+
+    /// Gives the pages that have been read back to the kernel, which may keep them in its own
+    /// cache: the process holds no more of the file than it has read since.
+    pub(crate) fn release(&self) {
+        // SAFETY: the map is of a file, shared and read-only: what is read again after this
+        // comes from the file, as the first time.
+        #[cfg(unix)]
+        let _ = unsafe { self.0.unchecked_advise(UncheckedAdvice::DontNeed) };
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
 }

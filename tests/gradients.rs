@@ -4,14 +4,14 @@
 
 mod support;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use support::{
     Workspace, goldens, precompute, telly_json, train, write_classification, write_search,
 };
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::ragged::Ragged;
 use telly::task::{Batch, Labels, Model};
-use telly::trainable::{EncoderInput, Gradients, Ops, Pass, Pooling};
+use telly::trainable::{EncoderInput, Gradients, Ops, PartLimit, Pass, Pooling};
 
 fn sequences(count: u32) -> Ragged<u32> {
     let mut ids = Ragged::new(1);
@@ -25,9 +25,8 @@ fn sequences(count: u32) -> Ragged<u32> {
     ids
 }
 
-/// Gradients of one batch, with dropout on, by parameter name: the largest absolute element.
-fn gradients(model_name: &str, freeze: Freeze, classify: bool, ops: Ops) -> Vec<(String, f32)> {
-    let checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
+/// Of three classes, or for search.
+fn model(checkpoint: &Checkpoint, freeze: Freeze, classify: bool) -> Model {
     let labels: Option<Labels> = classify
         .then(|| serde_json::from_value(serde_json::json!(["a", "b", "c"])).expect("labels"));
     let pooling = if classify {
@@ -35,15 +34,11 @@ fn gradients(model_name: &str, freeze: Freeze, classify: bool, ops: Ops) -> Vec<
     } else {
         Pooling::Mean
     };
-    let model = Model::new(
-        &checkpoint,
-        freeze,
-        labels.as_ref(),
-        pooling,
-        1,
-        &Device::Cpu,
-    );
-    let model = model.expect("a model");
+    let labels = labels.as_ref();
+    Model::new(checkpoint, freeze, labels, pooling, 1, &Device::Cpu).expect("a model")
+}
+
+fn batch(checkpoint: &Checkpoint, freeze: Freeze) -> Batch {
     let ids = sequences(6);
     let input = match freeze {
         Freeze::Nothing => EncoderInput::TokenIds(ids),
@@ -54,16 +49,27 @@ fn gradients(model_name: &str, freeze: Freeze, classify: bool, ops: Ops) -> Vec<
             EncoderInput::HiddenStates(Ragged::from_parts(values.collect(), offsets, width))
         }
     };
-    let batch = Batch {
+    Batch {
         input,
         places: (0..6).collect(),
         labels: vec![0, 1, 2, 0, 1, 2],
-    };
+    }
+}
+
+/// Gradients of one batch, with dropout on, by parameter name: the largest absolute element.
+fn gradients(model_name: &str, freeze: Freeze, classify: bool, ops: Ops) -> Vec<(String, f32)> {
+    let checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
+    let model = model(&checkpoint, freeze, classify);
     let mut pass = Pass::training(&Device::Cpu, 1, 0);
     pass.ops = ops;
     let mut gradients = Gradients::new(&model.parameters);
     model
-        .gradients(batch, &pass, None, &mut gradients)
+        .gradients(
+            batch(&checkpoint, freeze),
+            &pass,
+            PartLimit::NONE,
+            &mut gradients,
+        )
         .expect("gradients");
     let parameters = model.parameters.iter().enumerate();
     parameters
@@ -98,6 +104,73 @@ fn every_trained_tensor_gets_a_gradient() {
                     );
                 }
             }
+        }
+    }
+}
+
+/// Central finite differences of the loss, dropout on, against the gradients of some elements of
+/// every parameter.
+#[test]
+fn finite_differences_agree() {
+    for (model_name, classify, ops) in [
+        ("bert-tiny", true, Ops::Fused),
+        ("bert-tiny", true, Ops::Composed),
+        ("roberta-tiny", false, Ops::Fused),
+        ("mpnet-tiny", false, Ops::Fused),
+        ("mpnet-tiny", true, Ops::Composed),
+    ] {
+        let checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
+        let model = model(&checkpoint, Freeze::Nothing, classify);
+        let loss = |gradients: &mut Gradients| {
+            let batch = batch(&checkpoint, Freeze::Nothing);
+            let mut pass = Pass::training(&Device::Cpu, 1, 0);
+            pass.ops = ops;
+            let limit = PartLimit::NONE;
+            model
+                .gradients(batch, &pass, limit, gradients)
+                .expect("gradients")
+        };
+        let mut gradients = Gradients::new(&model.parameters);
+        let mut others = Gradients::new(&model.parameters);
+        loss(&mut gradients);
+        for (index, parameter) in model.parameters.iter().enumerate() {
+            let found = gradients.numbers(index).expect("a gradient");
+            let original = parameter
+                .variable
+                .as_detached_tensor()
+                .copy()
+                .expect("a copy");
+            // The element that moves the loss most, and one that anything could be wrong with.
+            let largest = (0..found.len())
+                .max_by(|&a, &b| found[a].abs().total_cmp(&found[b].abs()))
+                .expect("not empty");
+            for element in [largest, found.len() / 2] {
+                let mut moved = |by: f32| {
+                    let mut numbers: Vec<f32> = original
+                        .flatten_all()
+                        .and_then(|t| t.to_vec1())
+                        .expect("numbers");
+                    numbers[element] += by;
+                    let numbers = Tensor::from_vec(numbers, original.shape(), &Device::Cpu);
+                    parameter
+                        .variable
+                        .set(&numbers.expect("a tensor"))
+                        .expect("set");
+                    loss(&mut others)
+                };
+                // Richardson's extrapolation of two central differences: error of order step⁴.
+                let step = 2e-2f32;
+                let wide = (moved(step) - moved(-step)) / f64::from(2.0 * step);
+                let narrow = (moved(step / 2.0) - moved(-step / 2.0)) / f64::from(step);
+                let expected = (4.0 * narrow - wide) / 3.0;
+                let found = f64::from(found[element]);
+                assert!(
+                    (found - expected).abs() <= 2e-3 * (1.0 + expected.abs()),
+                    "{model_name}, {ops:?}, {}[{element}]: {found}, by differences {expected}",
+                    parameter.name
+                );
+            }
+            parameter.variable.set(&original).expect("set");
         }
     }
 }

@@ -231,11 +231,13 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
         pooling,
         log_every: 1,
         checkpoint_seconds: 300,
+        micro_batch: None,
+        memory_budget: None,
     };
     let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
     trainer.ops = way.ops;
     trainer.all_rows = way.all_rows;
-    trainer.micro_batch_tokens = way.micro_batch_tokens;
+    trainer.micro_batch.tokens = way.micro_batch_tokens.unwrap_or(usize::MAX);
     let mut activations = activations(&golden, &checkpoint, freeze);
 
     let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);

@@ -1,6 +1,7 @@
 //! Reading a cache, memory-mapped.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
@@ -17,7 +18,13 @@ pub struct Cache {
     shards: Vec<Shard>,
     /// First sequence of each shard.
     starts: Vec<usize>,
+    /// Bytes read since pages were last given back.
+    unreleased: AtomicUsize,
 }
+
+/// Pages are given back to the kernel each time that so many bytes have been read: the process
+/// takes no more memory however large the cache is.
+const RELEASE_BYTES: usize = 16 << 20;
 
 /// One split's index.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +82,7 @@ impl Cache {
         Ok(Self {
             folder: folder.to_owned(),
             starts: starts.collect(),
+            unreleased: AtomicUsize::new(0),
             shards,
             manifest,
         })
@@ -140,11 +148,16 @@ impl Cache {
         for &index in sequences {
             offsets.push(offsets[offsets.len() - 1] + self.length(index));
         }
+        for &index in sequences {
+            let (shard, index) = self.locate(index);
+            shard.will_need(index);
+        }
         let mut values = vec![0.0; offsets[sequences.len()] * width];
         for (&index, bounds) in sequences.iter().zip(offsets.windows(2)) {
             let (shard, index) = self.locate(index);
             shard.read_hidden(index, &mut values[bounds[0] * width..bounds[1] * width]);
         }
+        self.read(size_of_val(values.as_slice()));
         Ragged::from_parts(values, offsets, width)
     }
 
@@ -192,6 +205,15 @@ impl Cache {
             done(split.bytes);
         }
         Ok(problems)
+    }
+
+    /// Counts bytes read; gives pages back now and then.
+    fn read(&self, bytes: usize) {
+        let before = self.unreleased.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes >= RELEASE_BYTES {
+            self.unreleased.store(0, Ordering::Relaxed);
+            self.shards.iter().for_each(Shard::release);
+        }
     }
 
     fn locate(&self, index: usize) -> (&Shard, usize) {

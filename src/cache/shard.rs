@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use memmap2::Mmap;
 use safetensors::tensor::Dtype;
 use safetensors::{SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, ShardEntry};
-use crate::mapping::map_read_only;
+use crate::mapping::MappedFile;
 use crate::ragged::Ragged;
 
 /// Tensor names in a shard.
@@ -177,7 +176,7 @@ pub(super) fn serialised_length(
 /// An open shard, mapped.
 pub(super) struct Shard {
     path: PathBuf,
-    bytes: Mmap,
+    bytes: MappedFile,
     offsets: Vec<usize>,
     ids: Range<usize>,
     hidden: Option<Hidden>,
@@ -187,6 +186,14 @@ struct Hidden {
     precision: Precision,
     width: usize,
     range: Range<usize>,
+}
+
+impl Hidden {
+    /// Where in the file the states of `tokens` are.
+    fn of(&self, tokens: Range<usize>) -> Range<usize> {
+        let size = self.width * self.precision.bytes();
+        self.range.start + tokens.start * size..self.range.start + tokens.end * size
+    }
 }
 
 impl Shard {
@@ -202,7 +209,7 @@ impl Shard {
             path: path.clone(),
             problem,
         };
-        let bytes = map_read_only(&path).map_err(Error::Read)?;
+        let bytes = MappedFile::open(&path).map_err(Error::Read)?;
         if bytes.len() as u64 != entry.bytes {
             return Err(damaged(format!(
                 "it has {} bytes, the manifest says {}",
@@ -245,6 +252,7 @@ impl Shard {
                 })
             })
             .transpose()?;
+        bytes.in_no_order();
         Ok(Self {
             path,
             bytes,
@@ -257,6 +265,18 @@ impl Shard {
     /// The tokens of sequence `index` of this shard.
     pub(super) fn tokens(&self, index: usize) -> Range<usize> {
         self.offsets[index]..self.offsets[index + 1]
+    }
+
+    /// Has the kernel read the hidden states of sequence `index` ahead.
+    pub(super) fn will_need(&self, index: usize) {
+        if let Some(hidden) = &self.hidden {
+            self.bytes.will_need(&hidden.of(self.tokens(index)));
+        }
+    }
+
+    /// Gives the pages that have been read back to the kernel.
+    pub(super) fn release(&self) {
+        self.bytes.release();
     }
 
     /// Appends the token ids of sequence `index`.
@@ -279,9 +299,7 @@ impl Shard {
             .hidden
             .as_ref()
             .expect("the caller checked that there are activations");
-        let tokens = self.tokens(index);
-        let size = hidden.width * hidden.precision.bytes();
-        let bytes = &self.bytes[hidden.range.clone()][tokens.start * size..tokens.end * size];
+        let bytes = &self.bytes[hidden.of(self.tokens(index))];
         match hidden.precision {
             // On a little-endian machine with an aligned map the cast succeeds and the
             // conversion uses the processor's own instructions.

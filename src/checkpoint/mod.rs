@@ -70,7 +70,7 @@ impl Checkpoint {
     /// Hashes the checkpoint's files.
     pub fn identity(&self) -> Result<Identity, Error> {
         Ok(Identity {
-            weights: self.weights.hash(),
+            weights: self.weights.hash()?,
             config: hash_file(&self.folder.join("config.json"))?,
             tokenizer: hash_file(&self.folder.join("tokenizer.json"))?,
         })

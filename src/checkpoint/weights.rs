@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
 
 use super::{Error, Family};
-use crate::mapping::map_read_only;
+use crate::mapping::MappedFile;
 
 const SINGLE_FILE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -32,7 +31,8 @@ pub struct Weights {
 }
 
 struct WeightFile {
-    bytes: Mmap,
+    path: PathBuf,
+    bytes: MappedFile,
     metadata: Metadata,
     data_start: usize,
 }
@@ -90,12 +90,22 @@ impl Weights {
     }
 
     /// BLAKE3 over the weight files in the order of their names, hexadecimal.
-    pub fn hash(&self) -> String {
+    ///
+    /// The files are read, not mapped: all of them would count as this process's memory.
+    pub fn hash(&self) -> Result<String, Error> {
         let mut hasher = blake3::Hasher::new();
         for file in &self.files {
-            hasher.update_rayon(&file.bytes);
+            let reader = fs_err::File::open(&file.path).map_err(Error::Read)?;
+            hasher.update_reader(reader).map_err(Error::Read)?;
         }
-        hasher.finalize().to_hex().to_string()
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Gives the memory of what has been read back to the kernel; it can be read again.
+    pub fn release(&self) {
+        for file in &self.files {
+            file.bytes.release();
+        }
     }
 
     fn find(&self, name: &str, shape: &[usize]) -> Result<(&WeightFile, &TensorInfo), Error> {
@@ -132,7 +142,7 @@ impl Weights {
 
 impl WeightFile {
     fn open(path: &Path) -> Result<Self, Error> {
-        let bytes = map_read_only(path).map_err(Error::Read)?;
+        let bytes = MappedFile::open(path).map_err(Error::Read)?;
         // Besides the header this checks that the tensors fill the file exactly, so that
         // `data` cannot reach past the end of the map.
         let (header, metadata) =
@@ -143,6 +153,7 @@ impl WeightFile {
             })?;
         let data_start = size_of::<u64>() + header;
         Ok(Self {
+            path: path.to_owned(),
             bytes,
             metadata,
             data_start,

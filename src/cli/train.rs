@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -14,7 +15,9 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::precompute::content_hash;
 use crate::task::{Encoding, Labels, Model};
-use crate::train::{self, Outcome, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes};
+use crate::train::{
+    self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
+};
 use crate::trainable::Pooling;
 
 /// Train the top layers and the head from an activation cache.
@@ -27,6 +30,7 @@ Examples:
   telly train --cache cache/mine --out runs/mine --epochs 3 --batch-size 32 --lr 5e-5
   telly train --recipe runs/mine/recipe.toml --out runs/again
   telly train --resume --out runs/mine       (after Ctrl-C, a crash or a power cut)")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct TrainArguments {
     #[command(flatten)]
     options: TrainOptions,
@@ -39,6 +43,9 @@ pub(super) struct TrainArguments {
     /// Go on with the unfinished run in --out from its last checkpoint, with its own flags.
     #[arg(long, conflicts_with = "recipe")]
     resume: bool,
+    /// Say at the end where the time of the steps went.
+    #[arg(long)]
+    profile: bool,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -89,6 +96,13 @@ struct TrainOptions {
     /// [default: 300].
     #[arg(long, value_name = "SECONDS", help_heading = "Training")]
     checkpoint_seconds: Option<u64>,
+    /// Rows kept for the backward pass at a time; the update is the whole batch's all the same
+    /// [default: as many as --memory-budget allows].
+    #[arg(long, value_name = "ROWS", help_heading = "Running")]
+    micro_batch: Option<usize>,
+    /// Memory that training may take, as 2GiB [default: half of the machine's].
+    #[arg(long, value_name = "SIZE", help_heading = "Running")]
+    memory_budget: Option<ByteSize>,
     /// Where training runs; auto takes CUDA if this build has it [default: auto].
     #[arg(long, value_enum, help_heading = "Running")]
     device: Option<DeviceChoice>,
@@ -127,23 +141,16 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     limit_threads(options.threads)?;
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
     let cache = Cache::open(folder)?;
-    let manifest = cache.manifest();
-    let from_cache = |value: &Value, what: &str| crate::cache::Error::Damaged {
-        path: folder.join(crate::cache::MANIFEST),
-        problem: format!("`{what}` is {value}"),
-    };
-    let encoding: Encoding = serde_json::from_value(manifest.encoding.clone())
-        .map_err(|_| from_cache(&manifest.encoding, "encoding"))?;
-    let labels: Option<Labels> = serde_json::from_value(manifest.labels.clone())
-        .map_err(|_| from_cache(&manifest.labels, "labels"))?;
-    let freeze = manifest.fingerprint.get("freeze");
-    let freeze: Freeze =
-        serde_json::from_value(freeze.clone()).map_err(|_| from_cache(freeze, "freeze"))?;
+    let Contents {
+        encoding,
+        labels,
+        freeze,
+    } = Contents::of(&cache)?;
 
     let model_folder = options
         .model
         .clone()
-        .unwrap_or_else(|| manifest.model.clone().into());
+        .unwrap_or_else(|| cache.manifest().model.clone().into());
     let mut checkpoint = Checkpoint::open(&model_folder)?;
     check_cache(&cache, &checkpoint, &options, &encoding, labels.as_ref())?;
     let settings = settings(&options, &encoding)?;
@@ -184,6 +191,8 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         ))?;
         (run, None)
     };
+    // What is trained has been copied.
+    checkpoint.weights.release();
     let outcome = train::train(model, &cache, &settings, &mut run, state)?;
     let (model, ending) = match outcome {
         Outcome::Finished(model, summary) => (model, Ok(summary)),
@@ -212,8 +221,42 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     let mut object = summary.to_json();
     object.insert("peak_rss_bytes".into(), json!(peak_rss_bytes()));
     object.insert("run".into(), json!(out.display().to_string()));
+    if arguments.profile {
+        let report = ProfileReport::new(model.profile());
+        report.lines().iter().for_each(|line| console::say(line));
+        object.insert("profile".into(), Value::Object(report.to_json()));
+    }
     run.write_summary(&Value::Object(object.clone()))?;
     console::result(arguments.json, &object)
+}
+
+/// What the manifest says in the task's own words.
+struct Contents {
+    encoding: Encoding,
+    labels: Option<Labels>,
+    freeze: Freeze,
+}
+
+impl Contents {
+    fn of(cache: &Cache) -> Result<Self, Error> {
+        let manifest = cache.manifest();
+        let from_cache = |value: &Value, what: &str| crate::cache::Error::Damaged {
+            path: cache.folder().join(crate::cache::MANIFEST),
+            problem: format!("`{what}` is {value}"),
+        };
+        let encoding: Encoding = serde_json::from_value(manifest.encoding.clone())
+            .map_err(|_| from_cache(&manifest.encoding, "encoding"))?;
+        let labels: Option<Labels> = serde_json::from_value(manifest.labels.clone())
+            .map_err(|_| from_cache(&manifest.labels, "labels"))?;
+        let freeze = manifest.fingerprint.get("freeze");
+        let freeze: Freeze =
+            serde_json::from_value(freeze.clone()).map_err(|_| from_cache(freeze, "freeze"))?;
+        Ok(Self {
+            encoding,
+            labels,
+            freeze,
+        })
+    }
 }
 
 /// Refuses a cache that was made from another model, or from something else than what was typed.
@@ -274,6 +317,8 @@ fn settings(options: &TrainOptions, encoding: &Encoding) -> Result<TrainSettings
         pooling: options.pooling.unwrap_or(encoding.task().default_pooling()),
         log_every: options.log_every.unwrap_or(10),
         checkpoint_seconds: options.checkpoint_seconds.unwrap_or(300),
+        micro_batch: options.micro_batch,
+        memory_budget: options.memory_budget.map(|size| size.as_u64()),
     };
     let out_of_range = |flag: &str, found: f64, expected: &str| Error::Usage {
         problem: format!("`{flag} {found}` is out of range"),
@@ -310,6 +355,7 @@ fn settings(options: &TrainOptions, encoding: &Encoding) -> Result<TrainSettings
         ("--epochs", settings.epochs),
         ("--batch-size", settings.batch_size),
         ("--log-every", settings.log_every),
+        ("--micro-batch", settings.micro_batch.unwrap_or(1)),
     ];
     for (flag, found) in at_least_one {
         if found == 0 {

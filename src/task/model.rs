@@ -11,7 +11,7 @@ use super::classify::{self, Classifier};
 use super::{Error, Labels, Metrics, search};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::trainable::{
-    EncoderInput, Gradients, Parameters, Part, Pass, Pooling, Profile, TrainableEncoder,
+    EncoderInput, Gradients, Parameters, Part, PartLimit, Pass, Pooling, Profile, TrainableEncoder,
 };
 
 /// Some rows to learn from.
@@ -85,6 +85,17 @@ impl Model {
         }
     }
 
+    /// Bytes that training takes whatever the batch: parameters, gradients, the optimizer's two
+    /// moments, and `copies` of the parameters.
+    pub fn fixed_bytes(&self, copies: usize) -> u64 {
+        (self.parameters.count() * size_of::<f32>() * (4 + copies)) as u64
+    }
+
+    /// Bytes that a step takes for each token worked on at a time.
+    pub fn bytes_per_token(&self) -> u64 {
+        self.encoder.bytes_per_token()
+    }
+
     /// Where the time of all passes so far went.
     pub fn profile(&self) -> &Profile {
         self.encoder.profile()
@@ -92,15 +103,15 @@ impl Model {
 
     /// The mean loss over the rows of `batch`, and its `gradients`.
     ///
-    /// With `micro_batch_tokens` no more tokens than these (or one sequence) are kept for the
-    /// backward pass at a time, and the gradients are the same: the vectors of the whole batch
+    /// No more than `limit` is kept for the backward pass at a time, and the gradients are those
+    /// of the whole batch all the same: the vectors of the whole batch
     /// are computed first, then the loss and its gradient with respect to them, then each part
     /// once more with its way back (gradient caching: Gao et al., 2021, arXiv 2101.06983).
     pub fn gradients(
         &self,
         batch: Batch,
         pass: &Pass,
-        micro_batch_tokens: Option<usize>,
+        limit: PartLimit,
         gradients: &mut Gradients,
     ) -> Result<f64, Error> {
         let Batch {
@@ -110,7 +121,7 @@ impl Model {
         } = batch;
         gradients.clear();
         let packing = input.packing();
-        let parts = packing.parts(micro_batch_tokens.unwrap_or(usize::MAX));
+        let parts = packing.parts(limit);
         if parts.len() <= 1 {
             let pooled = self.encoder.pool(input, packing, self.pooling, pass)?;
             let (loss, gradient) = self.head(&pooled.vectors, &places, &labels, pass, gradients)?;

@@ -62,6 +62,16 @@ pub enum Error {
         /// As asked for.
         now: String,
     },
+    /// The budget does not even hold the parameters.
+    #[error(
+        "`--memory-budget` of {budget} bytes is too small: parameters, gradients and optimizer take {needed} bytes"
+    )]
+    MemoryBudget {
+        /// As given.
+        budget: u64,
+        /// Without any batch.
+        needed: u64,
+    },
     /// Ctrl-C.
     #[error("interrupted: nothing is written")]
     Interrupted,
@@ -98,6 +108,7 @@ impl Explain for Error {
             Self::RunExists { .. } => {
                 "choose another `--out`, or replace the run with `--force`".into()
             }
+            Self::MemoryBudget { .. } => "raise `--memory-budget`, or freeze more layers".into(),
             Self::NothingToResume { .. } => "leave out `--resume` to begin a run".into(),
             Self::OtherRun { .. } => {
                 "`--resume` needs no flags but `--out`; for another run choose another `--out`"
@@ -119,6 +130,7 @@ impl Explain for Error {
             Self::RunExists { .. }
             | Self::NoRun { .. }
             | Self::NothingToResume { .. }
+            | Self::MemoryBudget { .. }
             | Self::OtherRun { .. }
             | Self::Damaged { .. }
             | Self::NothingToTrain { .. } => true,

@@ -30,6 +30,11 @@ pub struct TrainSettings {
     pub log_every: usize,
     /// Seconds between two checkpoints, besides the one after each epoch.
     pub checkpoint_seconds: u64,
+    /// Rows kept for the backward pass at a time; as many as the memory budget allows when
+    /// absent.
+    pub micro_batch: Option<usize>,
+    /// Bytes that training may take; half of the machine's memory when absent.
+    pub memory_budget: Option<u64>,
 }
 
 impl TrainSettings {

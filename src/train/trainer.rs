@@ -6,7 +6,9 @@ use candle_core::Tensor;
 
 use super::{Error, TrainSettings, learning_rate};
 use crate::task::{Batch, Model};
-use crate::trainable::{AdamW, AdamWSettings, Gradients, Ops, Parameter, Parameters, Part, Pass};
+use crate::trainable::{
+    AdamW, AdamWSettings, Gradients, Ops, Parameter, Parameters, Part, PartLimit, Pass,
+};
 
 const PARAMETER: &str = "parameter";
 const FIRST_MOMENT: &str = "first_moment";
@@ -20,8 +22,8 @@ pub struct Trainer {
     pub ops: Ops,
     /// Whether the last layer computes every token's state though only some are read.
     pub all_rows: bool,
-    /// Tokens kept for the backward pass at a time; the whole batch when absent.
-    pub micro_batch_tokens: Option<usize>,
+    /// What is kept for the backward pass at a time.
+    pub micro_batch: PartLimit,
     gradients: Gradients,
     optimizer: AdamW,
     settings: TrainSettings,
@@ -58,7 +60,7 @@ impl Trainer {
         Ok(Self {
             ops: Pass::evaluation(device).ops,
             all_rows: false,
-            micro_batch_tokens: None,
+            micro_batch: PartLimit::NONE,
             gradients: Gradients::new(&model.parameters),
             model,
             optimizer,
@@ -135,7 +137,7 @@ impl Trainer {
         let gradients = &mut self.gradients;
         let loss = self
             .model
-            .gradients(batch, &pass, self.micro_batch_tokens, gradients)?;
+            .gradients(batch, &pass, self.micro_batch, gradients)?;
         if !loss.is_finite() {
             return Err(Error::Diverged {
                 step: self.step,

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::batches::{epoch_batches, with_batches};
 use super::checkpoint::{BestEpoch, Position, TrainingState};
+use super::memory::micro_batch;
 use super::summary::{Summary, median};
 use super::trainer::{StepReport, Trainer, named};
 use super::{CachedActivations, Error, RunFolder, TrainSettings, evaluate};
@@ -47,7 +48,7 @@ pub fn train(
         split: "train".into(),
     })?;
     let (valid, test) = (split("valid")?, split("test")?);
-    let mut training = Training::new(model, cache, training, settings, run)?;
+    let mut training = Training::new(model, cache, training, settings, run, valid.is_some())?;
     if let Some(state) = state {
         training.restore(state)?;
     }
@@ -85,11 +86,16 @@ impl<'a> Training<'a> {
         split: Split,
         settings: &TrainSettings,
         run: &'a mut RunFolder,
+        keeps_best: bool,
     ) -> Result<Self, Error> {
         let steps = split.len().div_ceil(settings.batch_size) * settings.epochs;
         let now = Instant::now();
+        let copies = usize::from(keeps_best);
+        let micro_batch = micro_batch(&model, settings, split.columns, copies)?;
+        let mut trainer = Trainer::new(model, settings.clone(), steps)?;
+        trainer.micro_batch = micro_batch;
         Ok(Self {
-            trainer: Trainer::new(model, settings.clone(), steps)?,
+            trainer,
             cache,
             split: Arc::new(split),
             run,
@@ -190,7 +196,9 @@ impl<'a> Training<'a> {
                 let report = self.trainer.step(batch)?;
                 self.position.step += 1;
                 self.position.batch += 1;
-                self.position.epoch_seconds[epoch] += step_started.elapsed().as_secs_f64();
+                let step_time = step_started.elapsed();
+                self.profile().add_step(step_time);
+                self.position.epoch_seconds[epoch] += step_time.as_secs_f64();
                 tokens += batch_tokens;
                 progress.set_message(format!("loss {:.4}", report.loss));
                 progress.advance(batch_tokens as u64);
@@ -232,7 +240,7 @@ impl<'a> Training<'a> {
 
     fn evaluate(&mut self, split: &Split, name: &str, epoch: usize) -> Result<Metrics, Error> {
         let mut activations = CachedActivations(self.cache);
-        let metrics = self.profile().time(Part::Evaluation, || {
+        let metrics = self.profile().time_apart(Part::Evaluation, || {
             evaluate(&self.trainer.model, &mut activations, split, name)
         })?;
         self.run.log(&json!({

@@ -46,6 +46,7 @@ impl EncoderInput {
     }
 
     /// A copy of some sequences.
+    #[must_use]
     pub fn part(&self, sequences: Range<usize>) -> Self {
         let indices: Vec<usize> = sequences.collect();
         match self {
@@ -107,6 +108,24 @@ impl TrainableEncoder {
         })
     }
 
+    /// Bytes that a step of training takes for each token worked on at a time: what each layer
+    /// keeps for the backward pass, and the matrices that come and go.
+    pub fn bytes_per_token(&self) -> u64 {
+        let hidden = self.hidden_size;
+        let wide = |layer: &EncoderLayer| layer.intermediate.bias.elem_count();
+        // Queries, keys, values, context, two normalised states; the activation's input.
+        let kept: usize = self
+            .layers
+            .iter()
+            .map(|layer| 6 * hidden + wide(layer))
+            .sum();
+        // The input, here and in the batches read ahead; the activation and its gradient; the
+        // gradients of the states and of a branch, and states made again.
+        let widest = self.layers.iter().map(wide).max().unwrap_or(0);
+        let passing = 4 * hidden + 2 * widest + 5 * hidden;
+        ((kept + passing) * size_of::<f32>()) as u64
+    }
+
     /// Where the time of all passes so far went.
     pub fn profile(&self) -> &Profile {
         &self.workspace.profile
@@ -131,9 +150,10 @@ impl TrainableEncoder {
                 Ok(Pooled {
                     vectors: vectors.detach(),
                     encoder: self,
-                    tape: match pass.way_back {
-                        true => Tape::Composed(vectors),
-                        false => Tape::None,
+                    tape: if pass.way_back {
+                        Tape::Composed(vectors)
+                    } else {
+                        Tape::None
                     },
                 })
             }

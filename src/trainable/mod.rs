@@ -22,7 +22,7 @@ pub use error::Error;
 pub use gradients::Gradients;
 pub use optimizer::{AdamW, AdamWSettings};
 pub use packed::{Part, Profile, peak_flops};
-pub use packing::Packing;
+pub use packing::{Packing, PartLimit};
 pub use parameters::{Parameter, Parameters, Weight};
 pub use pass::{Ops, Pass, Site};
 pub use pooling::Pooling;

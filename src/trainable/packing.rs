@@ -13,6 +13,23 @@ pub struct Packing {
     first_square: usize,
 }
 
+/// How much of a batch is worked on at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartLimit {
+    /// Most tokens.
+    pub tokens: usize,
+    /// Most sequences.
+    pub sequences: usize,
+}
+
+impl PartLimit {
+    /// All of it.
+    pub const NONE: Self = Self {
+        tokens: usize::MAX,
+        sequences: usize::MAX,
+    };
+}
+
 impl Packing {
     /// A whole batch, from the offsets of a [`Ragged`](crate::ragged::Ragged).
     pub fn new(offsets: &[usize]) -> Self {
@@ -24,6 +41,7 @@ impl Packing {
     }
 
     /// Of this whole batch, the part that holds `sequences`.
+    #[must_use]
     pub fn part(&self, sequences: Range<usize>) -> Self {
         let first = self.offsets[sequences.start];
         let offsets = &self.offsets[sequences.start..=sequences.end];
@@ -34,12 +52,15 @@ impl Packing {
         }
     }
 
-    /// Runs of whole sequences of at most `tokens` each, one sequence at least.
-    pub fn parts(&self, tokens: usize) -> Vec<Range<usize>> {
+    /// Runs of whole sequences within `limit`, each of one sequence at least.
+    pub fn parts(&self, limit: PartLimit) -> Vec<Range<usize>> {
         let mut parts: Vec<Range<usize>> = Vec::new();
         for index in 0..self.sequences() {
             match parts.last_mut() {
-                Some(part) if self.offsets[index + 1] - self.offsets[part.start] <= tokens => {
+                Some(part)
+                    if self.offsets[index + 1] - self.offsets[part.start] <= limit.tokens
+                        && part.len() < limit.sequences =>
+                {
                     part.end = index + 1;
                 }
                 _ => parts.push(index..index + 1),
@@ -89,7 +110,7 @@ fn squares(offsets: &[usize]) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::Packing;
+    use super::{Packing, PartLimit};
 
     #[test]
     fn a_part_is_numbered_as_in_the_whole() {
@@ -99,8 +120,15 @@ mod tests {
         assert_eq!(part.offsets, [0, 3, 4]);
         assert_eq!((part.first_token, part.tokens()), (2, 4));
         assert_eq!(part.probabilities(3), [12, 39]);
-        assert_eq!(whole.parts(4), [0..1, 1..3]);
-        assert_eq!(whole.parts(1), [0..1, 1..2, 2..3]);
-        assert_eq!(whole.parts(6), [0..3]);
+    }
+
+    #[test]
+    fn parts_keep_within_the_limit() {
+        let whole = Packing::new(&[0, 2, 5, 6]);
+        let parts = |tokens, sequences| whole.parts(PartLimit { tokens, sequences });
+        assert_eq!(parts(4, 9), [0..1, 1..3]);
+        assert_eq!(parts(1, 9), [0..1, 1..2, 2..3]);
+        assert_eq!(parts(6, 2), [0..2, 2..3]);
+        assert_eq!(whole.parts(PartLimit::NONE).len(), 1);
     }
 }

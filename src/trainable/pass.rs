@@ -81,6 +81,7 @@ impl Pass {
     }
 
     /// The same pass, of which no gradients will be asked for.
+    #[must_use]
     pub fn without_way_back(self) -> Self {
         Self {
             way_back: false,

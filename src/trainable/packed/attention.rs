@@ -199,9 +199,9 @@ impl Head<'_> {
         Arch::new().dispatch(
             #[inline(always)]
             || {
-                probabilities
-                    .chunks_exact_mut(length)
-                    .for_each(softmax_in_place)
+                for row in probabilities.chunks_exact_mut(length) {
+                    softmax_in_place(row);
+                }
             },
         );
     }

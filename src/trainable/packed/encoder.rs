@@ -43,9 +43,11 @@ pub(crate) fn forward<'a>(
             attention: pass.dropout(Site::Attention(index), layer.hidden_dropout),
             output: pass.dropout(Site::Output(index), layer.hidden_dropout),
         };
-        let rows = match pruned && index + 1 == encoder.layers.len() {
-            true => Rows::Some(&first_tokens),
-            false => Rows::All,
+        let top = index + 1 == encoder.layers.len();
+        let rows = if pruned && top {
+            Rows::Some(&first_tokens)
+        } else {
+            Rows::All
         };
         let layer = LayerPass {
             layer,
@@ -121,9 +123,10 @@ pub(crate) fn backward(
             layer: &encoder.layers[index],
             workspace,
             packing: &packing,
-            rows: match pruned && top {
-                true => Rows::Some(&first_tokens),
-                false => Rows::All,
+            rows: if pruned && top {
+                Rows::Some(&first_tokens)
+            } else {
+                Rows::All
             },
             hidden_size: width,
             bias: bias.as_ref().zip(encoder.relative_positions.as_ref()),

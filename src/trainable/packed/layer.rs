@@ -44,14 +44,18 @@ pub(super) struct LayerPass<'p, 'w> {
 /// What a forward pass keeps for the backward pass. The layer's input is not among it: it is
 /// what the layer below put out, and is made again from that layer's normalised rows.
 pub(super) struct LayerTape<'a> {
-    queries: Buffer<'a>,
-    keys: Buffer<'a>,
-    values: Buffer<'a>,
-    context: Buffer<'a>,
+    attention: AttentionTape<'a>,
     attended: NormTape<'a>,
     /// Before the activation.
     wide: Buffer<'a>,
     pub(super) output: NormTape<'a>,
+}
+
+struct AttentionTape<'a> {
+    queries: Buffer<'a>,
+    keys: Buffer<'a>,
+    values: Buffer<'a>,
+    context: Buffer<'a>,
 }
 
 /// Normalised rows and their scales.
@@ -79,43 +83,48 @@ impl NormTape<'_> {
 impl<'p, 'w> LayerPass<'p, 'w> {
     /// `x` `[tokens, hidden]` to the states of the rows that are read, `[rows, hidden]`.
     pub(super) fn forward(&self, x: &[f32]) -> Result<(Buffer<'w>, LayerTape<'w>), Error> {
-        let (layer, take) = (self.layer, |length| self.workspace.buffers.take(length));
+        let (layer, buffers) = (self.layer, &self.workspace.buffers);
         let asking = self.asking(x);
         let asking = asking.as_deref().unwrap_or(x);
         let wide_size = layer.intermediate.bias.elem_count();
         let rows = asking.len() / self.hidden_size;
 
-        let mut queries = take(asking.len());
-        let (mut keys, mut values) = (take(x.len()), take(x.len()));
+        let mut queries = buffers.take(asking.len());
+        let (mut keys, mut values) = (buffers.take(x.len()), buffers.take(x.len()));
         self.linear(&layer.query, asking, &mut queries)?;
         self.linear(&layer.key, x, &mut keys)?;
         self.linear(&layer.value, x, &mut values)?;
-        let mut context = take(asking.len());
+        let mut context = buffers.take(asking.len());
         self.profile().time(Part::Attention, || {
             let shape = self.attention();
             let inputs = [&*queries, &*keys, &*values];
             attention::forward(shape, inputs, self.hidden_size, &mut context);
         });
 
-        let mut projected = take(asking.len());
+        let mut projected = buffers.take(asking.len());
         self.linear(&layer.attention_output, &context, &mut projected)?;
         let dropout = self.row_dropout(self.dropout.attention);
         let (states, attended) =
             self.normalise(&layer.attention_norm, projected, asking, dropout)?;
 
-        let (mut wide, mut active) = (take(rows * wide_size), take(rows * wide_size));
+        let (mut wide, mut active) = (
+            buffers.take(rows * wide_size),
+            buffers.take(rows * wide_size),
+        );
         self.linear(&layer.intermediate, &states, &mut wide)?;
         self.profile()
             .time(Part::Elementwise, || gelu::forward(&wide, &mut active));
-        let mut narrow = take(asking.len());
+        let mut narrow = buffers.take(asking.len());
         self.linear(&layer.output, &active, &mut narrow)?;
         let dropout = self.row_dropout(self.dropout.output);
         let (y, output) = self.normalise(&layer.output_norm, narrow, &states, dropout)?;
         let tape = LayerTape {
-            queries,
-            keys,
-            values,
-            context,
+            attention: AttentionTape {
+                queries,
+                keys,
+                values,
+                context,
+            },
             attended,
             wide,
             output,
@@ -133,54 +142,72 @@ impl<'p, 'w> LayerPass<'p, 'w> {
         gradients: &mut Gradients,
         of_input: bool,
     ) -> Result<Option<Buffer<'w>>, Error> {
-        let (layer, profile) = (self.layer, self.profile());
-        let take = |length| self.workspace.buffers.take(length);
         let LayerTape {
-            mut queries,
-            mut keys,
-            values: mut value_states,
-            context,
+            attention,
             attended,
-            mut wide,
+            wide,
             output,
         } = tape;
+        let branch = self.workspace.buffers.take(gradient.len());
+        let branch =
+            self.feed_forward_backward(wide, &attended, output, &mut gradient, branch, gradients)?;
+        self.attention_backward(
+            attention, attended, x, gradient, branch, gradients, of_input,
+        )
+    }
 
-        let mut branch = take(gradient.len());
+    /// Turns `gradient`, of what the layer put out, into that of what attention put out. `branch`
+    /// is room for the gradient of what goes into a residual connection.
+    fn feed_forward_backward(
+        &self,
+        mut wide: Buffer<'w>,
+        attended: &NormTape,
+        output: NormTape,
+        gradient: &mut [f32],
+        mut branch: Buffer<'w>,
+        gradients: &mut Gradients,
+    ) -> Result<Buffer<'w>, Error> {
+        let (layer, profile) = (self.layer, self.profile());
+        let buffers = &self.workspace.buffers;
         let dropout = self.row_dropout(self.dropout.output);
         let norm = &layer.output_norm;
-        self.norm_backward(
-            norm,
-            &output,
-            dropout,
-            &mut gradient,
-            &mut branch,
-            gradients,
-        )?;
+        self.norm_backward(norm, &output, dropout, gradient, &mut branch, gradients)?;
         drop(output);
-        let mut of_wide = take(wide.len());
-        let weight = values(&layer.output.weight)?;
-        let wide_size = layer.intermediate.bias.elem_count();
-        times(
-            profile,
-            &mut of_wide,
-            &branch,
-            &weight,
-            wide_size,
-            Target::Replace,
-        );
+        let mut of_wide = buffers.take(wide.len());
+        self.times(&layer.output, &branch, &mut of_wide, Target::Replace)?;
         profile.time(Part::Elementwise, || {
-            gelu::backward(&mut wide, &mut of_wide)
+            gelu::backward(&mut wide, &mut of_wide);
         });
         let active = wide;
         self.linear_backward(&layer.output, &active, &branch, gradients);
         drop(active);
-        let mut states = take(gradient.len());
+        let mut states = buffers.take(gradient.len());
         attended.output(&layer.attention_norm, profile, &mut states)?;
         self.linear_backward(&layer.intermediate, &states, &of_wide, gradients);
         drop(states);
-        self.add_times(&layer.intermediate, &of_wide, &mut gradient)?;
-        drop(of_wide);
+        self.times(&layer.intermediate, &of_wide, gradient, Target::Add)?;
+        Ok(branch)
+    }
 
+    /// From the gradient of what attention put out to that of `x`.
+    #[allow(clippy::too_many_arguments, reason = "each is one matrix of the layer")]
+    fn attention_backward(
+        &self,
+        tape: AttentionTape<'w>,
+        attended: NormTape,
+        x: &[f32],
+        mut gradient: Buffer<'w>,
+        mut branch: Buffer<'w>,
+        gradients: &mut Gradients,
+        of_input: bool,
+    ) -> Result<Option<Buffer<'w>>, Error> {
+        let (layer, width) = (self.layer, self.hidden_size);
+        let AttentionTape {
+            mut queries,
+            mut keys,
+            mut values,
+            mut context,
+        } = tape;
         let dropout = self.row_dropout(self.dropout.attention);
         let norm = &layer.attention_norm;
         self.norm_backward(
@@ -193,21 +220,12 @@ impl<'p, 'w> LayerPass<'p, 'w> {
         )?;
         drop(attended);
         self.linear_backward(&layer.attention_output, &context, &branch, gradients);
-        let mut of_context = context;
-        let weight = values(&layer.attention_output.weight)?;
-        times(
-            profile,
-            &mut of_context,
-            &branch,
-            &weight,
-            self.hidden_size,
-            Target::Replace,
-        );
+        let projection = &layer.attention_output;
+        self.times(projection, &branch, &mut context, Target::Replace)?;
         drop(branch);
-        profile.time(Part::Attention, || {
-            let matrices = [&mut *queries, &mut *keys, &mut *value_states];
-            let shape = self.attention();
-            let of_bias = attention::backward(shape, matrices, self.hidden_size, &of_context);
+        self.profile().time(Part::Attention, || {
+            let matrices = [&mut *queries, &mut *keys, &mut *values];
+            let of_bias = attention::backward(self.attention(), matrices, width, &context);
             if let Some((bias, positions)) = self.bias
                 && let Some(table) = positions.trained()
             {
@@ -215,33 +233,28 @@ impl<'p, 'w> LayerPass<'p, 'w> {
                 bias.add_up(&of_bias, layer.heads, sums, target);
             }
         });
-        drop(of_context);
+        drop(context);
 
         let asking = self.asking(x);
-        self.linear_backward(
-            &layer.query,
-            asking.as_deref().unwrap_or(x),
-            &queries,
-            gradients,
-        );
-        drop(asking);
+        let asking = asking.as_deref().unwrap_or(x);
+        self.linear_backward(&layer.query, asking, &queries, gradients);
         self.linear_backward(&layer.key, x, &keys, gradients);
-        self.linear_backward(&layer.value, x, &value_states, gradients);
+        self.linear_backward(&layer.value, x, &values, gradients);
         if !of_input {
             return Ok(None);
         }
-        self.add_times(&layer.query, &queries, &mut gradient)?;
+        self.times(&layer.query, &queries, &mut gradient, Target::Add)?;
         let mut of_x = match self.rows {
             Rows::All => gradient,
             Rows::Some(rows) => {
-                let mut of_x = take(x.len());
+                let mut of_x = self.workspace.buffers.take(x.len());
                 of_x.fill(0.0);
-                scatter_add(&gradient, rows, self.hidden_size, &mut of_x);
+                scatter_add(&gradient, rows, width, &mut of_x);
                 of_x
             }
         };
-        self.add_times(&layer.key, &keys, &mut of_x)?;
-        self.add_times(&layer.value, &value_states, &mut of_x)?;
+        self.times(&layer.key, &keys, &mut of_x, Target::Add)?;
+        self.times(&layer.value, &values, &mut of_x, Target::Add)?;
         Ok(Some(of_x))
     }
 
@@ -288,11 +301,17 @@ impl<'p, 'w> LayerPass<'p, 'w> {
         Ok(())
     }
 
-    /// `of_x ← of_x + of_y W`
-    fn add_times(&self, linear: &Linear, of_y: &[f32], of_x: &mut [f32]) -> Result<(), Error> {
+    /// `of_x ← of_y W`, or added to it.
+    fn times(
+        &self,
+        linear: &Linear,
+        of_y: &[f32],
+        of_x: &mut [f32],
+        target: Target,
+    ) -> Result<(), Error> {
         let weight = values(&linear.weight)?;
         let inputs = weight.len() / linear.bias.elem_count();
-        times(self.profile(), of_x, of_y, &weight, inputs, Target::Add);
+        times(self.profile(), of_x, of_y, &weight, inputs, target);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Where the time of a training run goes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A kind of work.
@@ -18,7 +18,7 @@ pub enum Part {
     Optimizer,
     /// Waiting for the next batch.
     DataWait,
-    /// Evaluation, and the checkpoints.
+    /// Evaluation, whatever it is made of.
     Evaluation,
 }
 
@@ -33,6 +33,11 @@ impl Part {
         Self::DataWait,
         Self::Evaluation,
     ];
+
+    /// Whether it is a part of a training step.
+    pub fn is_of_a_step(self) -> bool {
+        self != Self::Evaluation
+    }
 
     /// As shown.
     pub fn name(self) -> &'static str {
@@ -52,7 +57,9 @@ impl Part {
 #[derive(Default)]
 pub struct Profile {
     nanoseconds: [AtomicU64; Part::ALL.len()],
+    steps: AtomicU64,
     operations: AtomicU64,
+    apart: AtomicBool,
 }
 
 impl Profile {
@@ -64,15 +71,41 @@ impl Profile {
         result
     }
 
-    /// Adds `time` to `part`.
-    pub fn add(&self, part: Part, time: Duration) {
+    /// As [`time`](Self::time), of work that is no part of a step: what it is made of is not
+    /// written down.
+    pub fn time_apart<T>(&self, part: Part, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        self.apart.store(true, Ordering::Relaxed);
+        let result = work();
+        self.apart.store(false, Ordering::Relaxed);
+        self.add(part, started.elapsed());
+        result
+    }
+
+    fn add(&self, part: Part, time: Duration) {
+        if self.apart.load(Ordering::Relaxed) {
+            return;
+        }
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.nanoseconds[part as usize].fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
+    /// Adds the `time` of a whole step, waiting for its batch included.
+    pub fn add_step(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.steps.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// Seconds of all steps so far.
+    pub fn step_seconds(&self) -> f64 {
+        Duration::from_nanos(self.steps.load(Ordering::Relaxed)).as_secs_f64()
+    }
+
     /// Counts `operations` of a matrix product.
     pub(super) fn count(&self, operations: u64) {
-        self.operations.fetch_add(operations, Ordering::Relaxed);
+        if !self.apart.load(Ordering::Relaxed) {
+            self.operations.fetch_add(operations, Ordering::Relaxed);
+        }
     }
 
     /// Seconds spent on `part` so far.
@@ -84,13 +117,5 @@ impl Profile {
     /// and an addition counted as two.
     pub fn operations(&self) -> u64 {
         self.operations.load(Ordering::Relaxed)
-    }
-
-    /// Forgets everything.
-    pub fn reset(&self) {
-        for part in &self.nanoseconds {
-            part.store(0, Ordering::Relaxed);
-        }
-        self.operations.store(0, Ordering::Relaxed);
     }
 }
