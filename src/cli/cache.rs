@@ -56,6 +56,7 @@ fn inspect(arguments: &CacheArguments) -> Result<(), Error> {
         "cache": arguments.folder.display().to_string(),
         "complete": manifest.complete,
         "model": manifest.model,
+        "frozen_precision": manifest.fingerprint.get("frozen_precision"),
         "precision": manifest.precision,
         "width": manifest.width,
         "unique_sequences": manifest.sequences,

@@ -12,6 +12,7 @@ use crate::cache::{Cache, Fingerprint};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
+use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
 use crate::task::{Encoding, Labels, Model};
 use crate::train::{self, Outcome, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes};
@@ -139,6 +140,11 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     let freeze = manifest.fingerprint.get("freeze");
     let freeze: Freeze =
         serde_json::from_value(freeze.clone()).map_err(|_| from_cache(freeze, "freeze"))?;
+    // Null when nothing is frozen.
+    let found = manifest.fingerprint.get("frozen_precision");
+    let frozen_precision: Option<FrozenPrecision> =
+        serde_json::from_value(found.clone()).map_err(|_| from_cache(found, "frozen_precision"))?;
+    let frozen_precision = frozen_precision.unwrap_or_default();
 
     let model_folder = options
         .model
@@ -197,6 +203,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
             weights: identity.weights,
             tokenizer: identity.tokenizer,
             freeze,
+            frozen_precision,
             encoding,
             pooling: settings.pooling,
             labels,
