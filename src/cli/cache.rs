@@ -59,6 +59,7 @@ fn inspect(arguments: &CacheArguments) -> Result<(), Error> {
         "frozen_precision": manifest.fingerprint.get("frozen_precision"),
         "precision": manifest.precision,
         "width": manifest.width,
+        "parity": manifest.parity,
         "unique_sequences": manifest.sequences,
         "tokens": manifest.tokens,
         "bytes": manifest.bytes,

@@ -1,6 +1,6 @@
 //! `telly precompute`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -9,12 +9,12 @@ use serde_json::{Map, json};
 
 use super::options::{RuntimeOptions, TaskOptions, limit_threads, missing};
 use super::{console, recipe};
-use crate::cache::{Precision, Writer};
+use crate::cache::{Manifest, Parity, Precision, Writer};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime, onnx};
-use crate::precompute::{EncodedSplits, Plan, fill};
+use crate::precompute::{EncodedSplits, Plan, check_parity, fill, probe};
 
 /// Run the frozen half over the data, once, into an activation cache.
 ///
@@ -90,11 +90,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let splits = EncodedSplits::new(&checkpoint, &encoding, &read_splits(&options)?)?;
     let precision = frozen_precision(&options, freeze)?;
     let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
-    if let Some(path) = &options.graph {
-        write_graph(path, &checkpoint, freeze, precision)?;
-    }
-
-    let plan = Plan::new(
+    let mut plan = Plan::new(
         &checkpoint,
         freeze,
         &encoding,
@@ -103,6 +99,20 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
         frozen.as_ref().map(|(runtime, encoder)| (runtime, encoder)),
     )?;
     announce(&plan);
+    if let Some((_, frozen)) = &mut frozen {
+        let parity = match known_parity(folder, &plan.manifest, arguments.force) {
+            Some(parity) => Some(parity),
+            None => probe(frozen, &checkpoint, freeze.layers(), &plan.sequences)?,
+        };
+        if let Some(parity) = &parity {
+            say_parity(parity);
+            check_parity(parity, precision)?;
+        }
+        plan.manifest.parity = parity;
+    }
+    if let Some(path) = &options.graph {
+        write_graph(path, &checkpoint, freeze, precision)?;
+    }
     let sequences = plan.all_sequences();
     let mut writer = Writer::open(folder, plan.manifest, &plan.splits, arguments.force)?;
     if writer.missing().is_empty() {
@@ -192,7 +202,7 @@ fn open_frozen(
 }
 
 fn write_graph(
-    path: &std::path::Path,
+    path: &Path,
     checkpoint: &Checkpoint,
     freeze: Freeze,
     precision: FrozenPrecision,
@@ -208,6 +218,28 @@ fn write_graph(
     let model = onnx::write(checkpoint, &[layers], precision, &data_name)?;
     fs_err::write(path.with_file_name(&data_name), &model.data).map_err(Error::Output)?;
     fs_err::write(path, &model.graph).map_err(Error::Output)
+}
+
+/// What was measured when the cache in `folder` was begun, if `planned` goes on with it: the
+/// manifest must end the same however often it was stopped.
+fn known_parity(folder: &Path, planned: &Manifest, force: bool) -> Option<Parity> {
+    // A manifest that cannot be read is the writer's to complain about.
+    let begun = Manifest::read(folder).ok().filter(|_| !force)?;
+    begun
+        .parity
+        .filter(|_| begun.fingerprint == planned.fingerprint)
+}
+
+fn say_parity(parity: &Parity) {
+    console::say(&format!(
+        "frozen half against fp32: max error {:.1e}, mean {:.1e}, cosine mean {:.6}, lowest {:.6} ({} tokens of {} sequences)",
+        parity.max_absolute_error,
+        parity.mean_absolute_error,
+        parity.mean_cosine,
+        parity.min_cosine,
+        parity.tokens,
+        parity.sequences,
+    ));
 }
 
 fn announce(plan: &Plan) {
