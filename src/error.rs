@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{cache, checkpoint, dataset, frozen, task, train, trainable};
+use crate::{cache, checkpoint, dataset, frozen, precompute, task, train, trainable};
 
 /// What an error knows beyond its message.
 pub trait Explain {
@@ -32,6 +32,9 @@ pub enum Error {
     /// The frozen half could not be built or run.
     #[error(transparent)]
     Frozen(#[from] frozen::Error),
+    /// The cache was not filled.
+    #[error(transparent)]
+    Precompute(#[from] precompute::Error),
     /// The activation cache could not be read or written.
     #[error(transparent)]
     Cache(#[from] cache::Error),
@@ -67,6 +70,7 @@ impl Error {
             Self::Dataset(error) => Some(error),
             Self::Task(error) => Some(error),
             Self::Frozen(error) => Some(error),
+            Self::Precompute(error) => Some(error),
             Self::Cache(error) => Some(error),
             Self::Trainable(error) => Some(error),
             Self::Train(error) => Some(error),

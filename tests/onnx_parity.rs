@@ -24,6 +24,7 @@ fn differences(folder: &std::path::Path, golden: &str) -> Vec<f64> {
     let options = SessionOptions {
         provider: ProviderChoice::Cpu,
         threads: Some(1),
+        ..SessionOptions::default()
     };
     let sequences = golden.sequences();
     let all: Vec<usize> = (0..sequences.len()).collect();
@@ -141,9 +142,16 @@ fn the_onnx_checker_accepts_the_graphs() {
     support::write_classification(&data, 8);
     let mut graphs = Vec::new();
     for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
-        for freeze in ["0", "2", "3"] {
-            let graph = folder.path().join(format!("{model}-{freeze}.onnx"));
-            let cache = folder.path().join(format!("{model}-{freeze}"));
+        for (freeze, precision) in [
+            ("0", "fp32"),
+            ("2", "fp32"),
+            ("3", "fp32"),
+            ("0", "int8"),
+            ("3", "int8"),
+        ] {
+            let name = format!("{model}-{freeze}-{precision}");
+            let graph = folder.path().join(format!("{name}.onnx"));
+            let cache = folder.path().join(name);
             telly_ok(&[
                 "precompute",
                 "--task",
@@ -154,6 +162,8 @@ fn the_onnx_checker_accepts_the_graphs() {
                 text(&data),
                 "--freeze",
                 freeze,
+                "--frozen-precision",
+                precision,
                 "--max-length",
                 "32",
                 "--cache",

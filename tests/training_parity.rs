@@ -60,6 +60,7 @@ fn activations(golden: &Golden, checkpoint: &Checkpoint, freeze: Freeze) -> Fres
             let options = SessionOptions {
                 provider: ProviderChoice::Cpu,
                 threads: Some(1),
+                ..SessionOptions::default()
             };
             let runtime = Runtime::load(None).expect("ONNX Runtime");
             let frozen = FrozenEncoder::new(&runtime, checkpoint, layers, &options);

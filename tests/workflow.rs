@@ -93,6 +93,43 @@ fn cached_and_fresh_evaluation_agree() {
     }
 }
 
+/// A run from a cache in int8 is evaluated in int8: against the fp32 frozen half its loss would be
+/// further off. A batch shares its activations' scales, so the two are close, not equal.
+#[test]
+fn fresh_evaluation_takes_the_precision_of_the_cache() {
+    for (model, task) in [("bert-tiny", "classify"), ("roberta-tiny", "search")] {
+        let work = Work::new(model);
+        let (cache, run) = (work.path("cache"), work.path("run"));
+        let precision = ["--frozen-precision", "int8", "--precision", "fp32"];
+        work.precompute(task, "2", &cache, &precision);
+        let found = telly_json(&["cache", "inspect", text(&cache)]);
+        assert_eq!(found["frozen_precision"], "int8");
+        assert_eq!(found["fingerprint"]["frozen_precision"], "int8");
+        let trained = telly_json(&train(&cache, &run, "--epochs 2 --batch-size 8 --lr 1e-3"));
+        let test = work.path(&format!("{task}-test.jsonl"));
+        let evaluate = ["evaluate", "--run", text(&run), "--data", text(&test)];
+        let fresh = telly_json(&evaluate);
+        let loss = |metrics: &Value| metrics["loss"].as_f64().expect("a loss");
+        let difference = (loss(&trained["test"]) - loss(&fresh["metrics"])).abs();
+        assert!(difference < 5e-3, "{task}: {trained} {fresh}");
+
+        let other = telly(&precompute(
+            task,
+            &work.model,
+            &work.path(&format!("{task}-train.jsonl")),
+            "2",
+            &cache,
+        ))
+        .output()
+        .expect("telly runs");
+        assert!(
+            stderr(&other).contains("frozen_precision: the cache has \"int8\", now \"fp32\""),
+            "{}",
+            stderr(&other)
+        );
+    }
+}
+
 #[test]
 fn a_classifier_learns_and_predicts() {
     let work = Work::new("bert-tiny");

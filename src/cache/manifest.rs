@@ -31,6 +31,10 @@ pub struct Manifest {
     pub precision: Option<Precision>,
     /// Numbers a token; 0 when the cache holds token ids alone.
     pub width: usize,
+    /// How far a sample of the activations is from fp32, measured before the first shard; null
+    /// when the cache holds token ids alone, absent in caches of before it was measured.
+    #[serde(default)]
+    pub parity: Option<Parity>,
     /// Distinct sequences.
     pub sequences: usize,
     /// Their tokens.
@@ -41,6 +45,23 @@ pub struct Manifest {
     pub splits: Vec<SplitEntry>,
     /// The shards, in order of their sequences.
     pub shards: Vec<ShardEntry>,
+}
+
+/// A sample of hidden states compared with the same layers in fp32.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Parity {
+    /// Sequences compared.
+    pub sequences: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// The largest absolute difference of two numbers.
+    pub max_absolute_error: f64,
+    /// The mean of the absolute differences.
+    pub mean_absolute_error: f64,
+    /// The mean over tokens of the cosine between the two hidden states.
+    pub mean_cosine: f64,
+    /// The lowest of these cosines.
+    pub min_cosine: f64,
 }
 
 /// One split.
@@ -90,6 +111,7 @@ impl Manifest {
             model: String::new(),
             precision: None,
             width: 0,
+            parity: None,
             sequences: 0,
             tokens: 0,
             bytes: 0,

@@ -10,7 +10,7 @@ mod writer;
 
 pub use error::Error;
 pub use fingerprint::{Difference, Fingerprint};
-pub use manifest::{MANIFEST, Manifest, ShardEntry, SplitEntry};
+pub use manifest::{MANIFEST, Manifest, Parity, ShardEntry, SplitEntry};
 pub use reader::{Cache, Split};
 pub use shard::Precision;
 pub use writer::{SHARD_BYTES, SplitRows, Writer};

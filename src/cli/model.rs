@@ -8,7 +8,7 @@ use super::console;
 use super::options::{DeviceChoice, RuntimeOptions, TaskOptions, limit_threads};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
-use crate::frozen::FrozenEncoder;
+use crate::frozen::{FrozenEncoder, FrozenPrecision};
 use crate::task::{Encoding, Labels, Model, TaskKind};
 use crate::train::SavedRun;
 use crate::trainable::Pooling;
@@ -47,6 +47,7 @@ pub(super) struct LoadedModel {
     pub labels: Option<Labels>,
     pub model: Model,
     freeze: Freeze,
+    frozen_precision: FrozenPrecision,
     runtime: RuntimeOptions,
 }
 
@@ -101,6 +102,7 @@ impl ModelOptions {
             labels: identity.labels,
             model,
             freeze: identity.freeze,
+            frozen_precision: identity.frozen_precision,
             runtime: self.runtime.clone(),
         })
     }
@@ -126,6 +128,7 @@ impl ModelOptions {
             labels: None,
             model,
             freeze,
+            frozen_precision: FrozenPrecision::default(),
             runtime: self.runtime.clone(),
         })
     }
@@ -165,7 +168,7 @@ impl LoadedModel {
             return Ok(None);
         };
         let runtime = self.runtime.runtime()?;
-        let session = self.runtime.session();
+        let session = self.runtime.session(self.frozen_precision);
         let frozen = FrozenEncoder::new(&runtime, &self.checkpoint, layers, &session)?;
         if let Some(reason) = frozen.fallback() {
             console::say(&format!(

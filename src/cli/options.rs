@@ -7,7 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::frozen::{ProviderChoice, Runtime, SessionOptions};
+use crate::frozen::{FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
 use crate::task::{Encoding, TaskKind};
 
 /// How records become token sequences.
@@ -104,10 +104,12 @@ impl RuntimeOptions {
         Ok(Runtime::load(self.onnxruntime.as_deref())?)
     }
 
-    pub(super) fn session(&self) -> SessionOptions {
+    /// How a frozen half in `precision` is to be run.
+    pub(super) fn session(&self, precision: FrozenPrecision) -> SessionOptions {
         SessionOptions {
             provider: self.provider.unwrap_or_default(),
             threads: self.threads,
+            precision,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `telly precompute`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -9,12 +9,12 @@ use serde_json::{Map, json};
 
 use super::options::{RuntimeOptions, TaskOptions, limit_threads, missing};
 use super::{console, recipe};
-use crate::cache::{Precision, Writer};
+use crate::cache::{Manifest, Parity, Precision, Writer};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::frozen::{FrozenEncoder, Runtime, onnx};
-use crate::precompute::{EncodedSplits, Plan, fill};
+use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime, onnx};
+use crate::precompute::{EncodedSplits, Plan, check_parity, fill, probe};
 
 /// Run the frozen half over the data, once, into an activation cache.
 ///
@@ -65,6 +65,9 @@ struct PrecomputeOptions {
     /// How activations are stored [default: fp16].
     #[arg(long, value_enum, help_heading = "Output")]
     precision: Option<Precision>,
+    /// What the frozen half's linear layers compute in; int8 runs on the CPU only [default: fp32].
+    #[arg(long, value_enum, help_heading = "Running")]
+    frozen_precision: Option<FrozenPrecision>,
     /// Also write the frozen half as an ONNX model: this file, and its weights beside it.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     graph: Option<PathBuf>,
@@ -85,12 +88,9 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     check_freeze(freeze, &checkpoint)?;
     encoding.check_lengths(checkpoint.config.longest_sequence())?;
     let splits = EncodedSplits::new(&checkpoint, &encoding, &read_splits(&options)?)?;
-    let mut frozen = open_frozen(&options, &checkpoint, freeze)?;
-    if let Some(path) = &options.graph {
-        write_graph(path, &checkpoint, freeze)?;
-    }
-
-    let plan = Plan::new(
+    let precision = frozen_precision(&options, freeze)?;
+    let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
+    let mut plan = Plan::new(
         &checkpoint,
         freeze,
         &encoding,
@@ -99,6 +99,20 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
         frozen.as_ref().map(|(runtime, encoder)| (runtime, encoder)),
     )?;
     announce(&plan);
+    if let Some((_, frozen)) = &mut frozen {
+        let parity = match known_parity(folder, &plan.manifest, arguments.force) {
+            Some(parity) => Some(parity),
+            None => probe(frozen, &checkpoint, freeze.layers(), &plan.sequences)?,
+        };
+        if let Some(parity) = &parity {
+            say_parity(parity);
+            check_parity(parity, precision)?;
+        }
+        plan.manifest.parity = parity;
+    }
+    if let Some(path) = &options.graph {
+        write_graph(path, &checkpoint, freeze, precision)?;
+    }
     let sequences = plan.all_sequences();
     let mut writer = Writer::open(folder, plan.manifest, &plan.splits, arguments.force)?;
     if writer.missing().is_empty() {
@@ -149,23 +163,36 @@ fn read_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Dataset)>, Er
         .collect()
 }
 
+/// `--frozen-precision`, which needs a frozen half to mean anything.
+fn frozen_precision(options: &PrecomputeOptions, freeze: Freeze) -> Result<FrozenPrecision, Error> {
+    match (options.frozen_precision, freeze) {
+        (Some(FrozenPrecision::Int8), Freeze::Nothing) => Err(Error::Usage {
+            problem: "`--frozen-precision int8` has nothing to act on with `--freeze none`".into(),
+            hint: "freeze some layers, or leave the flag out".into(),
+        }),
+        (precision, _) => Ok(precision.unwrap_or_default()),
+    }
+}
+
 /// ONNX Runtime and the frozen half in it, unless nothing is frozen.
 fn open_frozen(
     options: &PrecomputeOptions,
     checkpoint: &Checkpoint,
     freeze: Freeze,
+    precision: FrozenPrecision,
 ) -> Result<Option<(Runtime, FrozenEncoder)>, Error> {
     let Freeze::Layers(layers) = freeze else {
         return Ok(None);
     };
     let runtime = options.runtime.runtime()?;
-    let frozen = FrozenEncoder::new(&runtime, checkpoint, layers, &options.runtime.session())?;
+    let session = options.runtime.session(precision);
+    let frozen = FrozenEncoder::new(&runtime, checkpoint, layers, &session)?;
     match frozen.fallback() {
         Some(reason) => console::say(&format!(
             "CUDA cannot be used, running on the CPU: {reason}"
         )),
         None => console::say(&format!(
-            "frozen half: {layers} of {} layers, ONNX Runtime {} on {}",
+            "frozen half: {layers} of {} layers in {precision}, ONNX Runtime {} on {}",
             checkpoint.config.layers,
             runtime.version,
             frozen.provider()
@@ -175,9 +202,10 @@ fn open_frozen(
 }
 
 fn write_graph(
-    path: &std::path::Path,
+    path: &Path,
     checkpoint: &Checkpoint,
     freeze: Freeze,
+    precision: FrozenPrecision,
 ) -> Result<(), Error> {
     let Freeze::Layers(layers) = freeze else {
         return Err(Error::Usage {
@@ -187,9 +215,31 @@ fn write_graph(
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let data_name = format!("{name}.data");
-    let model = onnx::write(checkpoint, &[layers], &data_name)?;
+    let model = onnx::write(checkpoint, &[layers], precision, &data_name)?;
     fs_err::write(path.with_file_name(&data_name), &model.data).map_err(Error::Output)?;
     fs_err::write(path, &model.graph).map_err(Error::Output)
+}
+
+/// What was measured when the cache in `folder` was begun, if `planned` goes on with it: the
+/// manifest must end the same however often it was stopped.
+fn known_parity(folder: &Path, planned: &Manifest, force: bool) -> Option<Parity> {
+    // A manifest that cannot be read is the writer's to complain about.
+    let begun = Manifest::read(folder).ok().filter(|_| !force)?;
+    begun
+        .parity
+        .filter(|_| begun.fingerprint == planned.fingerprint)
+}
+
+fn say_parity(parity: &Parity) {
+    console::say(&format!(
+        "frozen half against fp32: max error {:.1e}, mean {:.1e}, cosine mean {:.6}, lowest {:.6} ({} tokens of {} sequences)",
+        parity.max_absolute_error,
+        parity.mean_absolute_error,
+        parity.mean_cosine,
+        parity.min_cosine,
+        parity.tokens,
+        parity.sequences,
+    ));
 }
 
 fn announce(plan: &Plan) {

@@ -13,6 +13,7 @@ use crate::cache::{Cache, Fingerprint};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
+use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
 use crate::task::{Encoding, Labels, Model};
 use crate::train::{
@@ -145,6 +146,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         encoding,
         labels,
         freeze,
+        frozen_precision,
     } = Contents::of(&cache)?;
 
     let model_folder = options
@@ -206,6 +208,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
             weights: identity.weights,
             tokenizer: identity.tokenizer,
             freeze,
+            frozen_precision,
             encoding,
             pooling: settings.pooling,
             labels,
@@ -235,6 +238,7 @@ struct Contents {
     encoding: Encoding,
     labels: Option<Labels>,
     freeze: Freeze,
+    frozen_precision: FrozenPrecision,
 }
 
 impl Contents {
@@ -251,10 +255,15 @@ impl Contents {
         let freeze = manifest.fingerprint.get("freeze");
         let freeze: Freeze =
             serde_json::from_value(freeze.clone()).map_err(|_| from_cache(freeze, "freeze"))?;
+        // Null when nothing is frozen.
+        let found = manifest.fingerprint.get("frozen_precision");
+        let frozen_precision: Option<FrozenPrecision> = serde_json::from_value(found.clone())
+            .map_err(|_| from_cache(found, "frozen_precision"))?;
         Ok(Self {
             encoding,
             labels,
             freeze,
+            frozen_precision: frozen_precision.unwrap_or_default(),
         })
     }
 }

@@ -27,6 +27,9 @@ pub enum Error {
         /// ONNX Runtime's own words.
         reason: String,
     },
+    /// The 8-bit graph is for the CPU alone.
+    #[error("a frozen half in int8 runs on the CPU only, found provider cuda, expected cpu")]
+    Int8OnCuda,
     /// ONNX Runtime refused the graph or failed while running it.
     #[error("ONNX Runtime failed to {action}")]
     Runtime {
@@ -54,6 +57,7 @@ impl Explain for Error {
             }
             Self::Load { .. } => "the library must be ONNX Runtime 1.18 or newer for this machine; `scripts/setup.sh` brings one that fits".into(),
             Self::NoCuda { .. } => "run `scripts/setup.sh --gpu` on a machine with an NVIDIA driver, or use `--provider auto`".into(),
+            Self::Int8OnCuda => "pass `--provider cpu`, or run in fp32 on CUDA: `--frozen-precision fp32` where the cache is made".into(),
             Self::NotFinite { .. } => "the checkpoint's weights may be broken: look for NaN or infinity in them".into(),
             Self::Checkpoint(error) => return error.hint(),
             Self::Runtime { .. } => return None,
@@ -61,6 +65,6 @@ impl Explain for Error {
     }
 
     fn is_input(&self) -> bool {
-        matches!(self, Self::Checkpoint(_))
+        matches!(self, Self::Checkpoint(_) | Self::Int8OnCuda)
     }
 }

@@ -3,10 +3,12 @@
 mod batches;
 mod error;
 pub mod onnx;
+mod precision;
 mod runtime;
 mod session;
 
 pub use batches::{TOKEN_BUDGET, by_token_budget};
 pub use error::Error;
+pub use precision::FrozenPrecision;
 pub use runtime::{Provider, ProviderChoice, Runtime};
 pub use session::{FrozenEncoder, SessionOptions};

@@ -9,9 +9,13 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
 
 use super::onnx::{self, OnnxModel};
-use super::{Error, Provider, ProviderChoice, Runtime};
+use super::{Error, FrozenPrecision, Provider, ProviderChoice, Runtime};
 use crate::checkpoint::Checkpoint;
 use crate::ragged::Ragged;
+
+/// Without VNNI, x86 adds products of u8 and i8 in 16 bits that overflow; with this key set,
+/// ONNX Runtime takes another kernel there, so that int8 gives the same sums on every CPU.
+const EXACT_INT8: &str = "session.x64quantprecision";
 
 /// How the frozen half is to be run.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +24,8 @@ pub struct SessionOptions {
     pub provider: ProviderChoice,
     /// CPU threads; ONNX Runtime's own choice (one a physical core) when absent.
     pub threads: Option<usize>,
+    /// What the linear layers compute in.
+    pub precision: FrozenPrecision,
 }
 
 /// The embeddings and bottom `freeze` layers of a checkpoint in ONNX Runtime.
@@ -29,6 +35,7 @@ pub struct FrozenEncoder {
     hidden_size: usize,
     padding_id: u32,
     provider: Provider,
+    precision: FrozenPrecision,
     graph_hash: String,
     fallback: Option<String>,
 }
@@ -36,21 +43,32 @@ pub struct FrozenEncoder {
 impl FrozenEncoder {
     /// Builds the graph of `checkpoint`'s embeddings and bottom `freeze` layers, and a session
     /// to run it.
+    ///
+    /// In int8 a batch's activations share their scales, so that a sequence's hidden states
+    /// depend a little on which others it runs with.
     pub fn new(
         runtime: &Runtime,
         checkpoint: &Checkpoint,
         freeze: usize,
         options: &SessionOptions,
     ) -> Result<Self, Error> {
-        let model = onnx::write(checkpoint, &[freeze], onnx::DATA_FILE)?;
+        let precision = options.precision;
+        if precision == FrozenPrecision::Int8 && options.provider == ProviderChoice::Cuda {
+            return Err(Error::Int8OnCuda);
+        }
+        let model = onnx::write(checkpoint, &[freeze], precision, onnx::DATA_FILE)?;
         let graph_hash = blake3::hash(&model.graph).to_hex().to_string();
         let (session, provider, fallback) = open_session(runtime, model, options)?;
+        if precision == FrozenPrecision::Int8 && provider == Provider::Cuda {
+            return Err(Error::Int8OnCuda);
+        }
         Ok(Self {
             session,
             output: onnx::hidden_state(freeze),
             hidden_size: checkpoint.config.hidden_size,
             padding_id: checkpoint.config.padding_id,
             provider,
+            precision,
             graph_hash,
             fallback,
         })
@@ -64,6 +82,11 @@ impl FrozenEncoder {
     /// The provider that runs it.
     pub fn provider(&self) -> Provider {
         self.provider
+    }
+
+    /// What its linear layers compute in.
+    pub fn precision(&self) -> FrozenPrecision {
+        self.precision
     }
 
     /// BLAKE3 of the graph without its weights, hexadecimal.
@@ -164,7 +187,10 @@ fn cuda_session(
     }
     // Strict mode keeps SkipLayerNormalization's sums in fp32: without it results drift
     // (onnxruntime #17689).
-    let cuda = CUDA::default().with_skip_layer_norm_strict_mode(true);
+    // TF32 would leave fp32's name on numbers with ten bits of fraction.
+    let cuda = CUDA::default()
+        .with_skip_layer_norm_strict_mode(true)
+        .with_tf32(false);
     let mut builder = builder(runtime, options).map_err(|error| error.to_string())?;
     cuda.register(&mut builder)
         .map_err(|error| error.to_string())?;
@@ -173,7 +199,8 @@ fn cuda_session(
 
 fn builder(runtime: &Runtime, options: &SessionOptions) -> ort::Result<SessionBuilder> {
     let mut builder = Session::builder(runtime.environment())?
-        .with_optimization_level(GraphOptimizationLevel::All)?;
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_config_entry(EXACT_INT8, "1")?;
     if let Some(threads) = options.threads {
         builder = builder.with_intra_threads(threads)?;
     }

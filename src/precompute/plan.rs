@@ -128,7 +128,7 @@ fn fingerprint(
             fingerprint.set("graph", encoder.graph_hash());
             fingerprint.set("runtime", format!("onnxruntime {}", runtime.version));
             fingerprint.set("provider", encoder.provider().to_string());
-            fingerprint.set("frozen_precision", "fp32");
+            fingerprint.set("frozen_precision", encoder.precision().to_string());
             fingerprint.set("precision", to_value(&precision));
         }
         None => {

@@ -4,11 +4,15 @@ use candle_core::Tensor;
 
 use super::{Activations, Error};
 use crate::cache::Split;
-use crate::frozen::{TOKEN_BUDGET, by_token_budget};
+use crate::frozen::by_token_budget;
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Metrics, Model};
 use crate::trainable::Pass;
+
+/// Tokens evaluated at a time: more are no faster, and evaluation is not to take more memory than
+/// training does.
+const TOKENS: usize = 1024;
 
 /// One vector for each of `sequences`, `[sequences, hidden]`; each is computed once however
 /// often it is asked for.
@@ -28,7 +32,7 @@ pub fn embed(
     let mut progress = Progress::new(label, lengths.iter().sum::<usize>() as u64, "tokens");
     let pass = Pass::evaluation(model.parameters.device());
     let mut vectors: Vec<Option<Tensor>> = vec![None; distinct.len()];
-    for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
+    for batch in by_token_budget(&lengths, TOKENS) {
         if interrupt::requested() {
             return Err(Error::Interrupted);
         }

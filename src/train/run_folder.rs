@@ -14,6 +14,7 @@ use super::Error;
 use super::checkpoint::{Position, TrainingState};
 use super::tensorboard::{TensorBoard, reopen};
 use crate::checkpoint::Freeze;
+use crate::frozen::FrozenPrecision;
 use crate::publish::{publish, publish_with};
 use crate::task::{Encoding, Labels, Model};
 use crate::trainable::Pooling;
@@ -38,6 +39,9 @@ pub struct RunIdentity {
     pub tokenizer: String,
     /// What was frozen.
     pub freeze: Freeze,
+    /// What the frozen half computed in; runs of before there was a choice do not say.
+    #[serde(default)]
+    pub frozen_precision: FrozenPrecision,
     /// How records were encoded.
     pub encoding: Encoding,
     /// One vector a sequence.

@@ -126,6 +126,40 @@ impl TrainableEncoder {
         ((kept + passing) * size_of::<f32>()) as u64
     }
 
+    /// Loads the embeddings and the bottom `layers` layers of `checkpoint` into `parameters`: what
+    /// the frozen half computes, to compare it with.
+    pub fn bottom(
+        checkpoint: &Checkpoint,
+        layers: usize,
+        parameters: &mut Parameters,
+    ) -> Result<Self, Error> {
+        let embeddings = Embeddings::load(checkpoint, parameters)?;
+        let relative_positions = RelativePositions::load(checkpoint, Freeze::Nothing, parameters)?;
+        let layers = (0..layers)
+            .map(|layer| EncoderLayer::load(checkpoint, layer, parameters))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            embeddings: Some(embeddings),
+            relative_positions,
+            layers,
+            hidden_size: checkpoint.config.hidden_size,
+            workspace: Workspace::default(),
+            device: parameters.device().clone(),
+        })
+    }
+
+    /// Hidden states after the last of its layers, f32 `[tokens, hidden]`, without dropout, in
+    /// candle's own operations.
+    ///
+    /// # Panics
+    /// If `input` is of the kind that this encoder does not take.
+    pub fn hidden_states(&self, input: EncoderInput) -> Result<Tensor, Error> {
+        let packing = input.packing();
+        let mut pass = Pass::evaluation(&self.device);
+        pass.ops = Ops::Composed;
+        Ok(self.forward(input, &packing, &pass)?.detach())
+    }
+
     /// Where the time of all passes so far went.
     pub fn profile(&self) -> &Profile {
         &self.workspace.profile

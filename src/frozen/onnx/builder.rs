@@ -78,19 +78,34 @@ impl GraphBuilder {
 
     /// Adds an f32 weight to the external data.
     pub(super) fn weight(&mut self, name: &str, shape: &[usize], numbers: &[f32]) -> Value {
+        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
+        self.external(name, DataType::Float, shape, bytes)
+    }
+
+    /// Adds an 8-bit weight to the external data.
+    pub(super) fn weight_int8(&mut self, name: &str, shape: &[usize], numbers: &[i8]) -> Value {
+        let bytes = numbers.iter().map(|number| number.cast_unsigned());
+        self.external(name, DataType::Int8, shape, bytes)
+    }
+
+    fn external(
+        &mut self,
+        name: &str,
+        data_type: DataType,
+        shape: &[usize],
+        bytes: impl Iterator<Item = u8>,
+    ) -> Value {
         self.data
             .resize(self.data.len().next_multiple_of(DATA_ALIGNMENT), 0);
         let offset = self.data.len();
-        for number in numbers {
-            self.data.extend_from_slice(&number.to_le_bytes());
-        }
+        self.data.extend(bytes);
         let entry = |key: &str, value: String| StringStringEntry {
             key: key.into(),
             value,
         };
         self.graph.initializer.push(TensorProto {
             dims: shape.iter().map(|&size| size as i64).collect(),
-            data_type: DataType::Float.into(),
+            data_type: data_type.into(),
             name: name.into(),
             raw_data: None,
             external_data: vec![
@@ -122,20 +137,35 @@ impl GraphBuilder {
         inputs: &[&Value],
         attributes: &[Attribute],
     ) -> Value {
+        let [output] = self.node_of(scope, operator, inputs, attributes, [""]);
+        output
+    }
+
+    /// Adds a node of type `operator` and returns its outputs, named after `scope` with a suffix
+    /// each.
+    pub(super) fn node_of<const OUTPUTS: usize>(
+        &mut self,
+        scope: &str,
+        operator: &str,
+        inputs: &[&Value],
+        attributes: &[Attribute],
+        suffixes: [&str; OUTPUTS],
+    ) -> [Value; OUTPUTS] {
         let mut name = format!("{scope}/{operator}");
         let mut repeat = 2;
         while !self.names.insert(name.clone()) {
             name = format!("{scope}/{operator}_{repeat}");
             repeat += 1;
         }
+        let outputs = suffixes.map(|suffix| format!("{name}{suffix}"));
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(|&input| input.clone()).collect(),
-            output: vec![name.clone()],
-            name: name.clone(),
+            output: outputs.to_vec(),
+            name,
             op_type: operator.into(),
             attribute: attributes.iter().map(attribute).collect(),
         });
-        name
+        outputs
     }
 
     /// The model as protobuf bytes, and the external data.

@@ -1,8 +1,10 @@
 //! An encoder's embeddings and bottom layers as an ONNX graph of standard operators.
 
 use super::builder::{Attribute, Axis, GraphBuilder, Value};
+use super::linear::Linears;
 use super::relative_position;
 use crate::checkpoint::{self, Checkpoint, EncoderConfig, Positions, Weights};
+use crate::frozen::FrozenPrecision;
 
 /// The graph's name for its token ids, i64 `[batch, length]`.
 pub const INPUT_IDS: &str = "input_ids";
@@ -27,13 +29,16 @@ pub struct OnnxModel {
 /// Writes the embeddings and as many layers as the deepest of `depths` asks for, with one
 /// output for each of `depths`: the hidden state after that many layers.
 ///
-/// Matrices keep their names but are stored `[inputs, outputs]`, as MatMul reads them.
+/// Matrices keep their names but are stored `[inputs, outputs]`, as MatMul reads them. In int8
+/// those of linear layers are i8 `[inputs, outputs]` with a scale for each output beside them,
+/// `….weight_scale` f32 `[outputs]`; everything else stays fp32.
 ///
 /// # Panics
 /// If `depths` is empty or asks for more layers than the checkpoint has.
 pub fn write(
     checkpoint: &Checkpoint,
     depths: &[usize],
+    precision: FrozenPrecision,
     data_location: &str,
 ) -> Result<OnnxModel, checkpoint::Error> {
     let deepest = *depths.iter().max().expect("at least one depth");
@@ -45,6 +50,7 @@ pub fn write(
         graph: GraphBuilder::new("encoder", data_location),
         config: &checkpoint.config,
         weights: &checkpoint.weights,
+        linears: Linears::new(precision),
     };
     let ids = writer.graph.input(INPUT_IDS, &batch_by_length());
     let mask = writer.graph.input(ATTENTION_MASK, &batch_by_length());
@@ -79,6 +85,7 @@ struct EncoderWriter<'a> {
     graph: GraphBuilder,
     config: &'a EncoderConfig,
     weights: &'a Weights,
+    linears: Linears,
 }
 
 impl EncoderWriter<'_> {
@@ -251,13 +258,9 @@ impl EncoderWriter<'_> {
         inputs: usize,
         outputs: usize,
     ) -> Result<Value, checkpoint::Error> {
-        let weight_name = format!("{name}.weight");
-        let weight = self.weights.tensor(&weight_name, &[outputs, inputs])?;
-        let weight = transposed(&weight, outputs, inputs);
-        let weight = self.graph.weight(&weight_name, &[inputs, outputs], &weight);
-        let bias = self.weight(&format!("{name}.bias"), &[outputs])?;
-        let product = self.graph.node(name, "MatMul", &[input, &weight], &[]);
-        Ok(self.graph.node(name, "Add", &[&product, &bias], &[]))
+        let sizes = [inputs, outputs];
+        self.linears
+            .write(&mut self.graph, self.weights, name, input, sizes)
     }
 
     #[allow(clippy::cast_possible_truncation)] // An epsilon is a round decimal number.
@@ -290,13 +293,4 @@ pub(super) fn count_up(graph: &mut GraphBuilder, scope: &str, mask: &Value) -> V
     let zero = graph.int("zero", &[], &[0]);
     let one = graph.int("one", &[], &[1]);
     graph.node(scope, "Range", &[&zero, &length, &one], &[])
-}
-
-/// `[rows, columns]` to `[columns, rows]`, both row-major.
-fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut result = Vec::with_capacity(matrix.len());
-    for column in 0..columns {
-        result.extend((0..rows).map(|row| matrix[row * columns + column]));
-    }
-    result
 }

@@ -3,6 +3,7 @@
 
 mod builder;
 mod encoder;
+mod linear;
 mod proto;
 mod relative_position;
 

@@ -102,6 +102,7 @@ pub(super) struct TensorProto {
 pub(super) enum DataType {
     Undefined = 0,
     Float = 1,
+    Int8 = 3,
     Int64 = 7,
 }
 

@@ -1,0 +1,26 @@
+//! The arithmetic of the frozen pass.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// `--frozen-precision`: what the frozen half's linear layers compute in. How the cache stores
+/// what comes out is another matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum FrozenPrecision {
+    /// 32-bit floats throughout.
+    #[default]
+    Fp32,
+    /// Linear layers in 8-bit integers, activations scaled anew for each batch; CPU only.
+    Int8,
+}
+
+impl fmt::Display for FrozenPrecision {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Fp32 => "fp32",
+            Self::Int8 => "int8",
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! The parity probe: whether the frozen half, as it will run, puts out what the checkpoint says.
+
+use candle_core::Device;
+
+use super::Error;
+use crate::cache::Parity;
+use crate::checkpoint::Checkpoint;
+use crate::error;
+use crate::frozen::{FrozenEncoder, FrozenPrecision, TOKEN_BUDGET, by_token_budget};
+use crate::ragged::Ragged;
+use crate::trainable::{EncoderInput, Parameters, TrainableEncoder};
+
+/// Tokens that the probe runs through both at most, unless the one sequence it takes is longer.
+pub const PROBE_TOKENS: usize = 1024;
+/// Sequences that it takes at most.
+pub const PROBE_SEQUENCES: usize = 64;
+/// In fp32 no number may be further off than this: rounding adds up to some 1e-5 in practice.
+pub const FP32_MAX_ABSOLUTE_ERROR: f64 = 1e-3;
+/// In int8 tokens must point this much the same way on average.
+pub const INT8_MEAN_COSINE: f64 = 0.999;
+
+/// Runs a sample of `sequences` through `frozen` and through `checkpoint`'s bottom `layers`
+/// layers in fp32 in candle, on the CPU, and compares the hidden states. None without tokens.
+///
+/// The same sequences give the same sample. The layers take as much memory as in training, for
+/// as long as the probe runs.
+pub fn probe(
+    frozen: &mut FrozenEncoder,
+    checkpoint: &Checkpoint,
+    layers: usize,
+    sequences: &Ragged<u32>,
+) -> Result<Option<Parity>, error::Error> {
+    let chosen = sample(sequences);
+    if chosen.is_empty() {
+        return Ok(None);
+    }
+    let sample = sequences.gather(&chosen);
+    let mut found = vec![Vec::new(); sample.len()];
+    let lengths: Vec<usize> = (0..sample.len())
+        .map(|index| sample.length(index))
+        .collect();
+    for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
+        frozen.run(&sample, &batch, |index, states| {
+            found[index] = states.to_vec();
+        })?;
+    }
+    let mut parameters = Parameters::new(&Device::Cpu);
+    let reference = TrainableEncoder::bottom(checkpoint, layers, &mut parameters)?;
+    let mut comparison = Comparison::new(frozen.hidden_size());
+    for (index, found) in found.iter().enumerate() {
+        // One at a time: candle keeps every intermediate result of a pass.
+        let ids = EncoderInput::TokenIds(sample.gather(&[index]));
+        let expected = reference.hidden_states(ids)?;
+        let expected = expected.flatten_all().and_then(|states| states.to_vec1());
+        comparison.add(found, &expected.map_err(crate::trainable::Error::from)?);
+    }
+    Ok(Some(comparison.finish(sample.len())))
+}
+
+/// Refuses a `parity` that is past the bound for `precision`.
+pub fn check_parity(parity: &Parity, precision: FrozenPrecision) -> Result<(), Error> {
+    let (measure, found, bound, within) = match precision {
+        FrozenPrecision::Fp32 => {
+            let found = parity.max_absolute_error;
+            let bound = FP32_MAX_ABSOLUTE_ERROR;
+            (
+                "max absolute error",
+                found,
+                format!("at most {bound}"),
+                found <= bound,
+            )
+        }
+        FrozenPrecision::Int8 => {
+            let (found, bound) = (parity.mean_cosine, INT8_MEAN_COSINE);
+            (
+                "mean cosine",
+                found,
+                format!("at least {bound}"),
+                found >= bound,
+            )
+        }
+    };
+    if within {
+        return Ok(());
+    }
+    Err(Error::Parity {
+        precision,
+        tokens: parity.tokens,
+        measure,
+        found,
+        expected: bound,
+    })
+}
+
+/// Sequences spread evenly over the lengths that there are, from the shortest to the longest, as
+/// many as fit.
+fn sample(sequences: &Ragged<u32>) -> Vec<usize> {
+    let all = 0..sequences.len();
+    let mut order: Vec<usize> = all.filter(|&index| sequences.length(index) > 0).collect();
+    order.sort_by_key(|&index| sequences.length(index));
+    let Some(last) = order.len().checked_sub(1) else {
+        return Vec::new();
+    };
+    let spread = |count: usize| -> Vec<usize> {
+        match count {
+            // The middle one speaks for all.
+            1 => vec![order[last / 2]],
+            _ => (0..count)
+                .map(|place| order[place * last / (count - 1)])
+                .collect(),
+        }
+    };
+    let fits = |chosen: &Vec<usize>| {
+        let lengths = chosen.iter().map(|&index| sequences.length(index));
+        lengths.sum::<usize>() <= PROBE_TOKENS
+    };
+    let counts = (2..=PROBE_SEQUENCES.min(order.len())).rev();
+    counts.map(spread).find(fits).unwrap_or_else(|| spread(1))
+}
+
+/// How far hidden states are apart, as they come in.
+struct Comparison {
+    width: usize,
+    tokens: usize,
+    largest_error: f64,
+    errors: f64,
+    cosines: f64,
+    lowest_cosine: f64,
+}
+
+impl Comparison {
+    fn new(width: usize) -> Self {
+        Self {
+            width,
+            tokens: 0,
+            largest_error: 0.0,
+            errors: 0.0,
+            cosines: 0.0,
+            lowest_cosine: f64::INFINITY,
+        }
+    }
+
+    /// Compares two `[tokens, width]`, flat.
+    fn add(&mut self, found: &[f32], expected: &[f32]) {
+        let tokens = found.chunks_exact(self.width);
+        for (found, expected) in tokens.zip(expected.chunks_exact(self.width)) {
+            let (mut product, mut found_square, mut expected_square) = (0.0, 0.0, 0.0);
+            for (&found, &expected) in found.iter().zip(expected) {
+                let (found, expected) = (f64::from(found), f64::from(expected));
+                let error = (found - expected).abs();
+                // Unlike max, the total order lets no NaN slip through.
+                if error.total_cmp(&self.largest_error).is_gt() {
+                    self.largest_error = error;
+                }
+                self.errors += error;
+                product += found * expected;
+                found_square += found * found;
+                expected_square += expected * expected;
+            }
+            let norms = (found_square * expected_square).sqrt();
+            // Nothing points nowhere; two of them agree.
+            let both_nothing = found_square.max(expected_square) <= 0.0;
+            let cosine = if both_nothing {
+                1.0
+            } else if norms <= 0.0 {
+                0.0
+            } else {
+                product / norms
+            };
+            self.tokens += 1;
+            self.cosines += cosine;
+            self.lowest_cosine = self.lowest_cosine.min(cosine);
+        }
+    }
+
+    fn finish(self, sequences: usize) -> Parity {
+        let tokens = self.tokens as f64;
+        Parity {
+            sequences,
+            tokens: self.tokens,
+            max_absolute_error: self.largest_error,
+            mean_absolute_error: self.errors / (tokens * self.width as f64),
+            mean_cosine: self.cosines / tokens,
+            min_cosine: self.lowest_cosine,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_lengths(lengths: &[usize]) -> Ragged<u32> {
+        let mut sequences = Ragged::new(1);
+        for &length in lengths {
+            sequences.push(&vec![1; length]);
+        }
+        sequences
+    }
+
+    #[test]
+    fn the_sample_is_spread_over_the_lengths() {
+        assert_eq!(sample(&of_lengths(&[7, 3, 5])), [1, 2, 0]);
+        let lengths: Vec<usize> = (1..=512).collect();
+        let chosen = sample(&of_lengths(&lengths));
+        let chosen: Vec<usize> = chosen.iter().map(|&index| lengths[index]).collect();
+        assert_eq!((chosen.first(), chosen.last()), (Some(&1), Some(&512)));
+        assert!(chosen.len() >= 3 && chosen.iter().sum::<usize>() <= PROBE_TOKENS);
+        assert_eq!(sample(&of_lengths(&[4; 1000])).len(), PROBE_SEQUENCES);
+        assert_eq!(sample(&of_lengths(&[2000, 3000, 1500])), [0]);
+        assert!(sample(&of_lengths(&[0, 0])).is_empty());
+    }
+
+    fn compare(found: &[f32], expected: &[f32]) -> Parity {
+        let mut comparison = Comparison::new(2);
+        comparison.add(found, expected);
+        comparison.finish(1)
+    }
+
+    #[test]
+    fn errors_and_cosines_are_by_token() {
+        let parity = compare(&[1.0, 0.0, 3.0, 4.0], &[0.0, 1.0, 3.0, 4.0]);
+        assert_eq!((parity.tokens, parity.max_absolute_error), (2, 1.0));
+        assert!((parity.mean_absolute_error - 0.5).abs() < 1e-12);
+        assert!((parity.mean_cosine - 0.5).abs() < 1e-12);
+        assert!(parity.min_cosine.abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_past_a_bound_is_refused() {
+        let off = |error: f32| compare(&[1.0, 1.0 + error], &[1.0, 1.0]);
+        let [float, int8] = [FrozenPrecision::Fp32, FrozenPrecision::Int8];
+        assert!(check_parity(&off(5e-4), float).is_ok());
+        assert!(check_parity(&off(2e-3), float).is_err());
+        assert!(check_parity(&off(2e-3), int8).is_ok());
+        assert!(check_parity(&off(1.0), int8).is_err());
+        assert!(check_parity(&off(f32::NAN), float).is_err());
+        assert!(check_parity(&off(f32::NAN), int8).is_err());
+    }
+}

@@ -1,0 +1,98 @@
+//! The frozen half in int8 puts out nearly what it does in fp32.
+
+#![allow(clippy::print_stdout, reason = "the figures are shown")]
+
+mod support;
+
+use std::path::Path;
+
+use support::{Classification, Golden, WRONG_INPUT, fails, goldens, minilm};
+use telly::checkpoint::Checkpoint;
+use telly::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
+
+/// Hidden states `[tokens, hidden]` flat, of one padded batch of the golden's sequences.
+fn hidden_states(
+    checkpoint: &Checkpoint,
+    freeze: usize,
+    golden: &Golden,
+    precision: FrozenPrecision,
+) -> Vec<f32> {
+    let options = SessionOptions {
+        provider: ProviderChoice::Cpu,
+        precision,
+        ..SessionOptions::default()
+    };
+    let runtime = Runtime::load(None).expect("ONNX Runtime");
+    let frozen = FrozenEncoder::new(&runtime, checkpoint, freeze, &options);
+    let sequences = golden.sequences();
+    let all: Vec<usize> = (0..sequences.len()).collect();
+    let mut states = Vec::new();
+    frozen
+        .expect("a session")
+        .run(&sequences, &all, |_, rows| states.extend_from_slice(rows))
+        .expect("hidden states");
+    states
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let products = a.iter().zip(b);
+        products.map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// The mean cosine of a token is at least `lowest`, for each K from 0.
+fn check(folder: &Path, golden: &str, lowest: f64) {
+    let golden = Golden::read(golden);
+    let checkpoint = Checkpoint::open(folder).expect("a checkpoint");
+    let width = checkpoint.config.hidden_size;
+    for freeze in 0..=checkpoint.config.layers {
+        let [float, int8] = [FrozenPrecision::Fp32, FrozenPrecision::Int8]
+            .map(|precision| hidden_states(&checkpoint, freeze, &golden, precision));
+        // The embeddings have no linear layers, and every layer has.
+        assert_eq!(float == int8, freeze == 0, "{freeze} layers");
+        let tokens = float.chunks_exact(width).zip(int8.chunks_exact(width));
+        let cosines: Vec<f64> = tokens.map(|(a, b)| cosine(a, b)).collect();
+        let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
+        println!(
+            "{}, {freeze} layers: mean cosine {mean:.6}, lowest {:.6}",
+            folder.display(),
+            cosines.iter().copied().fold(1.0, f64::min)
+        );
+        assert!(mean >= lowest, "{freeze} layers: {mean}");
+    }
+}
+
+#[test]
+fn tiny_models_stay_close_to_fp32() {
+    for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
+        let golden = format!("{model}.hidden.safetensors");
+        check(&goldens().join(model), &golden, 0.999);
+    }
+}
+
+#[test]
+fn minilm_stays_close_to_fp32() {
+    check(&minilm(), "minilm-l6.hidden.safetensors", 0.98);
+}
+
+#[test]
+fn cuda_is_refused() {
+    let work = Classification::new();
+    let mut command = work.precompute(&goldens().join("bert-tiny"), &work.path("train.jsonl"), "1");
+    command.args(["--frozen-precision", "int8"]);
+    let arguments: Vec<_> = command
+        .get_args()
+        .map(|argument| {
+            if argument == "cpu" {
+                "cuda".into()
+            } else {
+                argument.to_owned()
+            }
+        })
+        .collect();
+    let words = ["int8", "CPU only", "--provider cpu"];
+    fails(support::telly(&arguments), WRONG_INPUT, &words);
+    assert!(!work.path("cache").exists());
+}
