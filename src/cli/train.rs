@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -129,21 +130,14 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
     let cache = Cache::open(folder)?;
     let manifest = cache.manifest();
-    let from_cache = |value: &Value, what: &str| crate::cache::Error::Damaged {
-        path: folder.join(crate::cache::MANIFEST),
-        problem: format!("`{what}` is {value}"),
-    };
-    let encoding: Encoding = serde_json::from_value(manifest.encoding.clone())
-        .map_err(|_| from_cache(&manifest.encoding, "encoding"))?;
-    let labels: Option<Labels> = serde_json::from_value(manifest.labels.clone())
-        .map_err(|_| from_cache(&manifest.labels, "labels"))?;
-    let freeze = manifest.fingerprint.get("freeze");
-    let freeze: Freeze =
-        serde_json::from_value(freeze.clone()).map_err(|_| from_cache(freeze, "freeze"))?;
+    let encoding: Encoding = from_cache(folder, "encoding", &manifest.encoding)?;
+    let labels: Option<Labels> = from_cache(folder, "labels", &manifest.labels)?;
+    let fingerprint = &manifest.fingerprint;
+    let freeze: Freeze = from_cache(folder, "freeze", fingerprint.get("freeze"))?;
     // Null when nothing is frozen.
-    let found = manifest.fingerprint.get("frozen_precision");
+    let field = "frozen_precision";
     let frozen_precision: Option<FrozenPrecision> =
-        serde_json::from_value(found.clone()).map_err(|_| from_cache(found, "frozen_precision"))?;
+        from_cache(folder, field, fingerprint.get(field))?;
     let frozen_precision = frozen_precision.unwrap_or_default();
 
     let model_folder = options
@@ -221,6 +215,17 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     object.insert("run".into(), json!(out.display().to_string()));
     run.write_summary(&Value::Object(object.clone()))?;
     console::result(arguments.json, &object)
+}
+
+/// The `value` that the manifest of the cache in `folder` has for `field`.
+fn from_cache<T: DeserializeOwned>(folder: &Path, field: &str, value: &Value) -> Result<T, Error> {
+    serde_json::from_value(value.clone()).map_err(|_| {
+        let damaged = crate::cache::Error::Damaged {
+            path: folder.join(crate::cache::MANIFEST),
+            problem: format!("`{field}` is {value}"),
+        };
+        damaged.into()
+    })
 }
 
 /// Refuses a cache that was made from another model, or from something else than what was typed.

@@ -41,7 +41,7 @@ pub fn probe(
         .collect();
     for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
         frozen.run(&sample, &batch, |index, states| {
-            found[index] = states.to_vec()
+            found[index] = states.to_vec();
         })?;
     }
     let mut parameters = Parameters::new(&Device::Cpu);
@@ -149,7 +149,7 @@ impl Comparison {
                 let (found, expected) = (f64::from(found), f64::from(expected));
                 let error = (found - expected).abs();
                 // Unlike max, this lets no NaN slip through.
-                if !(error <= self.largest_error) {
+                if error > self.largest_error || error.is_nan() {
                     self.largest_error = error;
                 }
                 self.errors += error;
@@ -158,11 +158,13 @@ impl Comparison {
                 expected_square += expected * expected;
             }
             let norms = (found_square * expected_square).sqrt();
-            let cosine = match (norms > 0.0, found_square == expected_square) {
-                (true, _) => product / norms,
-                // Nothing points nowhere; two of them agree.
-                (false, true) => 1.0,
-                (false, false) => 0.0,
+            // Nothing points nowhere; two of them agree. A NaN passes neither test and stays one.
+            let cosine = if found_square + expected_square <= 0.0 {
+                1.0
+            } else if norms <= 0.0 {
+                0.0
+            } else {
+                product / norms
             };
             self.tokens += 1;
             self.cosines += cosine;
