@@ -148,8 +148,8 @@ impl Comparison {
             for (&found, &expected) in found.iter().zip(expected) {
                 let (found, expected) = (f64::from(found), f64::from(expected));
                 let error = (found - expected).abs();
-                // Unlike max, the total order lets no NaN slip through.
-                if error.total_cmp(&self.largest_error).is_gt() {
+                // Unlike max, this lets no NaN slip through.
+                if error > self.largest_error || error.is_nan() {
                     self.largest_error = error;
                 }
                 self.errors += error;
@@ -158,9 +158,8 @@ impl Comparison {
                 expected_square += expected * expected;
             }
             let norms = (found_square * expected_square).sqrt();
-            // Nothing points nowhere; two of them agree.
-            let both_nothing = found_square.max(expected_square) <= 0.0;
-            let cosine = if both_nothing {
+            // Nothing points nowhere; two of them agree. A NaN passes neither test and stays one.
+            let cosine = if found_square + expected_square <= 0.0 {
                 1.0
             } else if norms <= 0.0 {
                 0.0
