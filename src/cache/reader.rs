@@ -22,9 +22,10 @@ pub struct Cache {
     unreleased: AtomicUsize,
 }
 
-/// Pages are given back to the kernel each time that so many bytes have been read: the process
-/// takes no more memory however large the cache is.
-const RELEASE_BYTES: usize = 16 << 20;
+/// Pages are given back to the kernel each time that so many bytes have been read, so that the
+/// process takes no more memory however large the cache is. The kernel maps many pages around
+/// each that is touched: what is held between two releases is some ten times this.
+const RELEASE_BYTES: usize = 2 << 20;
 
 /// One split's index.
 #[derive(Debug, Clone, PartialEq)]
