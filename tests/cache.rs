@@ -62,9 +62,10 @@ fn write(folder: &Path, precision: Precision, shards: usize) -> Writer {
     let mut writer = Writer::open(folder, manifest, &splits, false).expect("a writer");
     for (number, range) in writer.missing().into_iter().take(shards) {
         let ids = sequences().gather(&range.collect::<Vec<_>>());
-        writer
-            .write_shard(number, &ids, &hidden(&ids))
-            .expect("written");
+        let numbers = hidden(&ids);
+        let mut bytes = vec![0; numbers.len() * precision.bytes()];
+        precision.encode(&numbers, &mut bytes);
+        writer.write_shard(number, &ids, &bytes).expect("written");
     }
     writer
 }

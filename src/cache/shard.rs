@@ -44,6 +44,26 @@ impl Precision {
             Self::Fp32 => 4,
         }
     }
+
+    /// Writes `numbers` to `bytes`, little-endian.
+    pub fn encode(self, numbers: &[f32], bytes: &mut [u8]) {
+        match self {
+            Self::Fp16 => {
+                let mut halves = vec![f16::ZERO; numbers.len()];
+                halves.convert_from_f32_slice(numbers);
+                let (pairs, _) = bytes.as_chunks_mut::<2>();
+                for (pair, half) in pairs.iter_mut().zip(halves) {
+                    *pair = half.to_le_bytes();
+                }
+            }
+            Self::Fp32 => {
+                let (words, _) = bytes.as_chunks_mut::<4>();
+                for (word, number) in words.iter_mut().zip(numbers) {
+                    *word = number.to_le_bytes();
+                }
+            }
+        }
+    }
 }
 
 /// A tensor to be serialised.

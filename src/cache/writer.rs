@@ -6,13 +6,10 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::shard::{self, Shard};
-use super::{Error, MANIFEST, Manifest, ShardEntry, SplitEntry};
+use super::{Error, MANIFEST, Manifest, Precision, ShardEntry, SplitEntry};
 use crate::publish::{TEMPORARY_PREFIX, publish};
 use crate::ragged::Ragged;
 
@@ -148,22 +145,22 @@ impl Writer {
         missing
     }
 
-    /// Publishes shard `number`: its token `ids`, and `hidden` `[tokens, width]` when the cache
-    /// holds activations.
+    /// How activations are stored; none in a cache of token ids alone.
+    pub fn precision(&self) -> Option<Precision> {
+        self.manifest.precision
+    }
+
+    /// Publishes shard `number`: its token `ids` and, when the cache holds activations, `hidden`
+    /// `[tokens, width]` as bytes in [`precision`](Self::precision).
     pub fn write_shard(
         &mut self,
         number: usize,
         ids: &Ragged<u32>,
-        hidden: &[f32],
+        hidden: &[u8],
     ) -> Result<(), Error> {
-        let bytes = match self.manifest.precision {
-            Some(precision) => {
-                let encoded = encode(hidden, precision);
-                shard::serialise(ids, Some((precision, self.manifest.width, &encoded)))
-            }
-            None => shard::serialise(ids, None),
-        };
-        let bytes = bytes.map_err(invalid)?;
+        let precision = self.manifest.precision;
+        let hidden = precision.map(|precision| (precision, self.manifest.width, hidden));
+        let bytes = shard::serialise(ids, hidden).map_err(invalid)?;
         let entry = &mut self.manifest.shards[number];
         debug_assert_eq!(entry.bytes, bytes.len() as u64, "the estimate is exact");
         publish(&self.folder, &entry.file, &bytes).map_err(Error::Write)?;
@@ -184,32 +181,6 @@ impl Writer {
         text.push(b'\n');
         publish(&self.folder, MANIFEST, &text).map_err(Error::Write)
     }
-}
-
-/// Little-endian bytes of `hidden` in `precision`.
-fn encode(hidden: &[f32], precision: super::Precision) -> Vec<u8> {
-    const CHUNK: usize = 1 << 14;
-    let mut bytes = vec![0; hidden.len() * precision.bytes()];
-    bytes
-        .par_chunks_mut(CHUNK * precision.bytes())
-        .zip(hidden.par_chunks(CHUNK))
-        .for_each(|(bytes, numbers)| match precision {
-            super::Precision::Fp16 => {
-                let mut halves = vec![f16::ZERO; numbers.len()];
-                halves.convert_from_f32_slice(numbers);
-                let (pairs, _) = bytes.as_chunks_mut::<2>();
-                for (pair, half) in pairs.iter_mut().zip(halves) {
-                    *pair = half.to_le_bytes();
-                }
-            }
-            super::Precision::Fp32 => {
-                let (words, _) = bytes.as_chunks_mut::<4>();
-                for (word, number) in words.iter_mut().zip(numbers) {
-                    *word = number.to_le_bytes();
-                }
-            }
-        });
-    bytes
 }
 
 fn hash(bytes: &[u8]) -> String {

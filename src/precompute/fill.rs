@@ -1,6 +1,8 @@
 //! Running the frozen half, shard by shard.
 
-use crate::cache::Writer;
+use std::sync::mpsc::sync_channel;
+
+use crate::cache::{Precision, Writer};
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, TOKEN_BUDGET, by_token_budget};
 use crate::interrupt;
@@ -18,27 +20,54 @@ pub fn fill(
     let tokens = missing.iter().flat_map(|(_, range)| range.clone());
     let tokens: usize = tokens.map(|index| sequences.length(index)).sum();
     let mut progress = Progress::new("precompute", tokens as u64, "tokens");
-    for (written, (number, range)) in missing.iter().enumerate() {
-        let members: Vec<usize> = range.clone().collect();
-        let ids = sequences.gather(&members);
-        let hidden = match &mut frozen {
-            Some(frozen) => run_shard(frozen, &ids, &mut progress, written)?,
-            None => Vec::new(),
+    let precision = writer.precision();
+    std::thread::scope(|scope| {
+        // A shard is written while the next is computed.
+        let (sender, receiver) = sync_channel::<(usize, Ragged<u32>, Vec<u8>)>(0);
+        let writing = scope.spawn(move || -> Result<(), Error> {
+            for (number, ids, hidden) in receiver {
+                writer.write_shard(number, &ids, &hidden)?;
+            }
+            Ok(())
+        });
+        let compute = || -> Result<(), Error> {
+            for (computed, (number, range)) in missing.iter().enumerate() {
+                let members: Vec<usize> = range.clone().collect();
+                let ids = sequences.gather(&members);
+                let hidden = match (&mut frozen, precision) {
+                    (Some(frozen), Some(precision)) => {
+                        run_shard(frozen, &ids, precision, &mut progress, computed)?
+                    }
+                    _ => Vec::new(),
+                };
+                if sender.send((*number, ids, hidden)).is_err() {
+                    // The writer has failed, and says why below.
+                    break;
+                }
+            }
+            drop(sender);
+            Ok(())
         };
-        writer.write_shard(*number, &ids, &hidden)?;
-    }
+        let computed = compute();
+        match writing.join() {
+            Ok(result) => result?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        computed
+    })?;
     Ok(tokens)
 }
 
-/// Hidden states of all of `ids`, `[tokens, hidden]`, in their order.
+/// Hidden states of all of `ids`, `[tokens, hidden]`, in their order, as bytes in `precision`.
 fn run_shard(
     frozen: &mut FrozenEncoder,
     ids: &Ragged<u32>,
+    precision: Precision,
     progress: &mut Progress,
     written: usize,
-) -> Result<Vec<f32>, Error> {
-    let width = frozen.hidden_size();
-    let mut hidden = vec![0.0; ids.tokens() * width];
+) -> Result<Vec<u8>, Error> {
+    let size = frozen.hidden_size() * precision.bytes();
+    let mut hidden = vec![0; ids.tokens() * size];
     let lengths: Vec<usize> = (0..ids.len()).map(|index| ids.length(index)).collect();
     for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
         if interrupt::requested() {
@@ -49,8 +78,9 @@ fn run_shard(
             });
         }
         frozen.run(ids, &batch, |index, states| {
-            let start = ids.offsets()[index] * width;
-            hidden[start..start + states.len()].copy_from_slice(states);
+            let start = ids.offsets()[index] * size;
+            let bytes = states.len() * precision.bytes();
+            precision.encode(states, &mut hidden[start..start + bytes]);
         })?;
         let tokens: usize = batch.iter().map(|&index| lengths[index]).sum();
         progress.advance(tokens as u64);
