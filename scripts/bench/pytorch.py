@@ -40,7 +40,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, get_linear_schedule_with_warmup
 from transformers.masking_utils import create_bidirectional_mask
 
-TOKEN_BUDGET = 4096
+TOKEN_BUDGET = 1024
 """Tokens, padding included, that one batch of the frozen pass may hold: the same as telly's (src/frozen/batches.rs)."""
 
 PROGRESS_SECONDS = 10

@@ -12,7 +12,10 @@ pub enum FrozenPrecision {
     /// 32-bit floats throughout.
     #[default]
     Fp32,
-    /// Linear layers in 8-bit integers, activations scaled anew for each batch; CPU only.
+    /// Linear layers in 8-bit integers, a scale for every 128 numbers of a weight's row and of a
+    /// token's activations; CPU only. These are ONNX Runtime's own operator MatMulNBits: the
+    /// standard ones have one scale for a whole batch, of which outliers leave nothing (mean
+    /// cosine 0.79 after ten layers of mpnet-base, here 0.9994).
     Int8,
 }
 

@@ -13,10 +13,6 @@ use super::{Error, FrozenPrecision, Provider, ProviderChoice, Runtime};
 use crate::checkpoint::Checkpoint;
 use crate::ragged::Ragged;
 
-/// Without VNNI, x86 adds products of u8 and i8 in 16 bits that overflow; with this key set,
-/// ONNX Runtime takes another kernel there, so that int8 gives the same sums on every CPU.
-const EXACT_INT8: &str = "session.x64quantprecision";
-
 /// How the frozen half is to be run.
 #[derive(Debug, Clone, Default)]
 pub struct SessionOptions {
@@ -43,9 +39,6 @@ pub struct FrozenEncoder {
 impl FrozenEncoder {
     /// Builds the graph of `checkpoint`'s embeddings and bottom `freeze` layers, and a session
     /// to run it.
-    ///
-    /// In int8 a batch's activations share their scales, so that a sequence's hidden states
-    /// depend a little on which others it runs with.
     pub fn new(
         runtime: &Runtime,
         checkpoint: &Checkpoint,
@@ -199,8 +192,7 @@ fn cuda_session(
 
 fn builder(runtime: &Runtime, options: &SessionOptions) -> ort::Result<SessionBuilder> {
     let mut builder = Session::builder(runtime.environment())?
-        .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_config_entry(EXACT_INT8, "1")?;
+        .with_optimization_level(GraphOptimizationLevel::All)?;
     if let Some(threads) = options.threads {
         builder = builder.with_intra_threads(threads)?;
     }

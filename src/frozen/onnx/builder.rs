@@ -7,8 +7,8 @@ use prost::Message;
 
 use super::proto::{
     AttributeProto, AttributeType, DataLocation, DataType, Dimension, DimensionValue, GraphProto,
-    IR_VERSION, ModelProto, NodeProto, OPSET, OperatorSetId, StringStringEntry, TensorProto,
-    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    IR_VERSION, ModelProto, NodeProto, OPSET, OperatorSetId, RUNTIME_DOMAIN, RUNTIME_OPSET,
+    StringStringEntry, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
 /// Weights start at multiples of this many bytes, so that a runtime may map them.
@@ -69,7 +69,7 @@ impl GraphBuilder {
             output: vec![name.into()],
             name: format!("{name}/Identity"),
             op_type: "Identity".into(),
-            attribute: Vec::new(),
+            ..NodeProto::default()
         });
         self.graph
             .output
@@ -83,9 +83,8 @@ impl GraphBuilder {
     }
 
     /// Adds an 8-bit weight to the external data.
-    pub(super) fn weight_int8(&mut self, name: &str, shape: &[usize], numbers: &[i8]) -> Value {
-        let bytes = numbers.iter().map(|number| number.cast_unsigned());
-        self.external(name, DataType::Int8, shape, bytes)
+    pub(super) fn weight_uint8(&mut self, name: &str, shape: &[usize], numbers: &[u8]) -> Value {
+        self.external(name, DataType::UInt8, shape, numbers.iter().copied())
     }
 
     fn external(
@@ -137,48 +136,64 @@ impl GraphBuilder {
         inputs: &[&Value],
         attributes: &[Attribute],
     ) -> Value {
-        let [output] = self.node_of(scope, operator, inputs, attributes, [""]);
-        output
+        self.node_in("", scope, operator, inputs, attributes)
     }
 
-    /// Adds a node of type `operator` and returns its outputs, named after `scope` with a suffix
-    /// each.
-    pub(super) fn node_of<const OUTPUTS: usize>(
+    /// Adds a node that only ONNX Runtime knows; as [`node`](Self::node).
+    pub(super) fn runtime_node(
         &mut self,
         scope: &str,
         operator: &str,
         inputs: &[&Value],
         attributes: &[Attribute],
-        suffixes: [&str; OUTPUTS],
-    ) -> [Value; OUTPUTS] {
+    ) -> Value {
+        self.node_in(RUNTIME_DOMAIN, scope, operator, inputs, attributes)
+    }
+
+    fn node_in(
+        &mut self,
+        domain: &str,
+        scope: &str,
+        operator: &str,
+        inputs: &[&Value],
+        attributes: &[Attribute],
+    ) -> Value {
         let mut name = format!("{scope}/{operator}");
         let mut repeat = 2;
         while !self.names.insert(name.clone()) {
             name = format!("{scope}/{operator}_{repeat}");
             repeat += 1;
         }
-        let outputs = suffixes.map(|suffix| format!("{name}{suffix}"));
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(|&input| input.clone()).collect(),
-            output: outputs.to_vec(),
-            name,
+            output: vec![name.clone()],
+            name: name.clone(),
             op_type: operator.into(),
             attribute: attributes.iter().map(attribute).collect(),
+            domain: domain.into(),
         });
-        outputs
+        name
     }
 
     /// The model as protobuf bytes, and the external data.
     pub(super) fn finish(self) -> (Vec<u8>, Vec<u8>) {
+        let mut opset_import = vec![OperatorSetId {
+            domain: String::new(),
+            version: OPSET,
+        }];
+        let nodes = &self.graph.node;
+        if nodes.iter().any(|node| node.domain == RUNTIME_DOMAIN) {
+            opset_import.push(OperatorSetId {
+                domain: RUNTIME_DOMAIN.into(),
+                version: RUNTIME_OPSET,
+            });
+        }
         let model = ModelProto {
             ir_version: IR_VERSION,
             producer_name: env!("CARGO_PKG_NAME").into(),
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(self.graph),
-            opset_import: vec![OperatorSetId {
-                domain: String::new(),
-                version: OPSET,
-            }],
+            opset_import,
         };
         (model.encode_to_vec(), self.data)
     }

@@ -1,7 +1,7 @@
 //! An encoder's embeddings and bottom layers as an ONNX graph of standard operators.
 
 use super::builder::{Attribute, Axis, GraphBuilder, Value};
-use super::linear::Linears;
+use super::linear;
 use super::relative_position;
 use crate::checkpoint::{self, Checkpoint, EncoderConfig, Positions, Weights};
 use crate::frozen::FrozenPrecision;
@@ -29,9 +29,9 @@ pub struct OnnxModel {
 /// Writes the embeddings and as many layers as the deepest of `depths` asks for, with one
 /// output for each of `depths`: the hidden state after that many layers.
 ///
-/// Matrices keep their names but are stored `[inputs, outputs]`, as MatMul reads them. In int8
-/// those of linear layers are i8 `[inputs, outputs]` with a scale for each output beside them,
-/// `….weight_scale` f32 `[outputs]`; everything else stays fp32.
+/// Matrices keep their names but are stored `[inputs, outputs]`, as MatMul reads them. All
+/// operators are standard in fp32; in int8, linear layers are ONNX Runtime's MatMulNBits, see
+/// [`FrozenPrecision::Int8`], and everything else stays fp32.
 ///
 /// # Panics
 /// If `depths` is empty or asks for more layers than the checkpoint has.
@@ -50,7 +50,7 @@ pub fn write(
         graph: GraphBuilder::new("encoder", data_location),
         config: &checkpoint.config,
         weights: &checkpoint.weights,
-        linears: Linears::new(precision),
+        precision,
     };
     let ids = writer.graph.input(INPUT_IDS, &batch_by_length());
     let mask = writer.graph.input(ATTENTION_MASK, &batch_by_length());
@@ -85,7 +85,7 @@ struct EncoderWriter<'a> {
     graph: GraphBuilder,
     config: &'a EncoderConfig,
     weights: &'a Weights,
-    linears: Linears,
+    precision: FrozenPrecision,
 }
 
 impl EncoderWriter<'_> {
@@ -259,8 +259,8 @@ impl EncoderWriter<'_> {
         outputs: usize,
     ) -> Result<Value, checkpoint::Error> {
         let sizes = [inputs, outputs];
-        self.linears
-            .write(&mut self.graph, self.weights, name, input, sizes)
+        let (graph, weights) = (&mut self.graph, self.weights);
+        linear::write(graph, weights, self.precision, name, input, sizes)
     }
 
     #[allow(clippy::cast_possible_truncation)] // An epsilon is a round decimal number.
@@ -286,6 +286,10 @@ impl EncoderWriter<'_> {
 }
 
 /// 0, 1, 2, … up to the batch's length, `[length]`, by the shape of `mask`.
+///
+/// The length that a Range puts out has no name, so ONNX Runtime does not see that residuals
+/// have the same shape and leaves SkipLayerNormalization alone; on the CPU, that takes longer
+/// than Add and LayerNormalization.
 pub(super) fn count_up(graph: &mut GraphBuilder, scope: &str, mask: &Value) -> Value {
     let shape = graph.node(scope, "Shape", &[mask], &[Attribute::Int("start", 1)]);
     let scalar = graph.int("scalar_shape", &[0], &[]);

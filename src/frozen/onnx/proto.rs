@@ -7,6 +7,10 @@ use prost::{Enumeration, Message, Oneof};
 pub(super) const IR_VERSION: i64 = 9;
 /// The first opset with both LayerNormalization and Gelu.
 pub(super) const OPSET: i64 = 20;
+/// The domain of ONNX Runtime's own operators.
+pub(super) const RUNTIME_DOMAIN: &str = "com.microsoft";
+/// The one version that this domain has had.
+pub(super) const RUNTIME_OPSET: i64 = 1;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ModelProto {
@@ -56,6 +60,8 @@ pub(super) struct NodeProto {
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<AttributeProto>,
+    #[prost(string, tag = "7")]
+    pub domain: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -102,7 +108,7 @@ pub(super) struct TensorProto {
 pub(super) enum DataType {
     Undefined = 0,
     Float = 1,
-    Int8 = 3,
+    UInt8 = 2,
     Int64 = 7,
 }
 
