@@ -38,6 +38,20 @@ pub(crate) fn publish_with(
     })
 }
 
+/// Publishes the file `source` as `folder/name` too: as a second name of the same file where the
+/// disk can do so, else as a copy. A file of that name is replaced.
+pub(crate) fn publish_from(source: &Path, folder: &Path, name: &str) -> io::Result<()> {
+    let target = folder.join(name);
+    match fs_err::remove_file(&target) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    match fs_err::hard_link(source, &target) {
+        Ok(()) => sync_folder(folder),
+        Err(_) => publish_with(folder, name, |path| fs_err::copy(source, path).map(drop)),
+    }
+}
+
 /// Temporary files are private to their owner; what is published is to be read by others too.
 #[cfg(unix)]
 fn set_ordinary_permissions(file: &File) -> io::Result<()> {

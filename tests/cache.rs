@@ -10,10 +10,16 @@
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{goldens, python, run_python, telly, telly_json, text, write_search};
-use telly::cache::{Cache, Error, Fingerprint, Manifest, Precision, SplitRows, Writer};
+use support::{
+    goldens, precompute, project, python, run_python, stderr, telly, telly_json, text,
+    write_classification, write_search,
+};
+use telly::cache::{
+    Cache, EncodedStates, Error, Fingerprint, Manifest, Precision, SplitRows, Writer, verify,
+};
 use telly::ragged::Ragged;
 
 const WIDTH: usize = 6;
@@ -38,6 +44,25 @@ fn hidden(ids: &Ragged<u32>) -> Vec<f32> {
         .collect()
 }
 
+/// Within what `precision` rounds away: of a token's largest number.
+fn assert_same_states(found: &[f32], expected: &[f32], precision: Precision) {
+    let tolerance = match precision {
+        Precision::Fp16 | Precision::Fp32 => 0.0,
+        Precision::Bf16 | Precision::Int8 => 1.0 / 254.0,
+    };
+    for (found, expected) in found.chunks(WIDTH).zip(expected.chunks(WIDTH)) {
+        let largest = expected
+            .iter()
+            .fold(0.0f32, |most, number| most.max(number.abs()));
+        let pairs = found.iter().zip(expected);
+        let off = pairs.fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(
+            off <= tolerance * largest * 1.001,
+            "{precision}: {found:?}, was {expected:?}"
+        );
+    }
+}
+
 fn plan(precision: Precision, seed: u64) -> (Manifest, Vec<SplitRows>) {
     let mut fingerprint = Fingerprint::default();
     fingerprint.set("seed", seed);
@@ -59,13 +84,15 @@ fn plan(precision: Precision, seed: u64) -> (Manifest, Vec<SplitRows>) {
 /// Writes up to `shards` of the missing shards; finishes when none is left.
 fn write(folder: &Path, precision: Precision, shards: usize) -> Writer {
     let (manifest, splits) = plan(precision, 1);
-    let mut writer = Writer::open(folder, manifest, &splits, false).expect("a writer");
+    let mut writer =
+        Writer::open(folder, manifest, &sequences(), &splits, false).expect("a writer");
     for (number, range) in writer.missing().into_iter().take(shards) {
         let ids = sequences().gather(&range.collect::<Vec<_>>());
-        let numbers = hidden(&ids);
-        let mut bytes = vec![0; numbers.len() * precision.bytes()];
-        precision.encode(&numbers, &mut bytes);
-        writer.write_shard(number, &ids, &bytes).expect("written");
+        let mut states = EncodedStates::new(precision, WIDTH, ids.tokens());
+        assert!(states.put(0, &hidden(&ids)), "finite");
+        writer
+            .write_shard(number, &ids, Some(&states))
+            .expect("written");
     }
     writer
 }
@@ -90,7 +117,12 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn what_is_written_is_read_back() {
-    for precision in [Precision::Fp16, Precision::Fp32] {
+    for precision in [
+        Precision::Fp16,
+        Precision::Fp32,
+        Precision::Bf16,
+        Precision::Int8,
+    ] {
         let folder = tempfile::tempdir().expect("a folder");
         let manifest = write(folder.path(), precision, usize::MAX)
             .finish()
@@ -106,11 +138,16 @@ fn what_is_written_is_read_back() {
         let order: Vec<usize> = vec![19, 3, 3, 0, 11];
         let expected = sequences().gather(&order);
         assert_eq!(cache.token_ids(&order), expected);
-        assert_eq!(cache.hidden_states(&order).values(), hidden(&expected));
+        assert_same_states(
+            cache.hidden_states(&order).values(),
+            &hidden(&expected),
+            precision,
+        );
         assert_eq!(cache.hidden_states(&order).offsets(), expected.offsets());
         let split = cache.split("train").expect("readable").expect("there");
         assert_eq!((split.len(), split.sequence(3, 1)), (10, 7));
-        assert!(cache.verify(|_| ()).expect("verified").is_empty());
+        let found = verify(folder.path(), |_| ()).expect("verified");
+        assert!(found.problems.is_empty() && found.unwritten == 0);
     }
 }
 
@@ -166,7 +203,13 @@ fn another_fingerprint_is_refused_and_replaced_by_force() {
         .expect("finished");
     let before = files(folder.path());
     let (manifest, splits) = plan(Precision::Fp16, 2);
-    let Err(error) = Writer::open(folder.path(), manifest.clone(), &splits, false) else {
+    let Err(error) = Writer::open(
+        folder.path(),
+        manifest.clone(),
+        &sequences(),
+        &splits,
+        false,
+    ) else {
         panic!("another fingerprint was accepted");
     };
     assert!(
@@ -174,7 +217,8 @@ fn another_fingerprint_is_refused_and_replaced_by_force() {
         "{error}"
     );
     assert_eq!(files(folder.path()), before);
-    let writer = Writer::open(folder.path(), manifest, &splits, true).expect("replaced");
+    let writer =
+        Writer::open(folder.path(), manifest, &sequences(), &splits, true).expect("replaced");
     let shards = Manifest::read(folder.path())
         .expect("a manifest")
         .shards
@@ -193,7 +237,7 @@ fn a_second_writer_is_refused() {
     let first = write(folder.path(), Precision::Fp16, 1);
     let (manifest, splits) = plan(Precision::Fp16, 1);
     assert!(matches!(
-        Writer::open(folder.path(), manifest, &splits, false),
+        Writer::open(folder.path(), manifest, &sequences(), &splits, false),
         Err(Error::Locked { .. })
     ));
     drop(first);
@@ -205,7 +249,7 @@ fn a_folder_of_something_else_is_left_alone() {
     fs_err::write(folder.path().join("thesis.txt"), "years of work").expect("written");
     let (manifest, splits) = plan(Precision::Fp16, 1);
     assert!(matches!(
-        Writer::open(folder.path(), manifest, &splits, true),
+        Writer::open(folder.path(), manifest, &sequences(), &splits, true),
         Err(Error::Foreign { .. })
     ));
     assert_eq!(files(folder.path()).len(), 1);
@@ -245,7 +289,7 @@ fn damage_is_found_and_named() {
     assert!(open(folder.path()).contains("manifest.json"));
     fs_err::write(
         &manifest,
-        content.replace("\"version\": 1", "\"version\": 9"),
+        content.replace("\"version\": 2", "\"version\": 9"),
     )
     .expect("written");
     assert!(open(folder.path()).contains("version 9"));
@@ -255,10 +299,8 @@ fn damage_is_found_and_named() {
     let mut bytes = fs_err::read(&shard).expect("bytes");
     *bytes.last_mut().expect("not empty") ^= 1;
     fs_err::write(&shard, &bytes).expect("written");
-    let problems = Cache::open(folder.path())
-        .expect("opens")
-        .verify(|_| ())
-        .expect("read");
+    Cache::open(folder.path()).expect("opens");
+    let problems = verify(folder.path(), |_| ()).expect("read").problems;
     assert_eq!(problems.len(), 1);
     assert!(
         problems[0].to_string().contains("shard-00000"),
@@ -271,14 +313,121 @@ fn damage_is_found_and_named() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// Three lines of NumPy read what Telly reads.
+/// `verify` names a file that is missing, too short, or another's.
+#[test]
+fn verify_names_every_damaged_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), Precision::Fp16, usize::MAX)
+        .finish()
+        .expect("finished");
+    let shard = |number: usize| folder.path().join(format!("shard-{number:05}.safetensors"));
+    let sizes: Vec<u64> = (0..5)
+        .map(|number| fs_err::metadata(shard(number)).expect("a shard").len())
+        .collect();
+    let twin = (1..5)
+        .find(|&number| sizes[number] == sizes[0])
+        .expect("a shard of the same size");
+    let others: Vec<usize> = (1..5).filter(|&number| number != twin).collect();
+    let bytes = [shard(0), shard(twin)].map(|path| fs_err::read(path).expect("bytes"));
+    fs_err::write(shard(0), &bytes[1]).expect("swapped");
+    fs_err::write(shard(twin), &bytes[0]).expect("swapped");
+    fs_err::remove_file(shard(others[0])).expect("removed");
+    fs_err::write(shard(others[1]), b"short").expect("written");
+    let problems = verify(folder.path(), |_| ()).expect("read").problems;
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    println!("{problems:#?}");
+    assert_eq!(problems.len(), 4);
+    for (number, words) in [
+        (0, format!("content is that of shard-{twin:05}")),
+        (twin, "content is that of shard-00000".into()),
+        (others[0], "it is missing".into()),
+        (others[1], "it has 5 bytes".into()),
+    ] {
+        let name = format!("shard-{number:05}.safetensors");
+        let named = |problem: &&String| problem.contains(&format!("{name}` is damaged"));
+        let problem = problems.iter().find(named).expect("named");
+        assert!(problem.contains(&words), "{problem}");
+    }
+}
+
+/// Every single bit of every file: manifest, shards, split index.
+#[test]
+fn no_flipped_bit_goes_unnoticed() {
+    for precision in ["fp16", "int8"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("train.jsonl");
+        write_classification(&data, 4);
+        let model = goldens().join("bert-tiny");
+        let cache = folder.path().join("cache");
+        let mut command = precompute("classify", &model, &data, "1", &cache);
+        command.extend(["--precision", precision].map(String::from));
+        telly_json(&command);
+        let folder = cache.as_path();
+        let mut flips = 0;
+        for (name, bytes) in files(folder) {
+            if name == "lock" || name == "CACHEDIR.TAG" {
+                continue;
+            }
+            let path = folder.join(&name);
+            let mut flipped = bytes.clone();
+            for bit in 0..8 * bytes.len() {
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                fs_err::write(&path, &flipped).expect("written");
+                match verify(folder, |_| ()) {
+                    Ok(found) => {
+                        let problems: Vec<String> =
+                            found.problems.iter().map(ToString::to_string).collect();
+                        assert!(
+                            problems.len() == 1 && problems[0].contains(&name),
+                            "{name}, bit {bit}: {problems:?}"
+                        );
+                    }
+                    Err(error) => assert_eq!(name, "manifest.json", "bit {bit}: {error}"),
+                }
+                flipped[bit / 8] = bytes[bit / 8];
+                flips += 1;
+            }
+            fs_err::write(&path, &bytes).expect("written");
+        }
+        println!("{precision}: {flips} flipped bits, each found");
+        assert!(flips > 10_000);
+        assert!(verify(folder, |_| ()).expect("read").problems.is_empty());
+    }
+}
+
+/// `tests/goldens/cache-v1` was written by Telly before version 2.
+#[test]
+fn version_1_is_read() {
+    let folder = goldens().join("cache-v1");
+    assert!(verify(&folder, |_| ()).expect("read").problems.is_empty());
+    let cache = Cache::open(&folder).expect("a cache");
+    let split = cache.split("train").expect("readable").expect("there");
+    assert_eq!(split.labels, [0, 1, 0, 1, 0]);
+    assert_eq!(split.rows[0], split.rows[4], "the same text");
+    let states = cache.hidden_states(&split.rows);
+    assert_eq!((states.tokens(), states.width()), (23, 32));
+    let run = tempfile::tempdir().expect("a folder");
+    telly_json(&[
+        "train",
+        "--cache",
+        text(&folder),
+        "--out",
+        text(run.path()),
+        "--epochs",
+        "1",
+        "--force",
+    ]);
+}
+
+/// The lines of NumPy in `docs/cache-format.md` read what Telly reads, and so does
+/// `scripts/goldens/read_cache.py`.
 #[test]
 fn numpy_reads_the_cache() {
     let Some(python) = python() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("train.jsonl");
     write_search(&data, 30);
-    for precision in ["fp16", "fp32"] {
+    for precision in ["fp16", "fp32", "bf16", "int8"] {
         let cache = folder.path().join(precision);
         telly_json(&[
             "precompute",
@@ -318,9 +467,27 @@ fn numpy_reads_the_cache() {
             .map(|&id| u64::from(id))
             .sum();
         println!("{precision}: NumPy {printed}, Telly: sum {sum}, ids {ids}");
-        let shard = &found["shards"][0]["tensors"];
-        assert_eq!(shard["hidden"]["shape"], json!([states.tokens(), 32]));
-        assert_eq!(shard["ids"]["sum"], json!(ids as f64));
-        assert!((shard["hidden"]["sum"].as_f64().expect("a sum") - sum).abs() < 1e-3);
+        let shard = &found["shards"][0];
+        let tensors = &shard["tensors"];
+        assert_eq!(tensors["hidden"]["shape"], json!([states.tokens(), 32]));
+        assert_eq!(tensors["ids"]["sum"], json!(ids as f64));
+        assert!((shard["sum"].as_f64().expect("a sum") - sum).abs() < 1e-3);
+
+        let page = fs_err::read_to_string(project().join("docs/cache-format.md")).expect("a page");
+        let (_, code) = page.split_once("```python\n").expect("a snippet");
+        let (code, _) = code.split_once("```").expect("its end");
+        assert!(code.contains("\"cache/mine/"));
+        let code = code.replace("cache/mine", text(&cache));
+        let code = format!("{code}\nprint(states.shape[0], states.astype('float64').sum())");
+        let output = Command::new(&python).args(["-c", &code]).output();
+        let output = output.expect("Python runs");
+        assert!(output.status.success(), "{}", stderr(&output));
+        let printed = String::from_utf8(output.stdout).expect("UTF-8");
+        let (tokens, sum) = printed.trim().split_once(' ').expect("two numbers");
+        let first = opened.hidden_states(&[0]);
+        assert_eq!(tokens.parse(), Ok(first.tokens()));
+        let numbers = first.values().iter().copied().map(f64::from);
+        let expected: f64 = numbers.sum();
+        assert!((sum.parse::<f64>().expect("a sum") - expected).abs() < 1e-3);
     }
 }

@@ -12,7 +12,7 @@ use telly::cache::{MANIFEST, Manifest, Parity};
 use telly::checkpoint::Checkpoint;
 use telly::error::Explain as _;
 use telly::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
-use telly::precompute::{check_parity, probe};
+use telly::precompute::{Records, check_parity, probe};
 
 const MODELS: [&str; 3] = ["bert-tiny", "roberta-tiny", "mpnet-tiny"];
 
@@ -38,6 +38,7 @@ fn probed(
         &open(checkpoint),
         layers,
         &sequences,
+        Records(&[]),
     );
     let parity = parity.expect("comparable").expect("tokens");
     println!(
@@ -137,6 +138,8 @@ fn the_manifest_keeps_the_figures() {
     let manifest = cache.join(MANIFEST);
     let before = fs_err::read_to_string(&manifest).expect("text");
     let mut value: serde_json::Value = serde_json::from_str(&before).expect("JSON");
+    // Version 1 has no checksum that would have to be made anew.
+    value["version"] = serde_json::json!(1);
     value["parity"]["max_absolute_error"] = serde_json::json!(1.25e-5);
     fs_err::write(&manifest, value.to_string()).expect("written");
     assert!(precompute("2").status().expect("telly runs").success());

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 
 def describe(path):
-    """Names, shapes and types of one shard's tensors, and the sum of each one's values in float64.
+    """Names, shapes and types of one shard's tensors, the sum of each one's values in float64, and that of its states.
 
     A file that is not what the format says stops the script: offsets begin at 0, never fall, and
     end at the number of tokens.
@@ -21,11 +21,15 @@ def describe(path):
     assert hidden.ndim == 2 and offsets[0] == 0 and offsets[-1] == len(hidden), path
     assert (offsets[1:] >= offsets[:-1]).all(), path
     assert len(tensors["ids"]) == len(hidden), path
+    states = hidden.astype("float64")
+    if "scales" in tensors:
+        states *= tensors["scales"][:, None]
     return {
         "shard": path.name,
         "sequences": len(offsets) - 1,
         "tokens": len(hidden),
         "width": hidden.shape[1],
+        "sum": float(states.sum()),
         "tensors": {
             name: {"dtype": str(tensor.dtype), "shape": list(tensor.shape), "sum": float(tensor.sum(dtype="float64"))}
             for name, tensor in sorted(tensors.items())

@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::Difference;
+use super::{Difference, Share};
 use crate::error::Explain;
 
 /// Why a cache could not be read or written.
@@ -35,13 +35,15 @@ pub enum Error {
         hint: String,
     },
     /// The manifest is of a version that this Telly does not read.
-    #[error("`{path}` is of cache format version {found}, this Telly reads version {expected}")]
+    #[error(
+        "`{path}` is of cache format version {found}, this Telly reads versions up to {expected}"
+    )]
     Version {
         /// The manifest.
         path: PathBuf,
         /// Its version.
         found: u64,
-        /// What is read.
+        /// The newest that is read.
         expected: u64,
     },
     /// A file of the cache is not what the manifest says.
@@ -82,12 +84,34 @@ pub enum Error {
         /// Free for this user.
         free: u64,
     },
+    /// There is nothing to put together.
+    #[error("`{folder}` holds no shares of a cache")]
+    NoShares {
+        /// As given.
+        folder: PathBuf,
+    },
+    /// One of the shares is not finished.
+    #[error("share {share} of the cache `{folder}` is not finished: {written} of {} shards are written", planned_shards(*.planned))]
+    Share {
+        /// Which.
+        share: Share,
+        /// The cache.
+        folder: PathBuf,
+        /// Its shards on disk.
+        written: usize,
+        /// Its shards in all, if they are known.
+        planned: Option<usize>,
+    },
     /// A file could not be read.
     #[error("cannot read the cache")]
     Read(#[source] io::Error),
     /// A file could not be written.
     #[error("cannot write the cache")]
     Write(#[source] io::Error),
+}
+
+fn planned_shards(planned: Option<usize>) -> String {
+    planned.map_or("its".into(), |planned| planned.to_string())
 }
 
 /// Each difference on a line of its own.
@@ -109,7 +133,9 @@ impl Explain for Error {
             }
             Self::Stale { hint, .. } => hint.clone(),
             Self::Version { .. } => "make it anew with `telly precompute --force`".into(),
-            Self::Damaged { .. } => "make the cache anew with `telly precompute --force`".into(),
+            Self::Damaged { .. } => {
+                "run the same `telly precompute` again: damaged shards are made anew, the others kept; if it is the manifest, add `--force`".into()
+            }
             Self::NoSplit { .. } => "pass the split's file to `telly precompute`".into(),
             Self::Locked { .. } => "wait until it is done, or choose another `--cache`".into(),
             Self::Foreign { .. } => "choose an empty or new folder for `--cache`".into(),
@@ -127,6 +153,10 @@ impl Explain for Error {
                 ) =>
             {
                 "choose a `--cache` folder that you may write to".into()
+            }
+            Self::NoShares { .. } => "make them with `telly precompute --shard i/n`".into(),
+            Self::Share { share, .. } => {
+                format!("run the same `telly precompute` with `--shard {share}` again")
             }
             Self::Read(_) | Self::Write(_) => return None,
         })

@@ -10,7 +10,12 @@ use super::{Error, Fingerprint, Precision};
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
 const FORMAT: &str = "telly-activation-cache";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// Version 1 has no checksum of the manifest, and knows fp16 and fp32 only.
+const OLDEST_VERSION: u64 = 1;
+/// What stands before and after the manifest's own checksum, the last thing in the file.
+const CHECKSUM_START: &str = ",\n  \"blake3\": \"";
+const CHECKSUM_END: &str = "\"\n}\n";
 
 /// What a cache holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,11 +133,12 @@ impl Manifest {
                 folder: folder.to_owned(),
             });
         }
-        let text = fs_err::read_to_string(&path).map_err(Error::Read)?;
+        let bytes = fs_err::read(&path).map_err(Error::Read)?;
         let damaged = |problem: String| Error::Damaged {
             path: path.clone(),
             problem,
         };
+        let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
         // The version is judged before the fields: another version may have others.
         let value: Value =
             serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
@@ -143,7 +149,8 @@ impl Manifest {
             )));
         }
         match value["version"].as_u64() {
-            Some(VERSION) => {}
+            Some(OLDEST_VERSION) => {}
+            Some(VERSION) => check_checksum(&text).map_err(damaged)?,
             found => {
                 return Err(Error::Version {
                     path,
@@ -164,8 +171,35 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The file's content: JSON, its last field the checksum of what stands before it.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let current = Self {
+            version: VERSION,
+            ..self.clone()
+        };
+        let text = serde_json::to_string_pretty(&current)
+            .unwrap_or_else(|_| unreachable!("a manifest has only string keys"));
+        let fields = text.strip_suffix("\n}").unwrap_or(&text);
+        let checksum = blake3::hash(fields.as_bytes()).to_hex();
+        format!("{fields}{CHECKSUM_START}{checksum}{CHECKSUM_END}").into_bytes()
+    }
+
     /// The entry of split `name`.
     pub fn split(&self, name: &str) -> Option<&SplitEntry> {
         self.splits.iter().find(|split| split.name == name)
     }
+}
+
+/// Compares the last field of the manifest's `text` with what stands before it.
+fn check_checksum(text: &str) -> Result<(), String> {
+    let Some((fields, rest)) = text.rsplit_once(CHECKSUM_START) else {
+        return Err("it does not end with its own `blake3`".into());
+    };
+    let expected = blake3::hash(fields.as_bytes()).to_hex();
+    if rest.strip_suffix(CHECKSUM_END) != Some(expected.as_str()) {
+        return Err(format!(
+            "its BLAKE3 is {expected}, its last field says otherwise"
+        ));
+    }
+    Ok(())
 }

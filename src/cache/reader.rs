@@ -175,39 +175,6 @@ impl Cache {
         ids
     }
 
-    /// Checks every file's checksum; calls `done` with the bytes of each as it is finished.
-    /// Returns what is wrong with each damaged file.
-    pub fn verify(&self, done: impl Fn(u64)) -> Result<Vec<Error>, Error> {
-        let mut problems = Vec::new();
-        let mut compare = |path: &Path, found: String, expected: &str| {
-            if found != expected {
-                problems.push(Error::Damaged {
-                    path: path.to_owned(),
-                    problem: format!("its BLAKE3 is {found}, the manifest says {expected}"),
-                });
-            }
-        };
-        for (shard, entry) in self.shards.iter().zip(&self.manifest.shards) {
-            compare(
-                shard.path(),
-                shard.hash(),
-                entry.blake3.as_deref().unwrap_or("none"),
-            );
-            done(entry.bytes);
-        }
-        for split in &self.manifest.splits {
-            let path = self.folder.join(&split.file);
-            let bytes = fs_err::read(&path).map_err(Error::Read)?;
-            compare(
-                &path,
-                blake3::hash(&bytes).to_hex().to_string(),
-                &split.blake3,
-            );
-            done(split.bytes);
-        }
-        Ok(problems)
-    }
-
     /// Counts bytes read; gives pages back now and then.
     fn read(&self, bytes: usize) {
         let before = self.unreleased.fetch_add(bytes, Ordering::Relaxed);

@@ -2,15 +2,12 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use safetensors::tensor::Dtype;
 use safetensors::{SafeTensors, View};
-use serde::{Deserialize, Serialize};
 
-use super::{Error, ShardEntry};
+use super::{EncodedStates, Error, Precision, ShardEntry};
 use crate::mapping::MappedFile;
 use crate::ragged::Ragged;
 
@@ -18,53 +15,7 @@ use crate::ragged::Ragged;
 const OFFSETS: &str = "offsets";
 const IDS: &str = "ids";
 const HIDDEN: &str = "hidden";
-
-/// `--precision`: how activations are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Half precision, 2 bytes a number.
-    Fp16,
-    /// Single precision, 4 bytes a number.
-    Fp32,
-}
-
-impl Precision {
-    fn dtype(self) -> Dtype {
-        match self {
-            Self::Fp16 => Dtype::F16,
-            Self::Fp32 => Dtype::F32,
-        }
-    }
-
-    /// Bytes a number.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::Fp16 => 2,
-            Self::Fp32 => 4,
-        }
-    }
-
-    /// Writes `numbers` to `bytes`, little-endian.
-    pub fn encode(self, numbers: &[f32], bytes: &mut [u8]) {
-        match self {
-            Self::Fp16 => {
-                let mut halves = vec![f16::ZERO; numbers.len()];
-                halves.convert_from_f32_slice(numbers);
-                let (pairs, _) = bytes.as_chunks_mut::<2>();
-                for (pair, half) in pairs.iter_mut().zip(halves) {
-                    *pair = half.to_le_bytes();
-                }
-            }
-            Self::Fp32 => {
-                let (words, _) = bytes.as_chunks_mut::<4>();
-                for (word, number) in words.iter_mut().zip(numbers) {
-                    *word = number.to_le_bytes();
-                }
-            }
-        }
-    }
-}
+const SCALES: &str = "scales";
 
 /// A tensor to be serialised.
 struct Tensor<'a> {
@@ -91,11 +42,11 @@ impl View for &Tensor<'_> {
     }
 }
 
-/// A shard's bytes: `ids` and, unless the cache holds token ids alone, `hidden` `[tokens, width]`
-/// already little-endian in `precision`.
+/// A shard's bytes: `ids` and, unless the cache holds token ids alone, `states` of `width`
+/// numbers a token in `precision`.
 pub(super) fn serialise(
     ids: &Ragged<u32>,
-    hidden: Option<(Precision, usize, &[u8])>,
+    states: Option<(Precision, usize, &EncodedStates)>,
 ) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let offsets: Vec<u8> = ids
         .offsets()
@@ -125,13 +76,21 @@ pub(super) fn serialise(
             },
         ),
     ];
-    if let Some((precision, width, bytes)) = hidden {
+    if let Some((precision, width, states)) = states {
         let tensor = Tensor {
             dtype: precision.dtype(),
             shape: vec![ids.tokens(), width],
-            bytes: bytes.into(),
+            bytes: (&states.hidden).into(),
         };
         tensors.push((HIDDEN, tensor));
+        if precision.has_scales() {
+            let tensor = Tensor {
+                dtype: Dtype::F32,
+                shape: vec![ids.tokens()],
+                bytes: (&states.scales).into(),
+            };
+            tensors.push((SCALES, tensor));
+        }
     }
     safetensors::serialize(tensors.iter().map(|(name, tensor)| (*name, tensor)), None)
 }
@@ -186,6 +145,15 @@ pub(super) fn serialised_length(
                 shape: vec![tokens, width],
             },
         ));
+        if precision.has_scales() {
+            tensors.push((
+                SCALES,
+                Sized {
+                    dtype: Dtype::F32,
+                    shape: vec![tokens],
+                },
+            ));
+        }
     }
     let data: usize = tensors.iter().map(|(_, tensor)| (&tensor).data_len()).sum();
     let header =
@@ -195,7 +163,6 @@ pub(super) fn serialised_length(
 
 /// An open shard, mapped.
 pub(super) struct Shard {
-    path: PathBuf,
     bytes: MappedFile,
     offsets: Vec<usize>,
     ids: Range<usize>,
@@ -206,6 +173,8 @@ struct Hidden {
     precision: Precision,
     width: usize,
     range: Range<usize>,
+    /// Empty where there are none.
+    scales: Range<usize>,
 }
 
 impl Hidden {
@@ -213,6 +182,16 @@ impl Hidden {
     fn of(&self, tokens: Range<usize>) -> Range<usize> {
         let size = self.width * self.precision.bytes();
         self.range.start + tokens.start * size..self.range.start + tokens.end * size
+    }
+
+    /// Where in the file the scales of `tokens` are; nowhere if there are none.
+    fn scales_of(&self, tokens: Range<usize>) -> Range<usize> {
+        if self.precision.has_scales() {
+            let size = size_of::<f32>();
+            self.scales.start + tokens.start * size..self.scales.start + tokens.end * size
+        } else {
+            self.scales.clone()
+        }
     }
 }
 
@@ -265,16 +244,21 @@ impl Shard {
         let hidden = precision
             .map(|precision| {
                 let range = find(HIDDEN, precision.dtype(), vec![entry.tokens, width])?;
+                let scales = if precision.has_scales() {
+                    find(SCALES, Dtype::F32, vec![entry.tokens])?
+                } else {
+                    0..0
+                };
                 Ok(Hidden {
                     precision,
                     width,
                     range,
+                    scales,
                 })
             })
             .transpose()?;
         bytes.in_no_order();
         Ok(Self {
-            path,
             bytes,
             offsets,
             ids,
@@ -315,32 +299,24 @@ impl Shard {
     /// # Panics
     /// If the cache holds token ids alone.
     pub(super) fn read_hidden(&self, index: usize, states: &mut [f32]) {
+        let (bytes, scales) = self.encoded(index);
+        if let Some(hidden) = &self.hidden {
+            hidden.precision.decode(bytes, scales, states);
+        }
+    }
+
+    /// The states of sequence `index` as they are stored: numbers and scales.
+    ///
+    /// # Panics
+    /// If the cache holds token ids alone.
+    pub(super) fn encoded(&self, index: usize) -> (&[u8], &[u8]) {
         let hidden = self
             .hidden
             .as_ref()
             .expect("the caller checked that there are activations");
-        let bytes = &self.bytes[hidden.of(self.tokens(index))];
-        match hidden.precision {
-            // On a little-endian machine with an aligned map the cast succeeds and the
-            // conversion uses the processor's own instructions.
-            Precision::Fp16 => match bytemuck::try_cast_slice::<u8, f16>(bytes) {
-                Ok(numbers) if cfg!(target_endian = "little") => {
-                    numbers.convert_to_f32_slice(states);
-                }
-                _ => {
-                    let (pairs, _) = bytes.as_chunks::<2>();
-                    for (state, pair) in states.iter_mut().zip(pairs) {
-                        *state = f16::from_le_bytes(*pair).to_f32();
-                    }
-                }
-            },
-            Precision::Fp32 => {
-                let (words, _) = bytes.as_chunks::<4>();
-                for (state, word) in states.iter_mut().zip(words) {
-                    *state = f32::from_le_bytes(*word);
-                }
-            }
-        }
+        let tokens = self.tokens(index);
+        let scales = &self.bytes[hidden.scales_of(tokens.clone())];
+        (&self.bytes[hidden.of(tokens)], scales)
     }
 
     /// BLAKE3 of the file, hexadecimal.
@@ -350,11 +326,6 @@ impl Shard {
             .finalize()
             .to_hex()
             .to_string()
-    }
-
-    /// The file.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 }
 

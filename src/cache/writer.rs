@@ -8,15 +8,21 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, TensorView};
 
+use super::previous::{self, PREVIOUS, Previous, same_states};
 use super::shard::{self, Shard};
-use super::{Error, MANIFEST, Manifest, Precision, ShardEntry, SplitEntry};
-use crate::publish::{TEMPORARY_PREFIX, publish};
+use super::share::{Share, is_share};
+use super::{EncodedStates, Error, MANIFEST, Manifest, Precision, ShardEntry, SplitEntry};
+use crate::publish::{TEMPORARY_PREFIX, publish, publish_from};
 use crate::ragged::Ragged;
 
 /// A shard takes sequences until it would exceed this many bytes: small enough to be held in
 /// memory while it is computed, large enough that sequences can be sorted by length within it.
 pub const SHARD_BYTES: usize = 128 << 20;
 const LOCK: &str = "lock";
+/// Tells backup programs that what lies here can be made again (bford.info/cachedir).
+const TAG: &str = "CACHEDIR.TAG";
+const TAG_CONTENT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+    # An activation cache of telly: `telly precompute` makes it again.\n";
 
 /// Which sequences a split's rows are made of.
 pub struct SplitRows {
@@ -36,6 +42,9 @@ pub struct SplitRows {
 pub struct Writer {
     folder: PathBuf,
     manifest: Manifest,
+    /// What of it this writer fills; all when absent.
+    share: Option<Share>,
+    previous: Option<Previous>,
     _lock: File,
 }
 
@@ -49,7 +58,7 @@ impl Writer {
         let hidden = manifest
             .precision
             .map(|precision| (precision, manifest.width));
-        let token_bytes = hidden.map_or(0, |(precision, width)| precision.bytes() * width);
+        let token_bytes = hidden.map_or(0, |(precision, width)| precision.token_bytes(width));
         let most_tokens = (shard_bytes / (size_of::<u32>() + token_bytes)).max(1);
         manifest.shards.clear();
         let (mut count, mut tokens) = (0, 0);
@@ -81,54 +90,93 @@ impl Writer {
         Ok(())
     }
 
-    /// Starts or goes on with the cache in `folder` that `manifest` plans. Shards that an earlier
-    /// run with the same fingerprint wrote, and that are whole, are kept. A cache of another
-    /// fingerprint is replaced with `force` and refused without.
+    /// Starts or goes on with the cache in `folder` that `manifest` plans for `sequences`. Shards
+    /// that an earlier run with the same fingerprint wrote, and that are whole, are kept. Where
+    /// only the data has changed, the sequences that are in it already are
+    /// [`previous`](Self::take_previous); it is refused without `force` when these are less than
+    /// half of what it holds, as it may be another's. A cache of another fingerprint is replaced
+    /// with `force` and refused without.
     pub fn open(
         folder: &Path,
         mut manifest: Manifest,
+        sequences: &Ragged<u32>,
         splits: &[SplitRows],
         force: bool,
     ) -> Result<Self, Error> {
-        let existing = match Manifest::read(folder) {
-            Ok(existing) => Some(existing),
-            Err(Error::Missing { .. }) => {
-                check_empty(folder)?;
-                None
-            }
-            Err(_) if force => None,
-            Err(error) => return Err(error),
-        };
-        if let Some(existing) = &existing {
-            let differences = existing.fingerprint.differences(&manifest.fingerprint);
-            if !differences.is_empty() && !force {
-                return Err(Error::Stale {
-                    folder: folder.to_owned(),
-                    differences,
-                    hint: "choose another `--cache`, or replace this one with `--force`".into(),
-                });
-            }
+        if !folder.join(MANIFEST).is_file() {
+            check_empty(folder)?;
         }
         fs_err::create_dir_all(folder).map_err(Error::Write)?;
         let lock = lock(folder)?;
         remove_temporary_files(folder)?;
-        match existing {
-            Some(existing) if existing.fingerprint == manifest.fingerprint && !force => {
-                keep_whole_shards(folder, &existing, &mut manifest);
-            }
-            _ => remove_cache_files(folder)?,
-        }
+        let existing = match Manifest::read(folder) {
+            Ok(existing) => Some(existing),
+            Err(Error::Missing { .. }) => None,
+            Err(_) if force => None,
+            Err(error) => return Err(error),
+        };
+        let previous = if let Some(existing) = &existing {
+            take_over(folder, existing, &mut manifest, sequences, force)?
+        } else {
+            remove_cache_files(folder)?;
+            previous::kept(folder, &manifest)
+        };
         check_space(folder, &manifest)?;
+        publish(folder, TAG, TAG_CONTENT.as_bytes()).map_err(Error::Write)?;
         for split in splits {
             manifest.splits.push(write_split(folder, split)?);
         }
         let writer = Self {
             folder: folder.to_owned(),
             manifest,
+            share: None,
+            previous,
             _lock: lock,
         };
         writer.write_manifest()?;
         Ok(writer)
+    }
+
+    /// As [`open`](Self::open), of one `share` of the cache in `folder`, which lies in a folder of
+    /// its own there.
+    pub fn open_share(
+        folder: &Path,
+        share: Share,
+        manifest: Manifest,
+        sequences: &Ragged<u32>,
+        splits: &[SplitRows],
+        force: bool,
+    ) -> Result<Self, Error> {
+        if !folder.join(MANIFEST).is_file() {
+            check_empty(folder)?;
+        }
+        let mut writer = Self::open(&share.folder(folder), manifest, sequences, splits, force)?;
+        writer.share = Some(share);
+        Ok(writer)
+    }
+
+    /// Takes up the cache that `manifest` describes, to [`take`](Self::take) its files from
+    /// elsewhere. Until it is finished it counts as incomplete.
+    pub(super) fn adopt(folder: &Path, mut manifest: Manifest) -> Result<Self, Error> {
+        let lock = lock(folder)?;
+        remove_temporary_files(folder)?;
+        publish(folder, TAG, TAG_CONTENT.as_bytes()).map_err(Error::Write)?;
+        manifest.complete = false;
+        let writer = Self {
+            folder: folder.to_owned(),
+            manifest,
+            share: None,
+            previous: None,
+            _lock: lock,
+        };
+        writer.write_manifest()?;
+        Ok(writer)
+    }
+
+    /// Brings `file` over from the folder `from`, without copying where the disk can do so; what
+    /// is there stays there.
+    pub(super) fn take(&self, from: &Path, file: &str) -> Result<(), Error> {
+        publish_from(&from.join(file), &self.folder, file).map_err(Error::Write)
     }
 
     /// Shards still to be written: number, and its sequences.
@@ -138,11 +186,17 @@ impl Writer {
         for (number, shard) in self.manifest.shards.iter().enumerate() {
             let sequences = start..start + shard.sequences;
             start = sequences.end;
-            if shard.blake3.is_none() {
+            let ours = self.share.is_none_or(|share| share.owns(number));
+            if ours && shard.blake3.is_none() {
                 missing.push((number, sequences));
             }
         }
         missing
+    }
+
+    /// What was there before the data changed. It is kept on disk until the writer has finished.
+    pub fn take_previous(&mut self) -> Option<Previous> {
+        self.previous.take()
     }
 
     /// How activations are stored; none in a cache of token ids alone.
@@ -150,17 +204,17 @@ impl Writer {
         self.manifest.precision
     }
 
-    /// Publishes shard `number`: its token `ids` and, when the cache holds activations, `hidden`
-    /// `[tokens, width]` as bytes in [`precision`](Self::precision).
+    /// Publishes shard `number`: its token `ids` and, when the cache holds activations, their
+    /// `states` in [`precision`](Self::precision).
     pub fn write_shard(
         &mut self,
         number: usize,
         ids: &Ragged<u32>,
-        hidden: &[u8],
+        states: Option<&EncodedStates>,
     ) -> Result<(), Error> {
-        let precision = self.manifest.precision;
-        let hidden = precision.map(|precision| (precision, self.manifest.width, hidden));
-        let bytes = shard::serialise(ids, hidden).map_err(invalid)?;
+        let precision = self.manifest.precision.zip(states);
+        let states = precision.map(|(precision, states)| (precision, self.manifest.width, states));
+        let bytes = shard::serialise(ids, states).map_err(invalid)?;
         let entry = &mut self.manifest.shards[number];
         debug_assert_eq!(entry.bytes, bytes.len() as u64, "the estimate is exact");
         publish(&self.folder, &entry.file, &bytes).map_err(Error::Write)?;
@@ -168,18 +222,16 @@ impl Writer {
         self.write_manifest()
     }
 
-    /// Marks the cache complete.
+    /// Marks the cache complete; a share by itself never is.
     pub fn finish(mut self) -> Result<Manifest, Error> {
-        self.manifest.complete = true;
+        self.manifest.complete = self.share.is_none();
         self.write_manifest()?;
+        previous::drop_kept(&self.folder)?;
         Ok(self.manifest)
     }
 
     fn write_manifest(&self) -> Result<(), Error> {
-        let mut text = serde_json::to_vec_pretty(&self.manifest)
-            .unwrap_or_else(|_| unreachable!("a manifest has only string keys"));
-        text.push(b'\n');
-        publish(&self.folder, MANIFEST, &text).map_err(Error::Write)
+        publish(&self.folder, MANIFEST, &self.manifest.to_bytes()).map_err(Error::Write)
     }
 }
 
@@ -225,8 +277,9 @@ fn check_empty(folder: &Path) -> Result<(), Error> {
 }
 
 fn is_ours(name: &str) -> bool {
-    name == LOCK
-        || name == MANIFEST
+    [LOCK, TAG, MANIFEST].contains(&name)
+        || name == PREVIOUS
+        || is_share(name)
         || name.starts_with(TEMPORARY_PREFIX)
         || name.ends_with(".safetensors")
 }
@@ -236,9 +289,17 @@ fn remove_temporary_files(folder: &Path) -> Result<(), Error> {
 }
 
 /// The manifest goes first: without it the folder is no cache, whatever else is left.
-fn remove_cache_files(folder: &Path) -> Result<(), Error> {
+pub(super) fn remove_cache_files(folder: &Path) -> Result<(), Error> {
     remove_files(folder, |name| name == MANIFEST)?;
     remove_files(folder, |name| name.ends_with(".safetensors"))
+}
+
+/// Removes every file that a writer leaves in `folder`.
+pub(super) fn remove(folder: &Path) -> Result<(), Error> {
+    let _lock = lock(folder)?;
+    previous::drop_kept(folder)?;
+    remove_cache_files(folder)?;
+    remove_files(folder, |name| is_ours(name) && !is_share(name))
 }
 
 fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> Result<(), Error> {
@@ -251,12 +312,56 @@ fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> Result<(), Error
     Ok(())
 }
 
+/// Keeps what of the `existing` cache can be used for the one that `manifest` plans, and removes
+/// the rest.
+fn take_over(
+    folder: &Path,
+    existing: &Manifest,
+    manifest: &mut Manifest,
+    sequences: &Ragged<u32>,
+    force: bool,
+) -> Result<Option<Previous>, Error> {
+    let differences = existing.fingerprint.differences(&manifest.fingerprint);
+    if differences.is_empty() && !force {
+        keep_whole_shards(folder, existing, manifest);
+        return Ok(previous::kept(folder, manifest));
+    }
+    if !differences.is_empty() && same_states(&differences) {
+        let known = Previous::open(folder).map_or(0, |previous| previous.count(sequences));
+        if 2 * known >= existing.sequences || force {
+            previous::drop_kept(folder)?;
+            previous::keep(folder, existing)?;
+            remove_cache_files(folder)?;
+            return Ok(previous::kept(folder, manifest));
+        }
+    }
+    if !differences.is_empty() && !force {
+        return Err(Error::Stale {
+            folder: folder.to_owned(),
+            differences,
+            hint: "choose another `--cache`, or replace this one with `--force`".into(),
+        });
+    }
+    previous::drop_kept(folder)?;
+    remove_cache_files(folder)?;
+    Ok(None)
+}
+
 /// Takes over the checksums of shards that are on disk as the `existing` manifest says.
+///
+/// None is kept when the shards were laid out in other sizes.
 fn keep_whole_shards(folder: &Path, existing: &Manifest, manifest: &mut Manifest) {
+    let layout = |manifest: &Manifest| -> Vec<(usize, u64)> {
+        let shards = manifest.shards.iter();
+        shards.map(|shard| (shard.sequences, shard.bytes)).collect()
+    };
+    if layout(existing) != layout(manifest) {
+        return;
+    }
     for (planned, written) in manifest.shards.iter_mut().zip(&existing.shards) {
         let whole = Shard::open(folder, written, existing.precision, existing.width)
             .is_ok_and(|shard| Some(shard.hash()) == written.blake3);
-        if whole && planned.file == written.file && planned.bytes == written.bytes {
+        if whole && planned.file == written.file {
             planned.blake3.clone_from(&written.blake3);
         }
     }
@@ -269,8 +374,7 @@ fn check_space(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
         .iter()
         .filter(|shard| shard.blake3.is_none());
     let needed: u64 = unwritten.map(|shard| shard.bytes).sum();
-    let space = rustix::fs::statvfs(folder).map_err(|error| Error::Read(error.into()))?;
-    let free = space.f_bavail * space.f_frsize;
+    let free = free_bytes(folder).map_err(Error::Read)?;
     if needed > free {
         return Err(Error::DiskSpace {
             folder: folder.to_owned(),
@@ -279,6 +383,12 @@ fn check_space(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
         });
     }
     Ok(())
+}
+
+/// Bytes that this user may still write to the disk of `folder`, which is there.
+pub fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(folder)?;
+    Ok(space.f_bavail * space.f_frsize)
 }
 
 /// Publishes a split's index: `rows` `[rows, columns]` and, if there are any, `labels` `[rows]`.

@@ -1,26 +1,38 @@
 //! `telly cache`.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::cache_catalog::{self, ListArguments, PruneArguments, RemoveArguments};
 use super::console;
-use crate::cache::{Cache, Manifest};
+use crate::cache::{self, Manifest};
 use crate::error::Error;
 use crate::progress::Progress;
 
-/// Look at activation caches.
+/// Look at activation caches, check and remove them.
 #[derive(Subcommand)]
 pub(super) enum CacheCommand {
+    /// List the caches in a folder, and the runs that were trained from each.
+    List(ListArguments),
     /// Print what a cache holds and what it was made from.
     Inspect(CacheArguments),
     /// Check every file of a cache against its checksum.
     Verify(CacheArguments),
+    /// Put the shares of `telly precompute --shard` together into one cache.
+    Merge(CacheArguments),
+    /// Remove the caches in a folder that no run was trained from.
+    Prune(PruneArguments),
+    /// Remove one cache.
+    Remove(RemoveArguments),
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  telly cache inspect cache/mine")]
+#[command(
+    after_help = "Example:\n  telly cache inspect cache/mine\n  telly cache verify cache/mine"
+)]
 pub(super) struct CacheArguments {
     /// Folder of the cache.
     folder: PathBuf,
@@ -31,8 +43,12 @@ pub(super) struct CacheArguments {
 
 pub(super) fn run(command: &CacheCommand) -> Result<(), Error> {
     match command {
+        CacheCommand::List(arguments) => cache_catalog::list(arguments),
         CacheCommand::Inspect(arguments) => inspect(arguments),
         CacheCommand::Verify(arguments) => verify(arguments),
+        CacheCommand::Merge(arguments) => merge(arguments),
+        CacheCommand::Prune(arguments) => cache_catalog::prune(arguments),
+        CacheCommand::Remove(arguments) => cache_catalog::remove(arguments),
     }
 }
 
@@ -72,18 +88,34 @@ fn inspect(arguments: &CacheArguments) -> Result<(), Error> {
     console::result(arguments.json, object.as_object().unwrap_or(&Map::new()))
 }
 
+fn merge(arguments: &CacheArguments) -> Result<(), Error> {
+    let manifest = cache::merge(&arguments.folder)?;
+    let object = json!({
+        "cache": arguments.folder.display().to_string(),
+        "shards": manifest.shards.len(),
+        "bytes": manifest.bytes,
+    });
+    console::result(arguments.json, object.as_object().unwrap_or(&Map::new()))
+}
+
 fn verify(arguments: &CacheArguments) -> Result<(), Error> {
-    let cache = Cache::open(&arguments.folder)?;
-    let progress = Progress::new("verify", cache.manifest().bytes, "bytes");
-    let progress = std::cell::RefCell::new(progress);
-    let mut problems = cache.verify(|bytes| progress.borrow_mut().advance(bytes))?;
+    let total = Manifest::read(&arguments.folder)?.bytes;
+    let progress = Mutex::new(Progress::new("verify", total, "bytes"));
+    let verification = cache::verify(&arguments.folder, |bytes| {
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.advance(bytes);
+    })?;
     drop(progress);
-    let files = cache.manifest().shards.len() + cache.manifest().splits.len();
-    if problems.is_empty() {
-        let object = json!({ "files": files, "bytes": cache.manifest().bytes, "damaged": 0 });
+    let mut problems = verification.problems.into_iter();
+    let Some(first) = problems.next() else {
+        let object = json!({
+            "files": verification.files,
+            "bytes": verification.bytes,
+            "unwritten": verification.unwritten,
+            "damaged": 0,
+        });
         return console::result(arguments.json, object.as_object().unwrap_or(&Map::new()));
-    }
-    let first = problems.remove(0);
+    };
     for problem in problems {
         console::say(&format!("error: {problem}"));
     }

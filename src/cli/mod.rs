@@ -1,14 +1,17 @@
 //! What was typed to what is meant; one file a command.
 
 mod cache;
+mod cache_catalog;
 mod console;
 mod doctor;
+mod dry_run;
 mod evaluate;
 mod model;
 mod options;
 mod precompute;
 mod predict;
 mod recipe;
+mod shard;
 mod train;
 
 use std::process::ExitCode;

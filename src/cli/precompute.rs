@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use bytesize::ByteSize;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
 use super::options::{RuntimeOptions, TaskOptions, limit_threads, missing};
-use super::{console, recipe};
-use crate::cache::{Manifest, Parity, Precision, Writer};
+use super::{console, dry_run, recipe, shard};
+use crate::cache::{self, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime, onnx};
-use crate::precompute::{EncodedSplits, Plan, check_parity, fill, probe};
+use crate::precompute::{EncodedSplits, Plan, Records, check_parity, fill, probe};
 
 /// Run the frozen half over the data, once, into an activation cache.
 ///
@@ -34,6 +35,13 @@ pub(super) struct PrecomputeArguments {
     /// Replace a cache that was made from something else.
     #[arg(long)]
     force: bool,
+    /// Compute only share i of n, on one of several machines; the last puts the cache together.
+    /// `auto`: as the Slurm job array says; `auto/n`: as the Kubernetes indexed job says.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+    /// Say what the cache will take and whether it is worth it, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -65,6 +73,9 @@ struct PrecomputeOptions {
     /// How activations are stored [default: fp16].
     #[arg(long, value_enum, help_heading = "Output")]
     precision: Option<Precision>,
+    /// Most bytes of a file of the cache, as 128MiB [default: 128MiB].
+    #[arg(long, value_name = "SIZE", help_heading = "Output")]
+    shard_size: Option<ByteSize>,
     /// What the frozen half's linear layers compute in; int8 runs on the CPU only [default: fp32].
     #[arg(long, value_enum, help_heading = "Running")]
     frozen_precision: Option<FrozenPrecision>,
@@ -80,6 +91,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let options = recipe::resolve(&arguments.options, arguments.recipe.as_deref())?;
     limit_threads(options.runtime.threads)?;
     let started = Instant::now();
+    let share = arguments.shard.as_deref().map(shard::resolve).transpose()?;
     let encoding = options.task.encoding()?;
     let freeze = options.freeze.ok_or_else(|| missing("--freeze"))?;
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
@@ -89,41 +101,56 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     encoding.check_lengths(checkpoint.config.longest_sequence())?;
     let splits = EncodedSplits::new(&checkpoint, &encoding, &read_splits(&options)?)?;
     let precision = frozen_precision(&options, freeze)?;
+    let shard_bytes = options.shard_size.map_or(SHARD_BYTES, |size| {
+        usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+    });
     let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
     let mut plan = Plan::new(
         &checkpoint,
         freeze,
         &encoding,
         options.precision.unwrap_or(Precision::Fp16),
+        shard_bytes,
         splits,
         frozen.as_ref().map(|(runtime, encoder)| (runtime, encoder)),
     )?;
     announce(&plan);
     if let Some((_, frozen)) = &mut frozen {
-        let parity = match known_parity(folder, &plan.manifest, arguments.force) {
-            Some(parity) => Some(parity),
-            None => probe(frozen, &checkpoint, freeze.layers(), &plan.sequences)?,
-        };
-        if let Some(parity) = &parity {
-            say_parity(parity);
-            check_parity(parity, precision)?;
-        }
+        let place = share.map_or_else(|| folder.to_owned(), |share| share.folder(folder));
+        let known = known_parity(&place, &plan.manifest, arguments.force);
+        let parity = measure_parity(known, frozen, &checkpoint, freeze, &plan)?;
         plan.manifest.parity = parity;
+    }
+    if arguments.dry_run {
+        let frozen = frozen.as_mut().map(|(_, encoder)| encoder);
+        return dry_run::report(&plan, frozen, folder, arguments.json);
     }
     if let Some(path) = &options.graph {
         write_graph(path, &checkpoint, freeze, precision)?;
     }
     let sequences = plan.all_sequences();
-    let mut writer = Writer::open(folder, plan.manifest, &plan.splits, arguments.force)?;
+    let (manifest, all) = (plan.manifest, &plan.sequences);
+    let mut writer = match share {
+        Some(share) => {
+            Writer::open_share(folder, share, manifest, all, &plan.splits, arguments.force)?
+        }
+        None => Writer::open(folder, manifest, all, &plan.splits, arguments.force)?,
+    };
     if writer.missing().is_empty() {
         console::say("the cache is fresh: nothing to compute");
     }
     let frozen = frozen.as_mut().map(|(_, encoder)| encoder);
     let provider = frozen.as_ref().map(|frozen| frozen.provider().to_string());
     let filling = Instant::now();
-    let computed = fill(&mut writer, &plan.sequences, frozen)?;
+    let computed = fill(&mut writer, &plan.sequences, Records(&plan.splits), frozen)?;
     let rate = computed as f64 / filling.elapsed().as_secs_f64().max(1e-9);
-    let manifest = writer.finish()?;
+    let mut manifest = writer.finish()?;
+    if let Some(share) = share {
+        console::say(&format!("share {share} is finished"));
+        if let Some(merged) = merge_if_last(folder, share)? {
+            manifest = merged;
+        }
+    }
     let object = json!({
         "sequences": sequences,
         "unique_sequences": manifest.sequences,
@@ -131,10 +158,32 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
         "bytes": manifest.bytes,
         "seconds": started.elapsed().as_secs_f64(),
         "tokens_per_second": rate,
+        "computed_tokens": computed,
         "provider": provider,
         "cache": folder.display().to_string(),
+        "complete": manifest.complete,
     });
     console::result(arguments.json, object.as_object().unwrap_or(&Map::new()))
+}
+
+/// Puts the cache together if `share` was the last; none if others are missing, or if another
+/// process that was the last as well is doing it.
+fn merge_if_last(folder: &Path, share: Share) -> Result<Option<Manifest>, Error> {
+    if !cache::all_finished(folder, share) {
+        return Ok(None);
+    }
+    match cache::merge(folder) {
+        Ok(manifest) => {
+            console::say("all shares were there: the cache is put together");
+            Ok(Some(manifest))
+        }
+        Err(
+            cache::Error::Locked { .. }
+            | cache::Error::NoShares { .. }
+            | cache::Error::Share { .. },
+        ) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn check_freeze(freeze: Freeze, checkpoint: &Checkpoint) -> Result<(), Error> {
@@ -228,6 +277,33 @@ fn known_parity(folder: &Path, planned: &Manifest, force: bool) -> Option<Parity
     begun
         .parity
         .filter(|_| begun.fingerprint == planned.fingerprint)
+}
+
+/// Probes `frozen`, unless it is `known` already, and refuses what is past the bound.
+fn measure_parity(
+    known: Option<Parity>,
+    frozen: &mut FrozenEncoder,
+    checkpoint: &Checkpoint,
+    freeze: Freeze,
+    plan: &Plan,
+) -> Result<Option<Parity>, Error> {
+    let parity = if known.is_some() {
+        known
+    } else {
+        let records = Records(&plan.splits);
+        probe(
+            frozen,
+            checkpoint,
+            freeze.layers(),
+            &plan.sequences,
+            records,
+        )?
+    };
+    if let Some(parity) = &parity {
+        say_parity(parity);
+        check_parity(parity, frozen.precision())?;
+    }
+    Ok(parity)
 }
 
 fn say_parity(parity: &Parity) {

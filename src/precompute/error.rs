@@ -1,3 +1,4 @@
+use crate::cache::Precision;
 use crate::error::Explain;
 use crate::frozen::FrozenPrecision;
 
@@ -21,19 +22,41 @@ pub enum Error {
         /// Its bound, in words.
         expected: String,
     },
+    /// The hidden states are not numbers.
+    #[error("the frozen half put out a number that is not finite for {record}")]
+    NotFinite {
+        /// The first record with that text.
+        record: String,
+    },
+    /// The hidden states are numbers that the cache cannot hold.
+    #[error(
+        "the frozen half put out a number for {record} that is too large for `--precision {precision}`"
+    )]
+    OutOfRange {
+        /// The first record with that text.
+        record: String,
+        /// How it was to be stored.
+        precision: Precision,
+    },
 }
 
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
-        let Self::Parity { precision, .. } = self;
-        Some(match precision {
-            FrozenPrecision::Fp32 => {
-                "another ONNX Runtime (`--onnxruntime`) or `--provider cpu` may compute it right; please report it".into()
+        Some(match self {
+            Self::Parity {
+                precision: FrozenPrecision::Fp32,
+                ..
+            } => "another ONNX Runtime (`--onnxruntime`) or `--provider cpu` may compute it right; please report it",
+            Self::Parity {
+                precision: FrozenPrecision::Int8,
+                ..
+            } => "this model loses too much in 8 bits: leave out `--frozen-precision int8`",
+            Self::NotFinite { .. } => {
+                "the checkpoint's weights may be broken: look for NaN or infinity in them"
             }
-            FrozenPrecision::Int8 => {
-                "this model loses too much in 8 bits: leave out `--frozen-precision int8`".into()
-            }
-        })
+            Self::OutOfRange { .. } => "`--precision bf16` or fp32 hold larger numbers",
+        }
+        .into())
     }
 
     fn is_input(&self) -> bool {

@@ -1,13 +1,19 @@
 //! `telly precompute`: records through the frozen half into a cache.
 
 mod error;
+mod estimate;
 mod fill;
 mod plan;
 mod probe;
+mod records;
 
 pub use error::Error;
+pub use estimate::{
+    SplitEstimate, Verdict, existing_ancestor, frozen_rate, read_rate, split_estimates,
+};
 pub use fill::fill;
 pub use plan::{EncodedSplits, Plan, content_hash};
 pub use probe::{
     FP32_MAX_ABSOLUTE_ERROR, INT8_MEAN_COSINE, PROBE_SEQUENCES, PROBE_TOKENS, check_parity, probe,
 };
+pub use records::Records;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::cache::{Fingerprint, Manifest, Precision, SHARD_BYTES, SplitRows, Writer};
+use crate::cache::{Fingerprint, Manifest, Precision, SplitRows, Writer};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
@@ -50,12 +50,13 @@ impl EncodedSplits {
 
 impl Plan {
     /// Lays out the cache for `freeze` layers of `checkpoint` frozen; `frozen` is what will run,
-    /// absent when nothing is frozen.
+    /// absent when nothing is frozen. A shard takes `shard_bytes` at most.
     pub fn new(
         checkpoint: &Checkpoint,
         freeze: Freeze,
         encoding: &Encoding,
         precision: Precision,
+        shard_bytes: usize,
         EncodedSplits { labels, splits }: EncodedSplits,
         frozen: Option<(&Runtime, &FrozenEncoder)>,
     ) -> Result<Self, Error> {
@@ -93,7 +94,7 @@ impl Plan {
             manifest.precision = Some(precision);
             manifest.width = checkpoint.config.hidden_size;
         }
-        Writer::plan_shards(&mut manifest, &distinct.sequences, SHARD_BYTES)?;
+        Writer::plan_shards(&mut manifest, &distinct.sequences, shard_bytes)?;
         Ok(Self {
             sequences: distinct.sequences,
             splits: rows,

@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 
-use super::Error;
+use super::{Error, Records};
 use crate::cache::Parity;
 use crate::checkpoint::Checkpoint;
 use crate::error;
@@ -22,13 +22,14 @@ pub const INT8_MEAN_COSINE: f64 = 0.999;
 /// Runs a sample of `sequences` through `frozen` and through `checkpoint`'s bottom `layers`
 /// layers in fp32 in candle, on the CPU, and compares the hidden states. None without tokens.
 ///
-/// The same sequences give the same sample. The layers take as much memory as in training, for
+/// `records` names the one whose states are not finite. The same sequences give the same sample. The layers take as much memory as in training, for
 /// as long as the probe runs.
 pub fn probe(
     frozen: &mut FrozenEncoder,
     checkpoint: &Checkpoint,
     layers: usize,
     sequences: &Ragged<u32>,
+    records: Records,
 ) -> Result<Option<Parity>, error::Error> {
     let chosen = sample(sequences);
     if chosen.is_empty() {
@@ -40,9 +41,10 @@ pub fn probe(
         .map(|index| sample.length(index))
         .collect();
     for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
-        frozen.run(&sample, &batch, |index, states| {
+        let run = frozen.run(&sample, &batch, |index, states| {
             found[index] = states.to_vec();
-        })?;
+        });
+        run.map_err(|error| records.name(error, |index| chosen[index]))?;
     }
     let mut parameters = Parameters::new(&Device::Cpu);
     let reference = TrainableEncoder::bottom(checkpoint, layers, &mut parameters)?;

@@ -1,0 +1,94 @@
+//! `telly precompute --dry-run`.
+
+use std::path::Path;
+
+use bytesize::ByteSize;
+use serde_json::{Map, Value, json};
+
+use super::console;
+use crate::cache::{self, free_bytes};
+use crate::error::Error;
+use crate::frozen::FrozenEncoder;
+use crate::precompute::{
+    Plan, Verdict, existing_ancestor, frozen_rate, read_rate, split_estimates,
+};
+
+/// Prints sizes, times a few batches of `frozen` and the disk of `folder`, and says from how many
+/// epochs on the cache is worth it. Nothing is left behind.
+pub(super) fn report(
+    plan: &Plan,
+    frozen: Option<&mut FrozenEncoder>,
+    folder: &Path,
+    json: bool,
+) -> Result<(), Error> {
+    let disk = existing_ancestor(folder);
+    let free = free_bytes(disk).map_err(cache::Error::Read)?;
+    let manifest = &plan.manifest;
+    let all: usize = plan.splits.iter().map(|split| split.tokens).sum();
+    let splits = split_estimates(plan).into_iter().map(|split| {
+        let object = json!({
+            "new_sequences": split.new_sequences,
+            "new_tokens": split.new_tokens,
+            "bytes": split.bytes,
+        });
+        (split.name, object)
+    });
+    let mut object = json!({
+        "sequences": plan.all_sequences(),
+        "unique_sequences": manifest.sequences,
+        "tokens": manifest.tokens,
+        "deduplication": all as f64 / manifest.tokens.max(1) as f64,
+        "bytes": manifest.bytes,
+        "splits": splits.collect::<Map<_, _>>(),
+        "free_bytes": free,
+        "cache": folder.display().to_string(),
+    });
+    if manifest.bytes > free {
+        console::say(&format!(
+            "it does not fit: {} are free, the cache needs {}",
+            ByteSize(free),
+            ByteSize(manifest.bytes)
+        ));
+    }
+    if let Some(frozen) = frozen
+        && let Some(tokens_per_second) = frozen_rate(frozen, &plan.sequences)?
+    {
+        let bytes_per_second = read_rate(disk).map_err(cache::Error::Write)?;
+        let verdict = Verdict::new(plan, tokens_per_second, bytes_per_second);
+        let timed = json!({
+            "provider": frozen.provider().to_string(),
+            "tokens_per_second": tokens_per_second,
+            "read_bytes_per_second": bytes_per_second,
+            "precompute_seconds": verdict.precompute_seconds,
+            "recompute_seconds_per_epoch": verdict.recompute_seconds,
+            "read_seconds_per_epoch": verdict.read_seconds,
+            "break_even_epochs": verdict.break_even_epochs(),
+        });
+        if let (Value::Object(object), Value::Object(timed)) = (&mut object, timed) {
+            object.extend(timed);
+        }
+        console::say(&advice(&verdict));
+    }
+    console::result(json, object.as_object().unwrap_or(&Map::new()))
+}
+
+/// The verdict in a sentence.
+fn advice(verdict: &Verdict) -> String {
+    let Verdict {
+        precompute_seconds,
+        recompute_seconds,
+        read_seconds,
+    } = verdict;
+    let times = format!(
+        "the frozen half takes {precompute_seconds:.1} s once with a cache, {recompute_seconds:.1} s an epoch without; reading takes {read_seconds:.1} s an epoch"
+    );
+    match verdict.break_even_epochs() {
+        Some(1) => format!("{times}: the cache is worth it from the first epoch"),
+        Some(epochs) => {
+            format!("{times}: the cache is worth it from {epochs} epochs on, over all runs from it")
+        }
+        None => format!(
+            "{times}: this disk is too slow for a cache; choose another for `--cache`, or a smaller `--precision`"
+        ),
+    }
+}

@@ -1,0 +1,218 @@
+//! Looking after caches: what one will take, finding, checking, mending and removing them.
+
+#![allow(clippy::print_stdout, reason = "the figures are shown")]
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::Value;
+use support::{
+    Classification, WRONG_INPUT, fails, goldens, names, precompute, telly, telly_json, telly_ok,
+    text, train, write_classification,
+};
+
+fn command(work: &Classification, cache: &Path, more: &[&str]) -> Vec<String> {
+    let model = goldens().join("bert-tiny");
+    let data = work.path("train.jsonl");
+    let mut command = precompute("classify", &model, &data, "2", cache);
+    command.extend(more.iter().map(ToString::to_string));
+    command
+}
+
+/// Every file's name and bytes.
+fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let read = |name: String| {
+        let bytes = fs_err::read(folder.join(&name)).expect("bytes");
+        (name, bytes)
+    };
+    names(folder).into_iter().map(read).collect()
+}
+
+#[test]
+fn a_dry_run_tells_the_size_and_writes_nothing() {
+    let work = Classification::new();
+    let other = work.path("other.jsonl");
+    for precision in ["fp16", "fp32", "bf16", "int8"] {
+        let cache = work.path(precision);
+        let flags = ["--valid", text(&other), "--precision", precision];
+        let told =
+            telly_json(&[&command(&work, &cache, &flags)[..], &["--dry-run".into()]].concat());
+        println!("{told}");
+        assert!(!cache.exists());
+        let made = telly_json(&command(&work, &cache, &flags));
+        for field in ["sequences", "unique_sequences", "tokens", "bytes"] {
+            assert_eq!(told[field], made[field], "{field}");
+        }
+        // The shards' headers and paddings are all that the splits' own bytes leave out.
+        let splits = ["train", "valid"].map(|name| told["splits"][name]["bytes"].as_u64());
+        let splits: u64 = splits.map(|bytes| bytes.expect("bytes")).iter().sum();
+        let bytes = made["bytes"].as_u64().expect("bytes");
+        assert!(
+            splits <= bytes && bytes - splits < 512,
+            "{splits} of {bytes}"
+        );
+        // The second split is a part of the first.
+        assert_eq!(told["splits"]["valid"]["new_sequences"], 0);
+        assert!(told["deduplication"].as_f64().expect("a ratio") > 1.5);
+        for field in ["precompute_seconds", "read_seconds_per_epoch", "free_bytes"] {
+            assert!(told[field].as_f64().expect("measured") > 0.0, "{field}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_shard_is_mended_by_the_same_command() {
+    let work = Classification::new();
+    let cache = work.path("cache");
+    telly_json(&command(&work, &cache, &[]));
+    let whole = content(&cache);
+    let shard = cache.join("shard-00000.safetensors");
+    let mut bytes = fs_err::read(&shard).expect("bytes");
+    bytes[200] ^= 4;
+    fs_err::write(&shard, bytes).expect("written");
+    let verify = telly(&["cache", "verify", text(&cache)]);
+    fails(
+        verify,
+        WRONG_INPUT,
+        &["shard-00000.safetensors", "is damaged", "made anew"],
+    );
+    telly_json(&command(&work, &cache, &[]));
+    assert_eq!(content(&cache), whole);
+    assert_eq!(telly_json(&["cache", "verify", text(&cache)])["damaged"], 0);
+}
+
+#[test]
+fn caches_are_listed_and_removed_unless_a_run_needs_them() {
+    let work = Classification::new();
+    let (caches, runs) = (work.path("caches"), work.path("runs"));
+    let (used, unused) = (caches.join("used"), caches.join("deeper/unused"));
+    for cache in [&used, &unused] {
+        fs_err::create_dir_all(cache).expect("a folder");
+        telly_json(&command(&work, cache, &[]));
+    }
+    fs_err::create_dir(&runs).expect("a folder");
+    telly_json(&train(&used, &runs.join("mine"), "--epochs 1"));
+    assert!(used.join("CACHEDIR.TAG").is_file());
+
+    let catalog = |verb: &'static str| {
+        ["cache", verb, text(&caches), "--runs", text(&runs)].map(String::from)
+    };
+    let listed = telly_json(&catalog("list"));
+    let listed = listed["caches"].as_array().expect("a list").clone();
+    println!("{listed:#?}");
+    assert_eq!(listed.len(), 2);
+    let runs_of = |index: usize| listed[index]["runs"].as_array().map(Vec::len);
+    assert_eq!((runs_of(0), runs_of(1)), (Some(0), Some(1)));
+    assert_eq!(listed[1]["complete"], Value::Bool(true));
+    let output = telly_ok(&catalog("list"));
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(
+        lines.contains("used by no run") && lines.contains("freeze 2"),
+        "{lines}"
+    );
+
+    let prune = |flags: &[&str]| {
+        let flags = flags.iter().map(ToString::to_string);
+        telly_json(
+            &catalog("prune")
+                .into_iter()
+                .chain(flags)
+                .collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(prune(&["--older-than", "1"])["kept"], 2);
+    assert_eq!(prune(&["--dry-run"])["kept"], 1);
+    assert!(unused.exists());
+    assert_eq!(prune(&[])["kept"], 1);
+    assert!(!unused.exists() && used.exists());
+
+    let remove = ["cache", "remove", text(&used), "--runs", text(&runs)];
+    fails(
+        telly(&remove),
+        WRONG_INPUT,
+        &["was trained from the cache", "--force"],
+    );
+    // Somebody else's file is left alone.
+    fs_err::write(used.join("notes.txt"), "mine").expect("written");
+    telly_ok(&[&remove[..], &["--force"]].concat());
+    assert_eq!(names(&used), ["notes.txt"]);
+    fails(telly(&remove), WRONG_INPUT, &["no activation cache"]);
+}
+
+/// Only new sequences are computed when the data has changed, and the cache has the bytes of one
+/// made from nothing.
+#[test]
+fn changed_data_is_taken_in_by_content() {
+    let work = Classification::new();
+    let data = work.path("train.jsonl");
+    for precision in ["fp16", "int8"] {
+        write_classification(&data, 30);
+        let (cache, anew) = (
+            work.path(precision),
+            work.path(&format!("{precision}-anew")),
+        );
+        let flags = ["--precision", precision, "--shard-size", "4KiB"];
+        telly_json(&command(&work, &cache, &flags));
+
+        // Ten more rows, one fewer, another order.
+        write_classification(&data, 41);
+        let text = fs_err::read_to_string(&data).expect("text");
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        let turned = [&lines[12..], &lines[..12]].concat().join("\n");
+        fs_err::write(&data, turned).expect("written");
+        let changed = telly_json(&command(&work, &cache, &flags));
+        let whole = telly_json(&command(&work, &anew, &flags));
+        let computed = |value: &Value| value["computed_tokens"].as_u64().expect("tokens");
+        println!(
+            "{precision}: {} of {} tokens computed",
+            computed(&changed),
+            computed(&whole)
+        );
+        assert_eq!(computed(&whole), whole["tokens"]);
+        assert!(computed(&changed) * 2 < computed(&whole));
+        assert_eq!(content(&cache), content(&anew));
+
+        // Other texts may be another's data.
+        let lines =
+            (0..30).map(|row| format!("{{\"text\": \"y{row}\", \"label\": \"{}\"}}\n", row % 2));
+        fs_err::write(&data, lines.collect::<String>()).expect("written");
+        fails(
+            telly(&command(&work, &cache, &flags)),
+            WRONG_INPUT,
+            &["does not match", "train: the cache has"],
+        );
+        assert_eq!(content(&cache), content(&anew));
+    }
+}
+
+/// A NaN in the weights stops the run and names the record; nothing is published.
+#[test]
+fn what_is_not_finite_names_its_record() {
+    let work = Classification::new();
+    let model = work.path("model");
+    fs_err::create_dir(&model).expect("a folder");
+    for name in names(&goldens().join("bert-tiny")) {
+        fs_err::copy(goldens().join("bert-tiny").join(&name), model.join(&name)).expect("copied");
+    }
+    let weights = model.join("model.safetensors");
+    let mut bytes = fs_err::read(&weights).expect("bytes");
+    let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
+    let tensors = metadata.tensors();
+    let (_, words) = tensors
+        .iter()
+        .find(|(name, _)| name.ends_with("word_embeddings.weight"))
+        .expect("embeddings");
+    let start = 8 + header + words.data_offsets.0;
+    bytes[start..words.data_offsets.1 + 8 + header].fill(0xFF);
+    fs_err::write(&weights, bytes).expect("written");
+    let cache = work.path("cache");
+    let command = precompute("classify", &model, &work.path("train.jsonl"), "1", &cache);
+    let output = telly(&command).output().expect("telly runs");
+    let said = support::stderr(&output);
+    println!("{said}");
+    assert_eq!(output.status.code(), Some(support::FAILED));
+    assert!(said.contains("not finite for record"), "{said}");
+    assert!(said.contains("of the train split"), "{said}");
+    assert!(!cache.join("shard-00000.safetensors").exists());
+}
