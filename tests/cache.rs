@@ -14,7 +14,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use support::{
-    goldens, precompute, project, python, run_python, stderr, telly, telly_json, text,
+    content, goldens, precompute, project, python, run_python, stderr, telly, telly_json, text,
     write_classification, write_search,
 };
 use telly::cache::{
@@ -97,24 +97,6 @@ fn write(folder: &Path, precision: Precision, shards: usize) -> Writer {
     writer
 }
 
-fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<(String, Vec<u8>)> = fs_err::read_dir(folder)
-        .expect("a folder")
-        .map(|entry| entry.expect("an entry").path())
-        .map(|path| {
-            (
-                path.file_name()
-                    .expect("a name")
-                    .to_string_lossy()
-                    .into_owned(),
-                fs_err::read(path).expect("bytes"),
-            )
-        })
-        .collect();
-    files.sort();
-    files
-}
-
 #[test]
 fn what_is_written_is_read_back() {
     for precision in [
@@ -128,7 +110,7 @@ fn what_is_written_is_read_back() {
             .finish()
             .expect("finished");
         assert!(manifest.shards.len() > 3, "several shards");
-        let on_disk: u64 = files(folder.path())
+        let on_disk: u64 = content(folder.path())
             .iter()
             .filter(|(name, _)| name.starts_with("shard"))
             .map(|(_, bytes)| bytes.len() as u64)
@@ -176,7 +158,7 @@ fn an_interrupted_run_ends_with_the_same_bytes() {
         write(folder.path(), Precision::Fp16, usize::MAX)
             .finish()
             .expect("finished");
-        assert_eq!(files(folder.path()), files(whole.path()));
+        assert_eq!(content(folder.path()), content(whole.path()));
     }
 }
 
@@ -201,7 +183,7 @@ fn another_fingerprint_is_refused_and_replaced_by_force() {
     write(folder.path(), Precision::Fp16, usize::MAX)
         .finish()
         .expect("finished");
-    let before = files(folder.path());
+    let before = content(folder.path());
     let (manifest, splits) = plan(Precision::Fp16, 2);
     let Err(error) = Writer::open(
         folder.path(),
@@ -216,7 +198,7 @@ fn another_fingerprint_is_refused_and_replaced_by_force() {
         error.to_string().contains("seed: the cache has 1, now 2"),
         "{error}"
     );
-    assert_eq!(files(folder.path()), before);
+    assert_eq!(content(folder.path()), before);
     let writer =
         Writer::open(folder.path(), manifest, &sequences(), &splits, true).expect("replaced");
     let shards = Manifest::read(folder.path())
@@ -252,7 +234,7 @@ fn a_folder_of_something_else_is_left_alone() {
         Writer::open(folder.path(), manifest, &sequences(), &splits, true),
         Err(Error::Foreign { .. })
     ));
-    assert_eq!(files(folder.path()).len(), 1);
+    assert_eq!(content(folder.path()).len(), 1);
 }
 
 /// Truncation, a swapped shard, a missing shard, a cut manifest, another version: each is a named
@@ -364,7 +346,7 @@ fn no_flipped_bit_goes_unnoticed() {
         telly_json(&command);
         let folder = cache.as_path();
         let mut flips = 0;
-        for (name, bytes) in files(folder) {
+        for (name, bytes) in content(folder) {
             if name == "lock" || name == "CACHEDIR.TAG" {
                 continue;
             }

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde_json::Value;
 use support::{
-    Classification, WRONG_INPUT, fails, goldens, names, precompute, telly, telly_json, telly_ok,
-    text, train, write_classification,
+    Classification, WRONG_INPUT, content, fails, goldens, names, precompute, telly, telly_json,
+    telly_ok, text, train, write_classification,
 };
 
 fn command(work: &Classification, cache: &Path, more: &[&str]) -> Vec<String> {
@@ -18,15 +18,6 @@ fn command(work: &Classification, cache: &Path, more: &[&str]) -> Vec<String> {
     let mut command = precompute("classify", &model, &data, "2", cache);
     command.extend(more.iter().map(ToString::to_string));
     command
-}
-
-/// Every file's name and bytes.
-fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let read = |name: String| {
-        let bytes = fs_err::read(folder.join(&name)).expect("bytes");
-        (name, bytes)
-    };
-    names(folder).into_iter().map(read).collect()
 }
 
 #[test]

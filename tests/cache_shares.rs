@@ -7,7 +7,7 @@ mod support;
 use std::path::Path;
 
 use support::{
-    Classification, WRONG_INPUT, fails, goldens, names, precompute, telly, telly_json, telly_ok,
+    Classification, WRONG_INPUT, content, fails, goldens, precompute, telly, telly_json, telly_ok,
     text,
 };
 
@@ -23,14 +23,6 @@ fn command(work: &Classification, cache: &Path, share: Option<&str>) -> Vec<Stri
             .flat_map(|share| ["--shard".into(), share.into()]),
     );
     command
-}
-
-fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let read = |name: String| {
-        let bytes = fs_err::read(folder.join(&name)).expect("bytes");
-        (name, bytes)
-    };
-    names(folder).into_iter().map(read).collect()
 }
 
 #[test]

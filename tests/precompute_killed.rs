@@ -11,19 +11,11 @@ use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use support::{Workspace, goldens, names, precompute, telly, telly_json, write_search};
+use support::{Workspace, content, goldens, precompute, telly, telly_json, write_search};
 use telly::cache::{Cache, Error, verify};
 
 /// Kills, unless `TELLY_TEST_KILLS` says how many.
 const KILLS: usize = 20;
-
-fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let read = |name: String| {
-        let bytes = fs_err::read(folder.join(&name)).expect("bytes");
-        (name, bytes)
-    };
-    names(folder).into_iter().map(read).collect()
-}
 
 /// Never a cache that looks whole and is not, whatever a kill has left.
 fn check_left(cache: &Path) {

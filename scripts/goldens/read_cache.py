@@ -1,4 +1,4 @@
-"""Read a Telly activation cache with nothing but NumPy and safetensors, and print what is in it as JSON.
+"""Read a Telly activation cache with NumPy, safetensors and, for bf16, ml_dtypes, and print what is in it as JSON.
 
     python scripts/goldens/read_cache.py cache/somewhere
 """
@@ -7,6 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
+import ml_dtypes  # noqa: F401  NumPy knows bfloat16 once this is imported
 from safetensors.numpy import load_file
 
 

@@ -215,6 +215,15 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Every file of `folder`, by name, with its bytes.
+pub fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let read = |name: String| {
+        let bytes = std::fs::read(folder.join(&name)).expect("bytes");
+        (name, bytes)
+    };
+    names(folder).into_iter().map(read).collect()
+}
+
 /// `telly precompute` on the CPU with lengths that fit the tiny models.
 pub fn precompute(
     task: &str,
