@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Difference, Share};
+use super::{Difference, MANIFEST, Share};
 use crate::error::Explain;
 
 /// Why a cache could not be read or written.
@@ -133,8 +133,12 @@ impl Explain for Error {
             }
             Self::Stale { hint, .. } => hint.clone(),
             Self::Version { .. } => "make it anew with `telly precompute --force`".into(),
+            Self::Damaged { path, .. } if path.ends_with(MANIFEST) => {
+                "make the cache anew with `telly precompute --force`".into()
+            }
             Self::Damaged { .. } => {
-                "run the same `telly precompute` again: damaged shards are made anew, the others kept; if it is the manifest, add `--force`".into()
+                "run the same `telly precompute` again: damaged files are made anew, the others kept"
+                    .into()
             }
             Self::NoSplit { .. } => "pass the split's file to `telly precompute`".into(),
             Self::Locked { .. } => "wait until it is done, or choose another `--cache`".into(),

@@ -327,12 +327,14 @@ fn take_over(
         return Ok(previous::kept(folder, manifest));
     }
     if !differences.is_empty() && same_states(&differences) {
-        let known = Previous::open(folder).map_or(0, |previous| previous.count(sequences));
+        // What is open stays open when the files get other names.
+        let open = Previous::open(folder);
+        let known = open.as_ref().map_or(0, |open| open.count(sequences));
         if 2 * known >= existing.sequences || force {
             previous::drop_kept(folder)?;
             previous::keep(folder, existing)?;
             remove_cache_files(folder)?;
-            return Ok(previous::kept(folder, manifest));
+            return Ok(open);
         }
     }
     if !differences.is_empty() && !force {
