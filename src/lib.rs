@@ -31,6 +31,7 @@ pub mod precompute;
 mod progress;
 mod publish;
 pub mod ragged;
+mod simd;
 pub mod task;
 pub mod train;
 pub mod trainable;

@@ -5,9 +5,10 @@ use std::fmt;
 use bytemuck::try_cast_slice;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use pulp::Arch;
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
+
+use crate::simd;
 
 /// The largest 8-bit number. -128 is left out, so that rounding is the same on both sides of 0.
 const LARGEST: f32 = 127.0;
@@ -105,7 +106,7 @@ impl Precision {
                 let tokens = states
                     .chunks_exact_mut(width)
                     .zip(hidden.chunks_exact(width));
-                Arch::new().dispatch(
+                simd::dispatch(
                     #[inline(always)]
                     || {
                         for ((states, numbers), scale) in tokens.zip(scales) {

@@ -193,6 +193,9 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         ))?;
         (run, None)
     };
+    if arguments.profile {
+        model.profile().go_into_detail();
+    }
     // What is trained has been copied.
     checkpoint.weights.release();
     let outcome = train::train(model, &cache, &settings, &mut run, state)?;
@@ -214,23 +217,31 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
             labels,
         },
     )?;
-    let summary = ending.map_err(|position| Error::Interrupted {
-        kept: format!(
-            "{} steps are done; `telly train --resume --out {out}` goes on, `{out}` can be used as it is",
-            position.step,
-            out = out.display()
-        ),
-    })?;
+    let summary = ending.map_err(|position| interrupted(position.step, &out))?;
     let mut object = summary.to_json();
     object.insert("peak_rss_bytes".into(), json!(peak_rss_bytes()));
     object.insert("run".into(), json!(out.display().to_string()));
     if arguments.profile {
-        let report = ProfileReport::new(model.profile());
-        report.lines().iter().for_each(|line| console::say(line));
-        object.insert("profile".into(), Value::Object(report.to_json()));
+        object.insert("profile".into(), report_profile(&model));
     }
     run.write_summary(&Value::Object(object.clone()))?;
     console::result(arguments.json, &object)
+}
+
+fn interrupted(steps: usize, out: &Path) -> Error {
+    let out = out.display();
+    Error::Interrupted {
+        kept: format!(
+            "{steps} steps are done; `telly train --resume --out {out}` goes on, `{out}` can be used as it is"
+        ),
+    }
+}
+
+/// Says where the time of the steps went.
+fn report_profile(model: &Model) -> Value {
+    let report = ProfileReport::new(model.profile());
+    report.lines().iter().for_each(|line| console::say(line));
+    Value::Object(report.to_json())
 }
 
 /// What the manifest says in the task's own words.

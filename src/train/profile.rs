@@ -24,10 +24,17 @@ impl ProfileReport {
         }
     }
 
-    /// Of the step, useful floating-point operations a second: those of the linear layers'
-    /// products, of which none is wasted on padding or on rows that nothing reads.
+    /// Of the step, useful floating-point operations a second: those of the matrix products,
+    /// of which none is wasted on padding or on rows that nothing reads; attention's scores,
+    /// which the backward pass computes again, count once.
     fn useful_flops(&self) -> f64 {
         self.operations as f64 / self.step_seconds
+    }
+
+    /// Seconds of the steps inside matrix products.
+    fn gemm(&self) -> f64 {
+        let parts = self.parts.iter().filter(|(part, _)| part.is_gemm());
+        parts.map(|(_, seconds)| seconds).sum()
     }
 
     /// Seconds of the steps that are in no part.
@@ -40,14 +47,18 @@ impl ProfileReport {
     pub fn lines(&self) -> Vec<String> {
         let line = |name: &str, seconds: f64| {
             let share = 100.0 * seconds / self.step_seconds;
-            format!("  {name:<12} {seconds:>9.2} s {share:>6.1} %")
+            format!("  {name:<14} {seconds:>9.2} s {share:>6.1} %")
         };
-        let mut lines = vec![format!("all steps      {:>9.2} s", self.step_seconds)];
+        let mut lines = vec![format!("all steps        {:>9.2} s", self.step_seconds)];
         let of_a_step = self.parts.iter().filter(|(part, _)| part.is_of_a_step());
         lines.extend(of_a_step.map(|(part, seconds)| line(part.name(), *seconds)));
         lines.push(line("rest", self.rest()));
         let others = self.parts.iter().filter(|(part, _)| !part.is_of_a_step());
-        lines.extend(others.map(|(part, seconds)| format!("{:<14} {seconds:>9.2} s", part.name())));
+        lines.extend(others.map(|(part, seconds)| format!("{:<16} {seconds:>9.2} s", part.name())));
+        lines.push(format!(
+            "in matrix products: {:.1} % of the steps",
+            100.0 * self.gemm() / self.step_seconds
+        ));
         lines.push(format!(
             "useful work of the steps: {:.1} GFLOP/s, {:.1} % of the {:.1} that large products reach here",
             self.useful_flops() / 1e9,

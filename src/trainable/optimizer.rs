@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result as CandleResult, Tensor};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::packed::dot;
 use super::{Error, Gradients, Parameters};
+use crate::simd;
 
 const FIRST_DECAY: f64 = 0.9;
 const SECOND_DECAY: f64 = 0.999;
@@ -175,20 +175,15 @@ fn global_norm(parameters: &Parameters, gradients: &Gradients) -> Result<f64, Er
 fn sum_of_squares(numbers: &[f32]) -> f64 {
     let parts: Vec<f64> = numbers
         .par_chunks(CHUNK)
-        .map(|numbers| f64::from(Arch::new().dispatch(SumOfSquares(numbers))))
+        .map(|numbers| {
+            let sum = simd::dispatch(
+                #[inline(always)]
+                || dot(numbers, numbers),
+            );
+            f64::from(sum)
+        })
         .collect();
     parts.iter().sum()
-}
-
-struct SumOfSquares<'a>(&'a [f32]);
-
-impl pulp::NullaryFnOnce for SumOfSquares<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn call(self) -> f32 {
-        dot(self.0, self.0)
-    }
 }
 
 fn running_mean(mean: &Tensor, number: &Tensor, decay: f64) -> CandleResult<Tensor> {
@@ -258,7 +253,7 @@ impl InplaceOp1 for HostUpdate<'_> {
             .zip(self.gradient.par_chunks(CHUNK))
             .zip(moments)
             .for_each(|((weight, gradient), (first, second))| {
-                Arch::new().dispatch(
+                simd::dispatch(
                     #[inline(always)]
                     || update.apply(weight, gradient, first, second),
                 );

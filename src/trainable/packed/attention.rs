@@ -7,14 +7,15 @@
 use faer::linalg::matmul::matmul;
 use faer::prelude::{Reborrow, ReborrowMut};
 use faer::{Accum, MatMut, MatRef, Par};
-use pulp::Arch;
 use rayon::prelude::*;
 
+use super::Profile;
 use super::math::exp;
 use super::matrix::{view, view_mut};
 use super::relative_bias::RelativeBias;
 use super::rows::Rows;
 use super::sums::{dot, largest, sum};
+use crate::simd;
 use crate::trainable::Dropout;
 use crate::trainable::Packing;
 
@@ -34,6 +35,8 @@ pub(super) struct Shape<'a> {
     pub(super) bias: Option<&'a RelativeBias>,
     /// Of the probabilities.
     pub(super) dropout: Option<Dropout>,
+    /// Where the products' time is written down.
+    pub(super) profile: &'a Profile,
 }
 
 /// One head of one sequence.
@@ -46,6 +49,7 @@ struct Head<'a> {
     first_probability: usize,
     bias: Option<&'a RelativeBias>,
     dropout: Option<Dropout>,
+    profile: &'a Profile,
 }
 
 impl<'a> Shape<'a> {
@@ -81,9 +85,18 @@ impl<'a> Shape<'a> {
                 first_probability: start + (number * length + first_query) * length,
                 bias: self.bias,
                 dropout: self.dropout,
+                profile: self.profile,
             })
         });
         heads.collect()
+    }
+
+    /// Counts `products` with as many operations as `Q Kᵀ`.
+    fn count(&self, products: usize, width: usize) {
+        let sequences = 0..self.packing.sequences();
+        let pairs = sequences.map(|index| self.queries(index) * self.packing.length(index));
+        let operations = 2 * products * pairs.sum::<usize>() * width;
+        self.profile.count(operations as u64);
     }
 
     /// The blocks `[rows(sequence), head size]` of `matrix`, sequence after sequence, head after
@@ -136,6 +149,7 @@ pub(super) fn forward(
 ) {
     let asking = |index| shape.queries(index);
     let asked = |index| shape.packing.length(index);
+    shape.count(2, width);
     shape
         .blocks(view(queries, width), asking)
         .into_par_iter()
@@ -148,8 +162,7 @@ pub(super) fn forward(
             let probabilities = room(scratch, q.nrows() * k.nrows());
             head.score(q, k, probabilities);
             head.drop_out(probabilities);
-            let probabilities = view(probabilities, k.nrows());
-            matmul(context, Accum::Replace, probabilities, v, 1.0, Par::Seq);
+            head.product(context, 1.0, view(probabilities, k.nrows()), v);
         });
 }
 
@@ -167,6 +180,8 @@ pub(super) fn backward(
 ) -> Vec<Vec<f32>> {
     let asking = |index| shape.queries(index);
     let asked = |index| shape.packing.length(index);
+    // Of the five, the first is done again.
+    shape.count(4, width);
     shape
         .blocks_mut(view_mut(queries, width), asking)
         .into_par_iter()
@@ -182,6 +197,13 @@ pub(super) fn backward(
 }
 
 impl Head<'_> {
+    /// `target ← scale · left right`
+    fn product(&self, target: MatMut<f32>, scale: f32, left: MatRef<f32>, right: MatRef<f32>) {
+        self.profile.product(|| {
+            matmul(target, Accum::Replace, left, right, scale, Par::Seq);
+        });
+    }
+
     /// `softmax(Q Kᵀ / √d + bias)`, `[queries, length]`.
     fn score(&self, q: MatRef<f32>, k: MatRef<f32>, probabilities: &mut [f32]) {
         let length = k.nrows();
@@ -195,8 +217,10 @@ impl Head<'_> {
             target = Accum::Add;
         }
         let scores = view_mut(probabilities, length);
-        matmul(scores, target, q, k.transpose(), scale, Par::Seq);
-        Arch::new().dispatch(
+        self.profile.product(|| {
+            matmul(scores, target, q, k.transpose(), scale, Par::Seq);
+        });
+        simd::dispatch(
             #[inline(always)]
             || {
                 for row in probabilities.chunks_exact_mut(length) {
@@ -209,7 +233,7 @@ impl Head<'_> {
     fn drop_out(&self, numbers: &mut [f32]) {
         let Some(dropout) = self.dropout else { return };
         let start = self.first_probability;
-        Arch::new().dispatch(
+        simd::dispatch(
             #[inline(always)]
             || {
                 for (index, number) in numbers.iter_mut().enumerate() {
@@ -229,21 +253,18 @@ impl Head<'_> {
         let scratch = room(scratch, 2 * asking * length + asking * size);
         let (probabilities, rest) = scratch.split_at_mut(asking * length);
         let (of_scores, of_queries) = rest.split_at_mut(asking * length);
-        let product = |target: MatMut<f32>, scale, left: MatRef<f32>, right: MatRef<f32>| {
-            matmul(target, Accum::Replace, left, right, scale, Par::Seq);
-        };
         self.score(q.rb(), k.rb(), probabilities);
         let of_probabilities = view_mut(of_scores, length);
-        product(of_probabilities, 1.0, of_context, v.rb().transpose());
+        self.product(of_probabilities, 1.0, of_context, v.rb().transpose());
         self.drop_out(of_scores);
         scores_backward(probabilities, of_scores, length);
         self.drop_out(probabilities);
         let of_bias = self.bias_backward(of_scores, length);
         let (probabilities, of_scores) = (view(probabilities, length), view(of_scores, length));
         let scale = 1.0 / (size as f32).sqrt();
-        product(v.rb_mut(), 1.0, probabilities.transpose(), of_context);
-        product(view_mut(of_queries, size), scale, of_scores, k.rb());
-        product(k.rb_mut(), scale, of_scores.transpose(), q.rb());
+        self.product(v.rb_mut(), 1.0, probabilities.transpose(), of_context);
+        self.product(view_mut(of_queries, size), scale, of_scores, k.rb());
+        self.product(k.rb_mut(), scale, of_scores.transpose(), q.rb());
         q.copy_from(view(of_queries, size));
         of_bias
     }
@@ -278,7 +299,7 @@ fn softmax_in_place(row: &mut [f32]) {
 
 /// Turns the gradient of the `probabilities` into that of the scores.
 fn scores_backward(probabilities: &[f32], gradient: &mut [f32], length: usize) {
-    Arch::new().dispatch(
+    simd::dispatch(
         #[inline(always)]
         || {
             let rows = gradient.chunks_exact_mut(length);

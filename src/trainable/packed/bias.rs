@@ -1,10 +1,10 @@
 //! Biases of linear layers.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::CHUNK;
 use super::matrix::Target;
+use crate::simd;
 
 /// Rows whose sum is taken at a time.
 const ROWS: usize = 64;
@@ -27,7 +27,7 @@ pub(super) fn column_sums(matrix: &[f32], sums: &mut [f32], target: Target) {
         .par_chunks(ROWS * columns)
         .map(|rows| {
             let mut sums = vec![0.0; columns];
-            Arch::new().dispatch(
+            simd::dispatch(
                 #[inline(always)]
                 || {
                     for row in rows.chunks_exact(columns) {

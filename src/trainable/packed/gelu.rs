@@ -1,11 +1,11 @@
 //! The Gaussian error linear unit, exact: `x Φ(x)` with `Φ(x) = (1 + erf(x / √2)) / 2`
 //! (Hendrycks and Gimpel, 2016).
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::CHUNK;
 use super::math::{erf, exp};
+use crate::simd;
 
 /// 1 / √(2π)
 const DENSITY_AT_ZERO: f32 = 0.398_942_3;
@@ -14,7 +14,7 @@ const DENSITY_AT_ZERO: f32 = 0.398_942_3;
 pub(super) fn forward(x: &[f32], output: &mut [f32]) {
     let pairs = output.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
     pairs.for_each(|(output, x)| {
-        Arch::new().dispatch(
+        simd::dispatch(
             #[inline(always)]
             || {
                 for (output, &x) in output.iter_mut().zip(x) {
@@ -30,7 +30,7 @@ pub(super) fn forward(x: &[f32], output: &mut [f32]) {
 pub(super) fn backward(x: &mut [f32], gradient: &mut [f32]) {
     let pairs = x.par_chunks_mut(CHUNK).zip(gradient.par_chunks_mut(CHUNK));
     pairs.for_each(|(x, gradient)| {
-        Arch::new().dispatch(
+        simd::dispatch(
             #[inline(always)]
             || {
                 for (number, gradient) in x.iter_mut().zip(gradient) {

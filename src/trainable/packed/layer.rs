@@ -95,7 +95,7 @@ impl<'p, 'w> LayerPass<'p, 'w> {
         self.linear(&layer.key, x, &mut keys)?;
         self.linear(&layer.value, x, &mut values)?;
         let mut context = buffers.take(asking.len());
-        self.profile().time(Part::Attention, || {
+        self.profile().time_attention(|| {
             let shape = self.attention();
             let inputs = [&*queries, &*keys, &*values];
             attention::forward(shape, inputs, self.hidden_size, &mut context);
@@ -223,7 +223,7 @@ impl<'p, 'w> LayerPass<'p, 'w> {
         let projection = &layer.attention_output;
         self.times(projection, &branch, &mut context, Target::Replace)?;
         drop(branch);
-        self.profile().time(Part::Attention, || {
+        self.profile().time_attention(|| {
             let matrices = [&mut *queries, &mut *keys, &mut *values];
             let of_bias = attention::backward(self.attention(), matrices, width, &context);
             if let Some((bias, positions)) = self.bias
@@ -274,13 +274,14 @@ impl<'p, 'w> LayerPass<'p, 'w> {
         &self.workspace.profile
     }
 
-    fn attention(&self) -> attention::Shape<'p> {
+    fn attention(&self) -> attention::Shape<'_> {
         attention::Shape {
             packing: self.packing,
             rows: self.rows,
             heads: self.layer.heads,
             bias: self.bias.map(|(bias, _)| bias),
             dropout: self.dropout.probabilities,
+            profile: self.profile(),
         }
     }
 

@@ -2,12 +2,12 @@
 //! over the rows: `y = n · weight + bias`, `n = (z - mean) / √(variance + ε)`,
 //! `z = dropout(x) + residual`.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::CHUNK;
 use super::rows::Rows;
 use super::sums::{dot, sum};
+use crate::simd;
 use crate::trainable::Dropout;
 
 /// Dropout of some rows of a matrix, numbered as in the whole matrix.
@@ -46,7 +46,7 @@ pub(super) fn forward(
         .zip(scales.par_chunks_mut(rows))
         .enumerate()
         .for_each(|(chunk, (((x, y), residual), scales))| {
-            Arch::new().dispatch(
+            simd::dispatch(
                 #[inline(always)]
                 || {
                     let inputs = x
@@ -144,7 +144,7 @@ pub(super) fn backward(
         .enumerate()
         .map(|(chunk, (((gradient, of_x), normalised), scales))| {
             let mut sums = (vec![0.0; width], vec![0.0; width]);
-            Arch::new().dispatch(
+            simd::dispatch(
                 #[inline(always)]
                 || {
                     let inputs = gradient

@@ -1,4 +1,7 @@
 //! Functions of one number that compilers can vectorise, where the standard library's cannot.
+//!
+//! They multiply and add in one instruction, which every processor that `pulp` compiles for has
+//! but the oldest x86.
 
 /// e to the power of `x`, to 2 units in the last place; 0 below -87.3.
 ///
@@ -8,19 +11,20 @@
 pub(super) fn exp(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
+    // 1.5 · 2²³: added to a small number it leaves no bits for a fraction, so that the sum's
+    // lowest bits are the nearest integer. Faster than rounding and converting.
+    const ROUNDER: f32 = 12_582_912.0;
     let x = x.clamp(-87.336_54, 88.376_26);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
-    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
-    let mut p = 1.987_569_2e-4;
-    p = p * r + 1.398_2e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 0.166_666_65;
-    p = p * r + 0.5;
-    let power = p * r * r + r + 1.0;
+    let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUNDER);
+    let n = rounded - ROUNDER;
+    let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
+    let mut p = 1.987_569_2e-4f32;
+    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
+        p = p.mul_add(r, coefficient);
+    }
+    let power = (p * r).mul_add(r, r) + 1.0;
     // Within the clamp n is between -126 and 127, so the exponent stays that of a normal number.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let scale = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    let scale = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
     power * scale
 }
 
@@ -32,7 +36,7 @@ pub(super) fn exp(x: f32) -> f32 {
 pub(super) fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
     let square = x * x;
-    let mut numerator = -2.726_142_4e-10;
+    let mut numerator = -2.726_142_4e-10f32;
     for coefficient in [
         2.770_681_3e-8,
         -2.101_024e-6,
@@ -41,16 +45,16 @@ pub(super) fn erf(x: f32) -> f32 {
         -2.954_6e-3,
         -1.609_603_3e-2,
     ] {
-        numerator = numerator * square + coefficient;
+        numerator = numerator.mul_add(square, coefficient);
     }
-    let mut denominator = -1.456_607_2e-5;
+    let mut denominator = -1.456_607_2e-5f32;
     for coefficient in [
         -2.133_740_6e-4,
         -1.682_827e-3,
         -7.373_329e-3,
         -1.426_473_9e-2,
     ] {
-        denominator = denominator * square + coefficient;
+        denominator = denominator.mul_add(square, coefficient);
     }
     x * numerator / denominator
 }

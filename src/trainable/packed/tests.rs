@@ -5,7 +5,7 @@ use candle_core::{Device, Result, Tensor, Var};
 
 use super::matrix::Target;
 use super::rows::Rows;
-use super::{attention, bias, gelu, layer_norm, pooling};
+use super::{Profile, attention, bias, gelu, layer_norm, pooling};
 use crate::trainable::dropout::mix;
 use crate::trainable::{Dropout, Packing, Pooling, ops};
 
@@ -144,12 +144,14 @@ fn attention_agrees() -> Result<()> {
             let weighting = random(y.dims(), 4)?;
             let expected = composed_gradients(&y, &weighting, &[&q, &k, &v])?;
 
+            let profile = Profile::default();
             let shape = attention::Shape {
                 packing: &packing,
                 rows,
                 heads,
                 bias: None,
                 dropout,
+                profile: &profile,
             };
             let mut queries = numbers(&read(&q)?)?;
             let (mut keys, mut values) = (numbers(&k)?, numbers(&v)?);
