@@ -20,6 +20,11 @@ use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::{Advice, UncheckedAdvice};
 
+/// Linux reads no more ahead at a time than the disk's `read_ahead_kb`, which is 128 where nobody
+/// has changed it, and forgets the rest of what it was asked for.
+#[cfg(unix)]
+const AHEAD_BYTES: usize = 128 << 10;
+
 /// A file mapped read-only.
 pub(crate) struct MappedFile(Mmap);
 
@@ -42,9 +47,10 @@ impl MappedFile {
     /// Has the kernel read `bytes` ahead.
     pub(crate) fn will_need(&self, bytes: &Range<usize>) {
         #[cfg(unix)]
-        let _ = self
-            .0
-            .advise_range(Advice::WillNeed, bytes.start, bytes.len());
+        for start in bytes.clone().step_by(AHEAD_BYTES) {
+            let length = AHEAD_BYTES.min(bytes.end - start);
+            let _ = self.0.advise_range(Advice::WillNeed, start, length);
+        }
         #[cfg(not(unix))]
         let _ = bytes;
     }

@@ -149,10 +149,7 @@ impl Cache {
         for &index in sequences {
             offsets.push(offsets[offsets.len() - 1] + self.length(index));
         }
-        for &index in sequences {
-            let (shard, index) = self.locate(index);
-            shard.will_need(index);
-        }
+        self.will_need(sequences);
         let mut values = vec![0.0; offsets[sequences.len()] * width];
         for (&index, bounds) in sequences.iter().zip(offsets.windows(2)) {
             let (shard, index) = self.locate(index);
@@ -160,6 +157,20 @@ impl Cache {
         }
         self.read(size_of_val(values.as_slice()));
         Ragged::from_parts(values, offsets, width)
+    }
+
+    /// Has the kernel read the hidden states of `sequences` ahead: those that follow one another
+    /// are asked for at once, so that the disk reads them at once.
+    pub fn will_need(&self, sequences: &[usize]) {
+        for run in sequences.chunk_by(|one, next| one + 1 == *next) {
+            let mut run = run[0]..run[0] + run.len();
+            while !run.is_empty() {
+                let (shard, first) = self.locate(run.start);
+                let count = run.len().min(shard.sequences() - first);
+                shard.will_need(first..first + count);
+                run.start += count;
+            }
+        }
     }
 
     /// Token ids of `sequences`.
