@@ -5,6 +5,8 @@ mod catalog;
 mod error;
 mod fingerprint;
 mod manifest;
+#[cfg(test)]
+mod power_cut;
 mod precision;
 mod previous;
 mod reader;
