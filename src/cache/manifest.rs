@@ -32,6 +32,13 @@ pub struct Manifest {
     pub labels: Value,
     /// The checkpoint's folder when the cache was made.
     pub model: String,
+    /// Where the data file of each split lay when the cache was made, for a repair; null in caches
+    /// of before it was kept. Opaque to the cache.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub data: Value,
+    /// The most bytes of a shard; absent where `data` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_bytes: Option<u64>,
     /// Type of the stored activations; null when the cache holds token ids alone.
     pub precision: Option<Precision>,
     /// Numbers a token; 0 when the cache holds token ids alone.
@@ -114,6 +121,8 @@ impl Manifest {
             encoding: Value::Null,
             labels: Value::Null,
             model: String::new(),
+            data: Value::Null,
+            shard_bytes: None,
             precision: None,
             width: 0,
             parity: None,

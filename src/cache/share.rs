@@ -39,7 +39,7 @@ impl Share {
     }
 
     /// From the name of a share's folder.
-    fn of_folder(name: &str) -> Option<Self> {
+    pub fn of_folder(name: &str) -> Option<Self> {
         let (index, count) = name.strip_prefix(PREFIX)?.split_once("-of-")?;
         Self::new(index.parse().ok()?, count.parse().ok()?)
     }

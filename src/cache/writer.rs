@@ -85,6 +85,7 @@ impl Writer {
         if count > 0 {
             close(&mut count, &mut tokens)?;
         }
+        manifest.shard_bytes = Some(shard_bytes as u64);
         manifest.sequences = sequences.len();
         manifest.tokens = sequences.tokens();
         manifest.bytes = manifest.shards.iter().map(|shard| shard.bytes).sum();

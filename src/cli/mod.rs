@@ -11,6 +11,7 @@ mod options;
 mod precompute;
 mod predict;
 mod recipe;
+mod repair;
 mod shard;
 mod train;
 
