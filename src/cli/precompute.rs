@@ -87,6 +87,13 @@ struct PrecomputeOptions {
     runtime: RuntimeOptions,
 }
 
+impl PrecomputeArguments {
+    /// Whether the recipe can be read.
+    pub(super) fn check_recipe(&self) -> Result<(), Error> {
+        recipe::resolve(&self.options, self.recipe.as_deref()).map(drop)
+    }
+}
+
 pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let options = recipe::resolve(&arguments.options, arguments.recipe.as_deref())?;
     limit_threads(options.runtime.threads)?;

@@ -127,6 +127,13 @@ struct TrainOptions {
     task: TaskOptions,
 }
 
+impl TrainArguments {
+    /// Whether the recipe can be read.
+    pub(super) fn check_recipe(&self) -> Result<(), Error> {
+        recipe::resolve(&self.options, self.recipe.as_deref()).map(drop)
+    }
+}
+
 pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     let mut recipe_file = arguments.recipe.clone();
     if arguments.resume {
