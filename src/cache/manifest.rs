@@ -315,11 +315,9 @@ mod tests {
             |manifest| manifest.shards[0].sequences = usize::MAX,
             |manifest| manifest.shards[0].tokens = usize::MAX,
             |manifest| {
-                manifest.shards.extend([manifest.shards[0].clone(), {
-                    let mut huge = manifest.shards[0].clone();
-                    huge.bytes = u64::MAX;
-                    huge
-                }])
+                let mut huge = manifest.shards[0].clone();
+                huge.bytes = u64::MAX;
+                manifest.shards.push(huge);
             },
             |manifest| manifest.tokens = 6,
             |manifest| manifest.bytes = 501,
