@@ -14,6 +14,8 @@ Usage: scripts/test.sh [TEST]
 Brings ONNX Runtime and the sample checkpoint (scripts/setup.sh), makes a Python environment for the tests that compare
 with Python's packages (.venv-test/, about 135 MB, from scripts/test-requirements.txt), and runs all tests, or those whose
 name contains TEST.
+
+TELLY_TEST_KILLS (20) is how often a run is killed, TELLY_TEST_FUZZ_CASES (5000) how many broken files of each kind are read.
 END
 }
 

@@ -23,6 +23,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod cli;
 pub mod dataset;
+mod disk;
 pub mod error;
 pub mod frozen;
 pub mod interrupt;

@@ -178,6 +178,23 @@ fn checkpoints() {
     }
 }
 
+/// Names of so many layers' tensors would not fit in memory.
+#[test]
+fn more_layers_than_can_be() {
+    let work = Classification::new();
+    let model = copy_of_model(&work, "bert-tiny");
+    let config = fs_err::read_to_string(model.join("config.json")).expect("text");
+    let layers = "\"num_hidden_layers\": 3";
+    assert!(config.contains(layers));
+    let config = config.replace(layers, "\"num_hidden_layers\": 18446744073709551615");
+    fs_err::write(model.join("config.json"), config).expect("written");
+    refused(
+        &work,
+        work.precompute(&model, &work.path("train.jsonl"), "1"),
+        &["has no tensor `encoder.layer.3."],
+    );
+}
+
 #[test]
 fn checkpoints_of_mpnet() {
     let work = Classification::new();

@@ -6,10 +6,10 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use support::{
-    Classification, FAILED, WRONG_INPUT, fails, goldens, names, precompute, stderr, telly,
+    Classification, FAILED, WRONG_INPUT, content, fails, goldens, names, precompute, stderr, telly,
     telly_json, text, train, write_search,
 };
 
@@ -148,6 +148,26 @@ fn a_full_disk() {
     telly_json(&["cache", "verify", text(&work.path("cache"))]);
 }
 
+/// Runs the lines of `script`, in which `$disk` is a folder and `telly` the binary, where it may
+/// mount; none, and said, if this machine lets nobody do that. What is mounted ends with it.
+#[cfg(target_os = "linux")]
+fn where_it_may_mount(disk: &Path, script: &str) -> Option<Output> {
+    let script = format!("disk=$1; telly() {{ \"$telly\" \"$@\"; }}; {script}");
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "bash", "-c"]);
+    command.args([&script, "bash", text(disk)]);
+    command.env("telly", env!("CARGO_BIN_EXE_telly"));
+    command.env_remove("ORT_DYLIB_PATH");
+    let output = command.current_dir(support::project()).output().ok();
+    let mounted = output
+        .filter(|output| output.status.code() != Some(99) && !stderr(output).contains("unshare"));
+    match &mounted {
+        Some(output) => println!("{}", stderr(output)),
+        None => println!("left out: this machine lets nobody mount a disk"),
+    }
+    mounted
+}
+
 /// A disk that is too small is noticed before anything is computed.
 #[cfg(target_os = "linux")]
 #[test]
@@ -157,35 +177,90 @@ fn a_disk_that_is_too_small() {
     write_search(&data, 400);
     let small = work.path("small");
     fs_err::create_dir(&small).expect("a folder");
-    let script = "mount -t tmpfs -o size=64k none \"$0\" || exit 99; exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args([
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "bash",
-        "-c",
-        script,
-        text(&small),
-    ]);
-    command
-        .arg(env!("CARGO_BIN_EXE_telly"))
-        .args(search_precompute(&data, &small.join("cache")));
-    let output = command.current_dir(support::project()).output();
-    let Some(output) = output
-        .ok()
-        .filter(|output| output.status.code() != Some(99) && !stderr(output).contains("unshare"))
-    else {
-        println!("left out: this machine lets nobody mount a small disk");
+    let command = search_precompute(&data, &small.join("cache")).join(" ");
+    let script = format!("mount -t tmpfs -o size=64k none $disk || exit 99; telly {command}");
+    let Some(output) = where_it_may_mount(&small, &script) else {
         return;
     };
     let said = stderr(&output);
-    println!("{said}");
     assert_eq!(output.status.code(), Some(FAILED), "{said}");
     assert!(
         said.contains("bytes and the disk of") && said.contains("hint: "),
         "{said}"
     );
+}
+
+/// A disk that takes whole pages holds less than the sizes of the files say: it fills up in the
+/// middle. With room again the same command ends the work.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_fills_up_in_the_middle() {
+    let work = Classification::new();
+    let data = work.path("search.jsonl");
+    write_search(&data, 200);
+    let small = work.path("small");
+    fs_err::create_dir(&small).expect("a folder");
+    let small_shards = |cache: &Path| {
+        format!(
+            "telly {} --shard-size 1KiB",
+            search_precompute(&data, cache).join(" ")
+        )
+    };
+    let (anew, cache) = (work.path("anew"), small.join("cache"));
+    let (whole, command) = (small_shards(&anew), small_shards(&cache));
+    let script = format!(
+        "{whole} || exit 1
+        mount -t tmpfs -o size=$(du --apparent-size -sk {anew} | cut -f1)k none $disk || exit 99
+        {command} && exit 2
+        mount -o remount,size=8m $disk || exit 3
+        telly cache verify $disk/cache --json || exit 4
+        {command} || exit 5
+        diff -r $disk/cache {anew} || exit 6",
+        anew = anew.display()
+    );
+    let Some(output) = where_it_may_mount(&small, &script) else {
+        return;
+    };
+    let said = stderr(&output);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        said.contains("No space left") && said.contains("finished shards are kept"),
+        "{said}"
+    );
+    let printed = String::from_utf8_lossy(&output.stdout);
+    println!("{printed}");
+    assert!(!printed.contains("\"unwritten\":0,"), "{printed}");
+}
+
+/// As after an error of the disk, which Linux answers by making it read-only.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_has_become_read_only() {
+    let work = Classification::new();
+    let cache = work.path("cache");
+    let command = |train: &str| {
+        let model = goldens().join("bert-tiny");
+        precompute("classify", &model, &work.path(train), "1", &cache)
+    };
+    telly_json(&command("other.jsonl"));
+    let before = content(&cache);
+    let script = format!(
+        "mount --bind $disk $disk && mount -o remount,bind,ro $disk || exit 99
+        telly cache verify $disk || exit 3
+        telly {}",
+        command("train.jsonl").join(" ")
+    );
+    let Some(output) = where_it_may_mount(&cache, &script) else {
+        return;
+    };
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(FAILED), "{said}");
+    assert!(
+        said.contains("cannot write the cache") && said.contains("may write to"),
+        "{said}"
+    );
+    assert_eq!(content(&cache), before);
+    telly_json(&command("train.jsonl"));
 }
 
 #[test]

@@ -52,6 +52,81 @@ fn a_dry_run_tells_the_size_and_writes_nothing() {
     }
 }
 
+/// The line that starts with `cache: `, of a command that may fail.
+fn freshness(arguments: &[String]) -> String {
+    let said = support::stderr(&telly(arguments).output().expect("telly runs"));
+    let mut lines = said.lines().filter_map(|line| line.strip_prefix("cache: "));
+    let line = lines.next().expect("a line").to_owned();
+    assert!(lines.next().is_none(), "{said}");
+    println!("{line}");
+    line
+}
+
+/// Field by field, with both values, where a cache is not what is wanted.
+#[test]
+fn freshness_is_told_in_a_line() {
+    let work = Classification::new();
+    let (cache, run) = (work.path("cache"), work.path("run"));
+    let train = |flags: &str| freshness(&train(&cache, &run, &format!("--epochs 1 {flags}")));
+    assert_eq!(train(""), "Missing");
+    assert_eq!(
+        freshness(&command(&work, &cache, &["--dry-run"])),
+        "Missing"
+    );
+    assert_eq!(freshness(&command(&work, &cache, &[])), "Missing");
+    assert_eq!(freshness(&command(&work, &cache, &[])), "Fresh");
+    assert_eq!(train(""), "Fresh");
+    let other = work.path("other.jsonl");
+    let stale = train(&format!("--freeze 1 --train {}", text(&other)));
+    let fields: Vec<&str> = stale.split("; ").collect();
+    assert_eq!(fields[0], "Stale (freeze: the cache has 2, now 1");
+    assert!(fields[1].starts_with("train: the cache has \"") && fields.len() == 2);
+    let stale = freshness(&command(&work, &cache, &["--precision", "fp32"]));
+    assert_eq!(
+        stale,
+        "Stale (precision: the cache has \"fp16\", now \"fp32\")"
+    );
+}
+
+/// Whether the model that a cache was made from is still what it was.
+#[test]
+fn a_list_tells_what_became_of_the_model() {
+    let work = Classification::new();
+    let (model, cache) = (work.path("model"), work.path("cache"));
+    fs_err::create_dir(&model).expect("a folder");
+    for name in names(&goldens().join("bert-tiny")) {
+        fs_err::copy(goldens().join("bert-tiny").join(&name), model.join(&name)).expect("copied");
+    }
+    telly_json(&precompute(
+        "classify",
+        &model,
+        &work.path("train.jsonl"),
+        "1",
+        &cache,
+    ));
+    let listed = || {
+        let listed = telly_json(&["cache", "list", text(&cache)]);
+        let lines = telly_ok(&["cache", "list", text(&cache)]).stdout;
+        let told = listed["caches"][0]["freshness"]
+            .as_str()
+            .expect("told")
+            .to_owned();
+        let lines = String::from_utf8(lines).expect("UTF-8");
+        println!("{lines}");
+        assert!(lines.trim_end().ends_with(&told), "{lines}");
+        told
+    };
+    assert_eq!(listed(), "fresh");
+    let config = model.join("config.json");
+    let text = fs_err::read_to_string(&config).expect("text");
+    fs_err::write(&config, format!("{text} ")).expect("written");
+    assert_eq!(listed(), "model changed since: config");
+    fs_err::write(&config, "{").expect("written");
+    assert_eq!(listed(), "model cannot be read");
+    fs_err::remove_dir_all(&model).expect("removed");
+    assert_eq!(listed(), "model gone");
+}
+
 #[test]
 fn a_damaged_shard_is_mended_by_the_same_command() {
     let work = Classification::new();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::{Error, MANIFEST, Manifest, writer};
+use crate::disk;
 
 /// Folders below the one that is searched.
 const DEPTH: usize = 3;
@@ -70,7 +71,7 @@ pub fn remove(folder: &Path) -> Result<(), Error> {
         });
     }
     writer::remove(folder)?;
-    match fs_err::remove_dir(folder) {
+    match disk::remove_folder(folder) {
         Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(Error::Write(error)),
         _ => Ok(()),
     }

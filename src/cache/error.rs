@@ -102,6 +102,12 @@ pub enum Error {
         /// Its shards in all, if they are known.
         planned: Option<usize>,
     },
+    /// An earlier Telly made it, and did not keep what a repair needs.
+    #[error("the cache `{folder}` does not say which files it was made from")]
+    Unrepairable {
+        /// As given.
+        folder: PathBuf,
+    },
     /// A file could not be read.
     #[error("cannot read the cache")]
     Read(#[source] io::Error),
@@ -137,6 +143,10 @@ impl Explain for Error {
                 "make the cache anew with `telly precompute --force`".into()
             }
             Self::Damaged { .. } => {
+                "run `telly cache verify --repair`, or the same `telly precompute` again: damaged files are made anew, the others kept"
+                    .into()
+            }
+            Self::Unrepairable { .. } => {
                 "run the same `telly precompute` again: damaged files are made anew, the others kept"
                     .into()
             }

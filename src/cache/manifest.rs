@@ -32,6 +32,13 @@ pub struct Manifest {
     pub labels: Value,
     /// The checkpoint's folder when the cache was made.
     pub model: String,
+    /// Where the data file of each split lay when the cache was made, for a repair; null in caches
+    /// of before it was kept. Opaque to the cache.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub data: Value,
+    /// The most bytes of a shard; absent where `data` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_bytes: Option<u64>,
     /// Type of the stored activations; null when the cache holds token ids alone.
     pub precision: Option<Precision>,
     /// Numbers a token; 0 when the cache holds token ids alone.
@@ -114,6 +121,8 @@ impl Manifest {
             encoding: Value::Null,
             labels: Value::Null,
             model: String::new(),
+            data: Value::Null,
+            shard_bytes: None,
             precision: None,
             width: 0,
             parity: None,
@@ -161,14 +170,67 @@ impl Manifest {
         }
         let manifest: Self =
             serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
-        let sequences: usize = manifest.shards.iter().map(|shard| shard.sequences).sum();
-        if sequences != manifest.sequences {
-            return Err(damaged(format!(
-                "its shards hold {sequences} sequences, expected {}",
-                manifest.sequences
-            )));
-        }
+        manifest.check().map_err(damaged)?;
         Ok(manifest)
+    }
+
+    /// Whether its numbers fit each other, so that readers can add and multiply them, and its files
+    /// lie in the cache's folder.
+    fn check(&self) -> Result<(), String> {
+        for shard in &self.shards {
+            // Each takes some bytes.
+            let most = usize::try_from(shard.bytes).unwrap_or(usize::MAX);
+            if shard.sequences >= most || shard.tokens >= most {
+                return Err(format!(
+                    "`{}` is to hold {} sequences and {} tokens in {} bytes",
+                    shard.file, shard.sequences, shard.tokens, shard.bytes
+                ));
+            }
+        }
+        let sequences = total(self.shards.iter().map(|shard| shard.sequences as u64));
+        let tokens = total(self.shards.iter().map(|shard| shard.tokens as u64));
+        let bytes = total(self.shards.iter().map(|shard| shard.bytes));
+        for (what, found, expected) in [
+            ("sequences", sequences, self.sequences as u64),
+            ("tokens", tokens, self.tokens as u64),
+            ("bytes", bytes, self.bytes),
+        ] {
+            if found != Some(expected) {
+                let found = found.map_or("more than can be".into(), |found| found.to_string());
+                return Err(format!(
+                    "its shards hold {found} {what}, expected {expected}"
+                ));
+            }
+        }
+        if total(
+            [self.bytes]
+                .into_iter()
+                .chain(self.splits.iter().map(|split| split.bytes)),
+        )
+        .is_none()
+        {
+            return Err("its files have more bytes than can be".into());
+        }
+        // A token's states and scale, in the widest precision.
+        let token_bytes = self
+            .width
+            .checked_add(1)
+            .and_then(|numbers| numbers.checked_mul(size_of::<f32>()));
+        if token_bytes
+            .and_then(|bytes| bytes.checked_mul(self.tokens.max(1)))
+            .is_none()
+        {
+            return Err(format!("`width` is {}", self.width));
+        }
+        if let Some(split) = self.splits.iter().find(|split| split.columns == 0) {
+            return Err(format!("the {} split has 0 columns", split.name));
+        }
+        let splits = self.splits.iter().map(|split| &split.file);
+        let mut files = self.shards.iter().map(|shard| &shard.file).chain(splits);
+        if let Some(file) = files.find(|file| !is_name(file)) {
+            return Err(format!("`{file}` is no name of a file in its folder"));
+        }
+        Ok(())
     }
 
     /// The file's content: JSON, its last field the checksum of what stands before it.
@@ -190,6 +252,16 @@ impl Manifest {
     }
 }
 
+/// The sum, if it can be counted.
+fn total(mut numbers: impl Iterator<Item = u64>) -> Option<u64> {
+    numbers.try_fold(0u64, u64::checked_add)
+}
+
+/// Whether `file` is a name, not a path that may lead elsewhere.
+fn is_name(file: &str) -> bool {
+    Path::new(file).file_name() == Some(file.as_ref())
+}
+
 /// Compares the last field of the manifest's `text` with what stands before it.
 fn check_checksum(text: &str) -> Result<(), String> {
     let Some((fields, rest)) = text.rsplit_once(CHECKSUM_START) else {
@@ -202,4 +274,72 @@ fn check_checksum(text: &str) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a manifest of one shard and one split, changed by `change`.
+    fn read(change: impl FnOnce(&mut Manifest)) -> Result<Manifest, Error> {
+        let mut manifest = Manifest::new(Fingerprint::default());
+        manifest.precision = Some(Precision::Int8);
+        manifest.width = 3;
+        (manifest.sequences, manifest.tokens, manifest.bytes) = (2, 5, 500);
+        manifest.shards.push(ShardEntry {
+            file: "shard-00000.safetensors".into(),
+            sequences: 2,
+            tokens: 5,
+            bytes: 500,
+            blake3: None,
+        });
+        manifest.splits.push(SplitEntry {
+            name: "train".into(),
+            rows: 2,
+            columns: 1,
+            tokens: 5,
+            file: "train.safetensors".into(),
+            bytes: 100,
+            blake3: String::new(),
+        });
+        change(&mut manifest);
+        let folder = tempfile::tempdir().expect("a folder");
+        fs_err::write(folder.path().join(MANIFEST), manifest.to_bytes()).expect("written");
+        Manifest::read(folder.path())
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_each_other_are_refused() {
+        assert!(read(|_| ()).is_ok());
+        let changes: [fn(&mut Manifest); 8] = [
+            |manifest| manifest.shards[0].sequences = usize::MAX,
+            |manifest| manifest.shards[0].tokens = usize::MAX,
+            |manifest| {
+                let mut huge = manifest.shards[0].clone();
+                huge.bytes = u64::MAX;
+                manifest.shards.push(huge);
+            },
+            |manifest| manifest.tokens = 6,
+            |manifest| manifest.bytes = 501,
+            |manifest| manifest.width = usize::MAX / 8,
+            |manifest| manifest.splits[0].bytes = u64::MAX,
+            |manifest| manifest.splits[0].columns = 0,
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let error = read(change).err();
+            assert!(
+                matches!(error, Some(Error::Damaged { .. })),
+                "{number}: {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn files_elsewhere_are_refused() {
+        for file in ["../shard", "/etc/passwd", "a/b", "..", ""] {
+            let shard = read(|manifest| manifest.shards[0].file = file.into());
+            let split = read(|manifest| manifest.splits[0].file = file.into());
+            assert!(shard.is_err() && split.is_err(), "{file}");
+        }
+    }
 }

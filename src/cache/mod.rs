@@ -4,7 +4,10 @@
 mod catalog;
 mod error;
 mod fingerprint;
+mod freshness;
 mod manifest;
+#[cfg(test)]
+mod power_cut;
 mod precision;
 mod previous;
 mod reader;
@@ -16,6 +19,7 @@ mod writer;
 pub use catalog::{Found, find, remove};
 pub use error::Error;
 pub use fingerprint::{Difference, Fingerprint};
+pub use freshness::Freshness;
 pub use manifest::{MANIFEST, Manifest, Parity, ShardEntry, SplitEntry};
 pub use precision::{EncodedStates, Precision};
 pub use previous::Previous;

@@ -102,7 +102,8 @@ impl Precision {
             }
             Self::Int8 => {
                 let (scales, _) = scales.as_chunks::<4>();
-                let width = states.len() / scales.len().max(1);
+                // A sequence without tokens has no width.
+                let width = (states.len() / scales.len().max(1)).max(1);
                 let tokens = states
                     .chunks_exact_mut(width)
                     .zip(hidden.chunks_exact(width));
@@ -252,6 +253,13 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_sequence_without_tokens_is_empty() {
+        for precision in ALL {
+            precision.decode(&[], &[], &mut []);
         }
     }
 

@@ -8,6 +8,7 @@ use blake3::Hash;
 
 use super::shard::Shard;
 use super::{Difference, EncodedStates, Error, MANIFEST, Manifest, writer};
+use crate::disk;
 use crate::publish::publish_from;
 use crate::ragged::Ragged;
 
@@ -97,12 +98,14 @@ fn key(ids: &[u32]) -> Hash {
 /// count.
 pub(super) fn keep(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
     let place = place(folder);
-    fs_err::create_dir_all(&place).map_err(Error::Write)?;
+    disk::create_folders(&place).map_err(Error::Write)?;
     let written = manifest
         .shards
         .iter()
         .filter(|shard| shard.blake3.is_some());
-    let files = written.map(|shard| shard.file.as_str()).chain([MANIFEST]);
+    let splits = manifest.splits.iter().map(|split| split.file.as_str());
+    let shards = written.map(|shard| shard.file.as_str());
+    let files = shards.chain(splits).chain([MANIFEST]);
     for file in files.filter(|file| folder.join(file).is_file()) {
         publish_from(&folder.join(file), &place, file).map_err(Error::Write)?;
     }
@@ -122,7 +125,7 @@ pub(super) fn drop_kept(folder: &Path) -> Result<(), Error> {
     let place = place(folder);
     if place.is_dir() {
         writer::remove_cache_files(&place)?;
-        fs_err::remove_dir(&place).map_err(Error::Write)?;
+        disk::remove_folder(&place).map_err(Error::Write)?;
     }
     Ok(())
 }

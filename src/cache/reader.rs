@@ -231,6 +231,9 @@ impl Cache {
         }
         let labels = match tensors.tensor("labels") {
             Ok(labels) => {
+                if labels.dtype() != Dtype::I64 || labels.shape() != [entry.rows] {
+                    return Err(damaged(format!("`labels` is not i64 [{}]", entry.rows)));
+                }
                 let (labels, _) = labels.data().as_chunks::<8>();
                 labels
                     .iter()
@@ -244,5 +247,51 @@ impl Cache {
             rows,
             labels,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    /// A file with the right checksum is still not taken at its word.
+    #[test]
+    fn labels_are_one_for_each_row() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut manifest = Manifest::new(Fingerprint::default());
+        manifest.sequences = 1;
+        let cache = Cache {
+            folder: folder.path().to_owned(),
+            manifest,
+            shards: Vec::new(),
+            starts: Vec::new(),
+            unreleased: AtomicUsize::new(0),
+        };
+        for (labels, dtype, whole) in [
+            (2, Dtype::I64, true),
+            (1, Dtype::I64, false),
+            (2, Dtype::U64, false),
+        ] {
+            let zeros = [0; 16];
+            let view = |dtype, shape, bytes| TensorView::new(dtype, shape, bytes).expect("a view");
+            let tensors = [
+                ("rows", view(Dtype::U32, vec![2, 1], &zeros[..8])),
+                ("labels", view(dtype, vec![labels], &zeros[..8 * labels])),
+            ];
+            let bytes = safetensors::serialize(tensors, None).expect("bytes");
+            fs_err::write(folder.path().join("train.safetensors"), &bytes).expect("written");
+            let split = cache.read_split(&SplitEntry {
+                name: "train".into(),
+                rows: 2,
+                columns: 1,
+                tokens: 2,
+                file: "train.safetensors".into(),
+                bytes: bytes.len() as u64,
+                blake3: blake3::hash(&bytes).to_hex().to_string(),
+            });
+            assert_eq!(split.is_ok(), whole, "{labels} {dtype:?}");
+        }
     }
 }

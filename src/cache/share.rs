@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use super::writer::{self, Writer};
 use super::{Error, Manifest, verify};
+use crate::disk;
 
 const PREFIX: &str = "share-";
 
@@ -38,7 +39,7 @@ impl Share {
     }
 
     /// From the name of a share's folder.
-    fn of_folder(name: &str) -> Option<Self> {
+    pub fn of_folder(name: &str) -> Option<Self> {
         let (index, count) = name.strip_prefix(PREFIX)?.split_once("-of-")?;
         Self::new(index.parse().ok()?, count.parse().ok()?)
     }
@@ -70,6 +71,10 @@ pub fn merge(folder: &Path) -> Result<Manifest, Error> {
             folder: folder.to_owned(),
         });
     };
+    if let Some(manifest) = put_together(folder, &shares) {
+        remove_shares(folder, &shares)?;
+        return Ok(manifest);
+    }
     let mut manifests = Vec::new();
     for index in 1..=count {
         let share = Share { index, count };
@@ -99,17 +104,39 @@ pub fn merge(folder: &Path) -> Result<Manifest, Error> {
         let (share, _) = &manifests[number % count];
         writer.take(&share.folder(folder), &shard.file)?;
     }
+    writer.taken()?;
     let found = verify(folder, |_| ())?;
     if let Some(problem) = found.problems.into_iter().next() {
         return Err(problem);
     }
     let manifest = writer.finish()?;
+    remove_shares(folder, &shares)?;
+    Ok(manifest)
+}
+
+/// The manifest of the whole cache in `folder` if these `shares` are what is left of those it was
+/// put together from: their removal was stopped.
+fn put_together(folder: &Path, shares: &[Share]) -> Option<Manifest> {
+    if shares.iter().all(|share| all_finished(folder, *share)) {
+        return None;
+    }
+    let manifest = Manifest::read(folder).ok()?;
+    let from_the_same = |share: &Share| match Manifest::read(&share.folder(folder)) {
+        Ok(part) => part.fingerprint == manifest.fingerprint,
+        // A share's manifest is what is removed first.
+        Err(error) => matches!(error, Error::Missing { .. }),
+    };
+    let whole = || verify(folder, |_| ()).is_ok_and(|found| found.problems.is_empty());
+    (manifest.complete && shares.iter().all(from_the_same) && whole()).then_some(manifest)
+}
+
+fn remove_shares(folder: &Path, shares: &[Share]) -> Result<(), Error> {
     for share in shares {
         let part = share.folder(folder);
         writer::remove(&part)?;
-        fs_err::remove_dir(&part).map_err(Error::Write)?;
+        disk::remove_folder(&part).map_err(Error::Write)?;
     }
-    Ok(manifest)
+    Ok(())
 }
 
 /// Whether every share of the cache in `folder` is there and finished.

@@ -12,6 +12,7 @@ use super::previous::{self, PREVIOUS, Previous, same_states};
 use super::shard::{self, Shard};
 use super::share::{Share, is_share};
 use super::{EncodedStates, Error, MANIFEST, Manifest, Precision, ShardEntry, SplitEntry};
+use crate::disk;
 use crate::publish::{TEMPORARY_PREFIX, publish, publish_from};
 use crate::ragged::Ragged;
 
@@ -84,6 +85,7 @@ impl Writer {
         if count > 0 {
             close(&mut count, &mut tokens)?;
         }
+        manifest.shard_bytes = Some(shard_bytes as u64);
         manifest.sequences = sequences.len();
         manifest.tokens = sequences.tokens();
         manifest.bytes = manifest.shards.iter().map(|shard| shard.bytes).sum();
@@ -92,10 +94,10 @@ impl Writer {
 
     /// Starts or goes on with the cache in `folder` that `manifest` plans for `sequences`. Shards
     /// that an earlier run with the same fingerprint wrote, and that are whole, are kept. Where
-    /// only the data has changed, the sequences that are in it already are
-    /// [`previous`](Self::take_previous); it is refused without `force` when these are less than
-    /// half of what it holds, as it may be another's. A cache of another fingerprint is replaced
-    /// with `force` and refused without.
+    /// only the data or the size of shards has changed, the sequences that are in it already are
+    /// [`previous`](Self::take_previous); with other data it is refused without `force` when these
+    /// are less than half of what it holds, as it may be another's. A cache of another fingerprint
+    /// is replaced with `force` and refused without.
     pub fn open(
         folder: &Path,
         mut manifest: Manifest,
@@ -106,7 +108,7 @@ impl Writer {
         if !folder.join(MANIFEST).is_file() {
             check_empty(folder)?;
         }
-        fs_err::create_dir_all(folder).map_err(Error::Write)?;
+        disk::create_folders(folder).map_err(Error::Write)?;
         let lock = lock(folder)?;
         remove_temporary_files(folder)?;
         let existing = match Manifest::read(folder) {
@@ -156,27 +158,31 @@ impl Writer {
     }
 
     /// Takes up the cache that `manifest` describes, to [`take`](Self::take) its files from
-    /// elsewhere. Until it is finished it counts as incomplete.
+    /// elsewhere; what was there before goes. There is no manifest until
+    /// [`taken`](Self::taken).
     pub(super) fn adopt(folder: &Path, mut manifest: Manifest) -> Result<Self, Error> {
         let lock = lock(folder)?;
-        remove_temporary_files(folder)?;
+        remove_cache_files(folder)?;
         publish(folder, TAG, TAG_CONTENT.as_bytes()).map_err(Error::Write)?;
         manifest.complete = false;
-        let writer = Self {
+        Ok(Self {
             folder: folder.to_owned(),
             manifest,
             share: None,
             previous: None,
             _lock: lock,
-        };
-        writer.write_manifest()?;
-        Ok(writer)
+        })
     }
 
     /// Brings `file` over from the folder `from`, without copying where the disk can do so; what
     /// is there stays there.
     pub(super) fn take(&self, from: &Path, file: &str) -> Result<(), Error> {
         publish_from(&from.join(file), &self.folder, file).map_err(Error::Write)
+    }
+
+    /// Every file has been taken: the cache is there, incomplete until it is finished.
+    pub(super) fn taken(&self) -> Result<(), Error> {
+        self.write_manifest()
     }
 
     /// Shards still to be written: number, and its sequences.
@@ -245,10 +251,13 @@ fn hash(bytes: &[u8]) -> String {
 
 fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join(LOCK);
-    let file = fs_err::File::create(&path)
-        .map_err(Error::Write)?
-        .into_parts()
-        .0;
+    let file = match disk::create_file(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let file = fs_err::File::options().write(true).open(&path);
+            file.map_err(Error::Write)?.into_parts().0
+        }
+        created => created.map_err(Error::Write)?,
+    };
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Locked {
@@ -288,10 +297,14 @@ fn remove_temporary_files(folder: &Path) -> Result<(), Error> {
     remove_files(folder, |name| name.starts_with(TEMPORARY_PREFIX))
 }
 
-/// The manifest goes first: without it the folder is no cache, whatever else is left.
+/// The manifest goes first, to stay away: without it the folder is no cache, whatever else is
+/// left.
 pub(super) fn remove_cache_files(folder: &Path) -> Result<(), Error> {
     remove_files(folder, |name| name == MANIFEST)?;
-    remove_files(folder, |name| name.ends_with(".safetensors"))
+    disk::sync_folder(folder).map_err(Error::Write)?;
+    remove_files(folder, |name| {
+        name.ends_with(".safetensors") || name.starts_with(TEMPORARY_PREFIX)
+    })
 }
 
 /// Removes every file that a writer leaves in `folder`.
@@ -306,7 +319,7 @@ fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> Result<(), Error
     for entry in fs_err::read_dir(folder).map_err(Error::Read)? {
         let entry = entry.map_err(Error::Read)?;
         if which(&entry.file_name().to_string_lossy()) {
-            fs_err::remove_file(entry.path()).map_err(Error::Write)?;
+            disk::remove_file(&entry.path()).map_err(Error::Write)?;
         }
     }
     Ok(())
@@ -322,22 +335,24 @@ fn take_over(
     force: bool,
 ) -> Result<Option<Previous>, Error> {
     let differences = existing.fingerprint.differences(&manifest.fingerprint);
-    if differences.is_empty() && !force {
+    let same = differences.is_empty();
+    if same && same_layout(existing, manifest) && !force {
         keep_whole_shards(folder, existing, manifest);
         return Ok(previous::kept(folder, manifest));
     }
-    if !differences.is_empty() && same_states(&differences) {
+    // With `--force`, what was made from the same is there to be made anew.
+    if same_states(&differences) && !(same && force) {
         // What is open stays open when the files get other names.
         let open = Previous::open(folder);
         let known = open.as_ref().map_or(0, |open| open.count(sequences));
-        if 2 * known >= existing.sequences || force {
+        if same || 2 * known >= existing.sequences || force {
             previous::drop_kept(folder)?;
             previous::keep(folder, existing)?;
             remove_cache_files(folder)?;
             return Ok(open);
         }
     }
-    if !differences.is_empty() && !force {
+    if !same && !force {
         return Err(Error::Stale {
             folder: folder.to_owned(),
             differences,
@@ -349,17 +364,18 @@ fn take_over(
     Ok(None)
 }
 
-/// Takes over the checksums of shards that are on disk as the `existing` manifest says.
-///
-/// None is kept when the shards were laid out in other sizes.
-fn keep_whole_shards(folder: &Path, existing: &Manifest, manifest: &mut Manifest) {
+/// Whether the shards of both hold the same sequences.
+fn same_layout(existing: &Manifest, manifest: &Manifest) -> bool {
     let layout = |manifest: &Manifest| -> Vec<(usize, u64)> {
         let shards = manifest.shards.iter();
         shards.map(|shard| (shard.sequences, shard.bytes)).collect()
     };
-    if layout(existing) != layout(manifest) {
-        return;
-    }
+    layout(existing) == layout(manifest)
+}
+
+/// Takes over the checksums of shards that are on disk as the `existing` manifest says, which lays
+/// them out as `manifest` does.
+fn keep_whole_shards(folder: &Path, existing: &Manifest, manifest: &mut Manifest) {
     for (planned, written) in manifest.shards.iter_mut().zip(&existing.shards) {
         let whole = Shard::open(folder, written, existing.precision, existing.width)
             .is_ok_and(|shard| Some(shard.hash()) == written.blake3);

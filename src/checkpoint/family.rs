@@ -204,14 +204,18 @@ pub(crate) fn layer_prefix(layer: usize) -> String {
 }
 
 /// Names and shapes of every tensor of the encoder; the pooler is not part of it.
-pub(crate) fn encoder_tensors(config: &EncoderConfig) -> Vec<(String, Vec<usize>)> {
-    let mut tensors = embedding_tensors(config);
-    for layer in 0..config.layers {
-        tensors.extend(layer_tensors(config, layer));
-    }
-    if config.family.has_relative_positions() {
+///
+/// One after the other: a broken configuration may ask for more layers than fit in memory.
+pub(crate) fn encoder_tensors(
+    config: &EncoderConfig,
+) -> impl Iterator<Item = (String, Vec<usize>)> {
+    let layers = (0..config.layers).flat_map(|layer| layer_tensors(config, layer));
+    let relative = config.family.has_relative_positions().then(|| {
         let shape = vec![RELATIVE_BUCKETS, config.attention_heads];
-        tensors.push((RELATIVE_BIAS.into(), shape));
-    }
-    tensors
+        (RELATIVE_BIAS.into(), shape)
+    });
+    embedding_tensors(config)
+        .into_iter()
+        .chain(layers)
+        .chain(relative)
 }

@@ -1,7 +1,9 @@
 //! Text to token ids, by the checkpoint's own `tokenizer.json`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::Error;
@@ -18,12 +20,19 @@ impl Tokenizer {
     pub fn open(path: &Path, vocabulary: usize) -> Result<Self, Error> {
         // Read first: the library's own error for a missing file does not name it.
         let bytes = fs_err::read(path).map_err(Error::Read)?;
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|source| Error::Tokenizer {
-                path: path.to_owned(),
-                source,
-            })?;
+        // The library panics at some of what is no JSON.
+        serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|source| Error::Json {
+            path: path.to_owned(),
+            source,
+        })?;
+        let broken = |source| Error::Tokenizer {
+            path: path.to_owned(),
+            source,
+        };
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(broken)?;
         inner.with_padding(None);
+        // What some broken files break comes to light with the first text.
+        guarded(|| inner.encode_fast("a", true)).map_err(broken)?;
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
         if largest as usize >= vocabulary {
             return Err(Error::Vocabulary {
@@ -46,12 +55,54 @@ impl Tokenizer {
                 direction: TruncationDirection::Right,
             }))
             .map_err(Error::Tokenize)?;
-        let encodings = tokenizer
-            .encode_batch_fast(texts, true)
-            .map_err(Error::Tokenize)?;
+        let encodings = guarded(|| tokenizer.encode_batch_fast(texts, true));
+        let encodings = encodings.map_err(Error::Tokenize)?;
         Ok(encodings
             .iter()
             .map(tokenizers::Encoding::get_ids)
             .collect())
+    }
+}
+
+/// What `call` of the library returns; an error too if it panics, as it does at some files.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    // Nothing that `call` changes is used after a panic.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        let message = message.or(panic.downcast_ref::<&str>().copied());
+        Err(message.unwrap_or("the tokenizers library panicked").into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// The golden tokenizer with `from` replaced by `to`.
+    fn open(from: &str, to: &str) -> Result<Tokenizer, Error> {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/bert-tiny");
+        let text = fs_err::read_to_string(golden.join("tokenizer.json")).expect("text");
+        assert!(text.contains(from), "{from}");
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        let text = text.replace(from, to);
+        file.write_all(text.as_bytes()).expect("written");
+        Tokenizer::open(file.path(), 400)
+    }
+
+    /// The library panics at each of these.
+    #[test]
+    fn broken_files_are_errors() {
+        assert!(open("[CLS]", "[CLS]").is_ok());
+        let no_json = open("\"decoder\": {", "\"decoder\": { x").err();
+        assert!(matches!(no_json, Some(Error::Json { .. })), "{no_json:?}");
+        // The template names a special token that is not listed.
+        let text = "\"special_tokens\": {\n      \"[CLS]\"";
+        let unknown = open(text, "\"special_tokens\": {\n      \"[CLT]\"").err();
+        assert!(
+            matches!(unknown, Some(Error::Tokenizer { .. })),
+            "{unknown:?}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! `telly cache`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, Subcommand};
@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::cache_catalog::{self, ListArguments, PruneArguments, RemoveArguments};
 use super::console;
-use crate::cache::{self, Manifest};
+use super::repair::Repair;
+use crate::cache::{self, Manifest, Verification};
 use crate::error::Error;
 use crate::progress::Progress;
 
@@ -20,7 +21,7 @@ pub(super) enum CacheCommand {
     /// Print what a cache holds and what it was made from.
     Inspect(CacheArguments),
     /// Check every file of a cache against its checksum.
-    Verify(CacheArguments),
+    Verify(VerifyArguments),
     /// Put the shares of `telly precompute --shard` together into one cache.
     Merge(CacheArguments),
     /// Remove the caches in a folder that no run was trained from.
@@ -31,11 +32,33 @@ pub(super) enum CacheCommand {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  telly cache inspect cache/mine\n  telly cache verify cache/mine"
+    after_help = "Example:\n  telly cache inspect cache/mine\n  telly cache merge cache/mine"
 )]
 pub(super) struct CacheArguments {
     /// Folder of the cache.
     folder: PathBuf,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  telly cache verify cache/mine\n  telly cache verify cache/mine --repair"
+)]
+pub(super) struct VerifyArguments {
+    /// Folder of the cache.
+    folder: PathBuf,
+    /// Compute what is damaged or unwritten again, from the model and the data files that the cache
+    /// was made from, which must be where they were.
+    #[arg(long)]
+    repair: bool,
+    /// CPU threads of a repair [default: one a core].
+    #[arg(long, value_name = "N", requires = "repair")]
+    threads: Option<usize>,
+    /// The ONNX Runtime shared library for a repair [default: as for `telly precompute`].
+    #[arg(long, value_name = "FILE", requires = "repair")]
+    onnxruntime: Option<PathBuf>,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -98,26 +121,46 @@ fn merge(arguments: &CacheArguments) -> Result<(), Error> {
     console::result(arguments.json, object.as_object().unwrap_or(&Map::new()))
 }
 
-fn verify(arguments: &CacheArguments) -> Result<(), Error> {
-    let total = Manifest::read(&arguments.folder)?.bytes;
+fn verify(arguments: &VerifyArguments) -> Result<(), Error> {
+    let found = check(&arguments.folder)?;
+    let damaged = found.problems.len();
+    let mut object = json!({
+        "files": found.files,
+        "bytes": found.bytes,
+        "unwritten": found.unwritten,
+        "damaged": damaged,
+    });
+    let mut problems = found.problems.into_iter();
+    if arguments.repair {
+        for problem in problems {
+            console::say(&format!("damaged: {problem}"));
+        }
+        let mut computed = 0;
+        if damaged + found.unwritten > 0 {
+            let repair = Repair {
+                folder: &arguments.folder,
+                threads: arguments.threads,
+                onnxruntime: arguments.onnxruntime.as_deref(),
+            };
+            computed = repair.run()?;
+        }
+        object["computed_tokens"] = computed.into();
+    } else if let Some(first) = problems.next() {
+        for problem in problems {
+            console::say(&format!("error: {problem}"));
+        }
+        return Err(first.into());
+    }
+    console::result(arguments.json, object.as_object().unwrap_or(&Map::new()))
+}
+
+/// Compares every file with its checksum, and shows how far that is.
+fn check(folder: &Path) -> Result<Verification, Error> {
+    let total = Manifest::read(folder)?.bytes;
     let progress = Mutex::new(Progress::new("verify", total, "bytes"));
-    let verification = cache::verify(&arguments.folder, |bytes| {
+    let found = cache::verify(folder, |bytes| {
         let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.advance(bytes);
     })?;
-    drop(progress);
-    let mut problems = verification.problems.into_iter();
-    let Some(first) = problems.next() else {
-        let object = json!({
-            "files": verification.files,
-            "bytes": verification.bytes,
-            "unwritten": verification.unwritten,
-            "damaged": 0,
-        });
-        return console::result(arguments.json, object.as_object().unwrap_or(&Map::new()));
-    };
-    for problem in problems {
-        console::say(&format!("error: {problem}"));
-    }
-    Err(first.into())
+    Ok(found)
 }

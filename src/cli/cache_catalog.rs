@@ -1,5 +1,6 @@
 //! `telly cache list`, `prune` and `remove`.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use toml::Table;
 
 use super::console;
 use crate::cache::{self, Found, MANIFEST};
+use crate::checkpoint::{Checkpoint, Identity};
 use crate::error::Error;
 use crate::train::RunFolder;
 
@@ -118,7 +120,45 @@ fn runs_of(folder: &Path, uses: &[Use]) -> Vec<PathBuf> {
     uses.map(|other| other.run.clone()).collect()
 }
 
-fn describe(found: &Found, runs: &[PathBuf]) -> Value {
+/// What became of the models that caches were made from; each is hashed once.
+#[derive(Default)]
+struct Models(HashMap<String, Result<Identity, &'static str>>);
+
+impl Models {
+    /// Whether the model of the cache that was `found` is what it was; none without a manifest.
+    fn freshness(&mut self, found: &Found) -> Option<String> {
+        let manifest = found.manifest.as_ref().ok()?;
+        let identity = self.0.entry(manifest.model.clone()).or_insert_with(|| {
+            let folder = Path::new(&manifest.model);
+            if !folder.is_dir() {
+                return Err("model gone");
+            }
+            Checkpoint::open(folder)
+                .and_then(|checkpoint| checkpoint.identity())
+                .map_err(|_| "model cannot be read")
+        });
+        let identity = match identity {
+            Ok(identity) => identity,
+            Err(problem) => return Some((*problem).into()),
+        };
+        let files = [
+            ("weights", &identity.weights),
+            ("config", &identity.config),
+            ("tokenizer", &identity.tokenizer),
+        ];
+        let changed = files
+            .into_iter()
+            .filter(|(field, hash)| manifest.fingerprint.get(field) != hash.as_str());
+        let changed: Vec<&str> = changed.map(|(field, _)| field).collect();
+        Some(if changed.is_empty() {
+            "fresh".into()
+        } else {
+            format!("model changed since: {}", changed.join(", "))
+        })
+    }
+}
+
+fn describe(found: &Found, runs: &[PathBuf], freshness: Option<&str>) -> Value {
     let mut object = json!({
         "cache": found.folder.display().to_string(),
         "bytes": found.bytes_on_disk,
@@ -132,6 +172,7 @@ fn describe(found: &Found, runs: &[PathBuf]) -> Value {
             "precision": manifest.precision,
             "tokens": manifest.tokens,
             "complete": manifest.complete,
+            "freshness": freshness,
         }),
         Err(error) => json!({ "error": error.to_string() }),
     };
@@ -182,8 +223,11 @@ fn line(found: &Found, runs: &[PathBuf]) -> String {
 
 pub(super) fn list(arguments: &ListArguments) -> Result<(), Error> {
     let found = arguments.folders.found()?;
+    let mut models = Models::default();
     if arguments.json {
-        let caches = found.iter().map(|(found, runs)| describe(found, runs));
+        let caches = found
+            .iter()
+            .map(|(found, runs)| describe(found, runs, models.freshness(found).as_deref()));
         let object = json!({ "caches": caches.collect::<Vec<_>>() });
         return console::result(true, object.as_object().unwrap_or(&Map::new()));
     }
@@ -194,7 +238,9 @@ pub(super) fn list(arguments: &ListArguments) -> Result<(), Error> {
         ));
     }
     for (found, runs) in &found {
-        console::print(&line(found, runs))?;
+        let freshness = models.freshness(found);
+        let freshness = freshness.map_or(String::new(), |freshness| format!(", {freshness}"));
+        console::print(&format!("{}{freshness}", line(found, runs)))?;
     }
     Ok(())
 }

@@ -5,11 +5,17 @@ use std::io::Write;
 
 use serde_json::{Map, Value};
 
+use crate::cache::Freshness;
 use crate::error::{Error, Explain};
 
 /// A line on stderr. A closed stderr is no reason to stop working.
 pub(super) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Whether there is the cache that is wanted, in a line on stderr.
+pub(super) fn freshness(freshness: &Freshness) {
+    say(&format!("cache: {freshness}"));
 }
 
 /// A line on stdout.

@@ -11,9 +11,12 @@ mod options;
 mod precompute;
 mod predict;
 mod recipe;
+mod repair;
 mod shard;
 mod train;
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -79,6 +82,18 @@ pub fn run() -> ExitCode {
             console::error(&error);
             ExitCode::from(exit_status(&error))
         }
+    }
+}
+
+/// Reads `path` as a `--recipe` of `command`, `precompute` or `train`, and does nothing of what it
+/// says.
+#[doc(hidden)]
+pub fn check_recipe(command: &str, path: &Path) -> Result<(), Error> {
+    let typed = ["telly", command, "--recipe"].map(OsStr::new);
+    match Cli::parse_from(typed.into_iter().chain([path.as_os_str()])).command {
+        Command::Precompute(arguments) => arguments.check_recipe(),
+        Command::Train(arguments) => arguments.check_recipe(),
+        _ => Ok(()),
     }
 }
 

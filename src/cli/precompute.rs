@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 
 use super::options::{RuntimeOptions, TaskOptions, limit_threads, missing};
 use super::{console, dry_run, recipe, shard};
-use crate::cache::{self, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer};
+use crate::cache::{self, Freshness, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
@@ -87,6 +87,13 @@ struct PrecomputeOptions {
     runtime: RuntimeOptions,
 }
 
+impl PrecomputeArguments {
+    /// Whether the recipe can be read.
+    pub(super) fn check_recipe(&self) -> Result<(), Error> {
+        recipe::resolve(&self.options, self.recipe.as_deref()).map(drop)
+    }
+}
+
 pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let options = recipe::resolve(&arguments.options, arguments.recipe.as_deref())?;
     limit_threads(options.runtime.threads)?;
@@ -115,8 +122,12 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
         frozen.as_ref().map(|(runtime, encoder)| (runtime, encoder)),
     )?;
     announce(&plan);
+    let place = share.map_or_else(|| folder.to_owned(), |share| share.folder(folder));
+    // A manifest that cannot be read is the writer's to complain about.
+    if let Ok(freshness) = Freshness::of(&place, &plan.manifest.fingerprint) {
+        console::freshness(&freshness);
+    }
     if let Some((_, frozen)) = &mut frozen {
-        let place = share.map_or_else(|| folder.to_owned(), |share| share.folder(folder));
         let known = known_parity(&place, &plan.manifest, arguments.force);
         let parity = measure_parity(known, frozen, &checkpoint, freeze, &plan)?;
         plan.manifest.parity = parity;
@@ -137,7 +148,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
         None => Writer::open(folder, manifest, all, &plan.splits, arguments.force)?,
     };
     if writer.missing().is_empty() {
-        console::say("the cache is fresh: nothing to compute");
+        console::say("nothing to compute");
     }
     let frozen = frozen.as_mut().map(|(_, encoder)| encoder);
     let provider = frozen.as_ref().map(|frozen| frozen.provider().to_string());

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::options::{DeviceChoice, TaskOptions, limit_threads, missing};
 use super::{console, recipe};
-use crate::cache::{Cache, Fingerprint};
+use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
@@ -127,6 +127,13 @@ struct TrainOptions {
     task: TaskOptions,
 }
 
+impl TrainArguments {
+    /// Whether the recipe can be read.
+    pub(super) fn check_recipe(&self) -> Result<(), Error> {
+        recipe::resolve(&self.options, self.recipe.as_deref()).map(drop)
+    }
+}
+
 pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     let mut recipe_file = arguments.recipe.clone();
     if arguments.resume {
@@ -141,7 +148,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     let options = recipe::resolve(&arguments.options, recipe_file.as_deref())?;
     limit_threads(options.threads)?;
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
-    let cache = Cache::open(folder)?;
+    let cache = open_cache(folder)?;
     let Contents {
         encoding,
         labels,
@@ -255,8 +262,8 @@ struct Contents {
 impl Contents {
     fn of(cache: &Cache) -> Result<Self, Error> {
         let manifest = cache.manifest();
-        let from_cache = |value: &Value, what: &str| crate::cache::Error::Damaged {
-            path: cache.folder().join(crate::cache::MANIFEST),
+        let from_cache = |value: &Value, what: &str| cache::Error::Damaged {
+            path: cache.folder().join(cache::MANIFEST),
             problem: format!("`{what}` is {value}"),
         };
         let encoding: Encoding = serde_json::from_value(manifest.encoding.clone())
@@ -277,6 +284,15 @@ impl Contents {
             frozen_precision: frozen_precision.unwrap_or_default(),
         })
     }
+}
+
+fn open_cache(folder: &Path) -> Result<Cache, Error> {
+    let cache = Cache::open(folder).inspect_err(|error| {
+        if matches!(error, cache::Error::Missing { .. }) {
+            console::freshness(&Freshness::Missing);
+        }
+    })?;
+    Ok(cache)
 }
 
 /// Refuses a cache that was made from another model, or from something else than what was typed.
@@ -310,6 +326,7 @@ fn check_cache(
             current.set(name, content_hash(&encoded, labels));
         }
     }
+    console::freshness(&Freshness::of(cache.folder(), &current)?);
     let hint = "train from the cache that fits, or make it with `telly precompute`";
     Ok(cache.require(&current, hint)?)
 }

@@ -1,6 +1,7 @@
 //! What will be computed, before anything is.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -25,6 +26,8 @@ pub struct Plan {
 /// The splits as token sequences: what can be wrong with the data has been found by then.
 pub struct EncodedSplits {
     labels: Option<Labels>,
+    /// Absolute paths by split.
+    files: Value,
     splits: Vec<(String, EncodedSplit)>,
 }
 
@@ -39,12 +42,20 @@ impl EncodedSplits {
             Some((_, training)) => encoding.labels(training)?,
             None => None,
         };
+        let files = splits
+            .iter()
+            .map(|(name, data)| (name.clone(), absolute(&data.path).into()));
+        let files = Value::Object(files.collect());
         let splits = splits.iter().map(|(name, data)| {
             let encoded = encoding.encode(data, checkpoint, labels.as_ref())?;
             Ok((name.clone(), encoded))
         });
         let splits = splits.collect::<Result<_, Error>>()?;
-        Ok(Self { labels, splits })
+        Ok(Self {
+            labels,
+            files,
+            splits,
+        })
     }
 }
 
@@ -57,7 +68,11 @@ impl Plan {
         encoding: &Encoding,
         precision: Precision,
         shard_bytes: usize,
-        EncodedSplits { labels, splits }: EncodedSplits,
+        EncodedSplits {
+            labels,
+            files,
+            splits,
+        }: EncodedSplits,
         frozen: Option<(&Runtime, &FrozenEncoder)>,
     ) -> Result<Self, Error> {
         let mut distinct = Distinct::default();
@@ -85,11 +100,8 @@ impl Plan {
         let mut manifest = Manifest::new(fingerprint);
         manifest.encoding = to_value(encoding);
         manifest.labels = to_value(&labels);
-        let model = fs_err::canonicalize(&checkpoint.folder);
-        manifest.model = model
-            .unwrap_or_else(|_| checkpoint.folder.clone())
-            .display()
-            .to_string();
+        manifest.model = absolute(&checkpoint.folder);
+        manifest.data = files;
         if frozen.is_some() {
             manifest.precision = Some(precision);
             manifest.width = checkpoint.config.hidden_size;
@@ -195,6 +207,13 @@ impl Distinct {
         self.numbers.insert(ids.to_vec(), number);
         number
     }
+}
+
+/// `path` from wherever it may be used; as it is where that cannot be found out.
+fn absolute(path: &Path) -> String {
+    let found = fs_err::canonicalize(path);
+    let path = found.unwrap_or_else(|_| path.to_owned());
+    path.display().to_string()
 }
 
 fn to_value(value: &impl serde::Serialize) -> Value {
