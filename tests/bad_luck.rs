@@ -148,7 +148,20 @@ fn a_full_disk() {
     telly_json(&["cache", "verify", text(&work.path("cache"))]);
 }
 
-/// A disk that is too small is noticed before anything is computed.
+/// Runs telly with a disk of `size` mounted at `place`; none where nobody may mount.
+#[cfg(target_os = "linux")]
+fn on_small_disk(place: &Path, size: &str, arguments: &[String]) -> Option<std::process::Output> {
+    let script = format!("mount -t tmpfs -o size={size} none \"$0\" || exit 99; exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "bash", "-c"]);
+    command.args([&script, text(place), env!("CARGO_BIN_EXE_telly")]);
+    command.args(arguments).current_dir(support::project());
+    let output = command.output().ok();
+    output.filter(|output| output.status.code() != Some(99) && !stderr(output).contains("unshare"))
+}
+
+/// A disk that is too small is noticed before anything is computed: for one cache, and for the
+/// third of three that fit one by one.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_disk_that_is_too_small() {
@@ -157,35 +170,25 @@ fn a_disk_that_is_too_small() {
     write_search(&data, 400);
     let small = work.path("small");
     fs_err::create_dir(&small).expect("a folder");
-    let script = "mount -t tmpfs -o size=64k none \"$0\" || exit 99; exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args([
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "bash",
-        "-c",
-        script,
-        text(&small),
-    ]);
-    command
-        .arg(env!("CARGO_BIN_EXE_telly"))
-        .args(search_precompute(&data, &small.join("cache")));
-    let output = command.current_dir(support::project()).output();
-    let Some(output) = output
-        .ok()
-        .filter(|output| output.status.code() != Some(99) && !stderr(output).contains("unshare"))
-    else {
-        println!("left out: this machine lets nobody mount a small disk");
-        return;
-    };
-    let said = stderr(&output);
-    println!("{said}");
-    assert_eq!(output.status.code(), Some(FAILED), "{said}");
-    assert!(
-        said.contains("bytes and the disk of") && said.contains("hint: "),
-        "{said}"
-    );
+    let model = goldens().join("roberta-tiny");
+    let command = |freeze| precompute("search", &model, &data, freeze, &small.join("cache"));
+    let dry = telly_json(&[command("1"), vec!["--dry-run".into()]].concat());
+    let enough_for_one = (2 * dry["bytes"].as_u64().expect("bytes")).to_string();
+    for (freeze, size) in [("1", "64k"), ("1,2,3", &enough_for_one)] {
+        let Some(output) = on_small_disk(&small, size, &command(freeze)) else {
+            println!("left out: this machine lets nobody mount a small disk");
+            return;
+        };
+        let said = stderr(&output);
+        println!("{said}");
+        assert_eq!(output.status.code(), Some(FAILED), "{said}");
+        assert!(
+            said.contains("bytes and the disk of") && said.contains("hint: "),
+            "{said}"
+        );
+    }
+    let one = on_small_disk(&small, &enough_for_one, &command("1")).expect("mounted before");
+    assert!(one.status.success(), "{}", stderr(&one));
 }
 
 #[test]

@@ -30,12 +30,12 @@ fn differences(folder: &std::path::Path, golden: &str) -> Vec<f64> {
     let all: Vec<usize> = (0..sequences.len()).collect();
     (0..=checkpoint.config.layers)
         .map(|freeze| {
-            let frozen = FrozenEncoder::new(&runtime, &checkpoint, freeze, &options);
+            let frozen = FrozenEncoder::new(&runtime, &checkpoint, &[freeze], &options);
             let mut found = Vec::new();
             frozen
                 .expect("a session")
                 .run(&sequences, &all, |_, states| {
-                    found.extend_from_slice(states);
+                    found.extend_from_slice(states[0]);
                 })
                 .expect("hidden states");
             let expected = golden.floats(&format!("hidden.{freeze}"));

@@ -11,4 +11,4 @@ pub use batches::{TOKEN_BUDGET, by_token_budget};
 pub use error::Error;
 pub use precision::FrozenPrecision;
 pub use runtime::{Provider, ProviderChoice, Runtime};
-pub use session::{FrozenEncoder, SessionOptions};
+pub use session::{FrozenEncoder, SessionOptions, graph_hash};

@@ -24,47 +24,62 @@ pub struct SessionOptions {
     pub precision: FrozenPrecision,
 }
 
-/// The embeddings and bottom `freeze` layers of a checkpoint in ONNX Runtime.
+/// The embeddings and bottom layers of a checkpoint in ONNX Runtime. It puts out the hidden states
+/// after one or several numbers of layers, its depths.
 pub struct FrozenEncoder {
     session: Session,
-    output: String,
+    depths: Vec<usize>,
+    /// The graph's outputs, one a depth.
+    outputs: Vec<String>,
     hidden_size: usize,
     padding_id: u32,
     provider: Provider,
     precision: FrozenPrecision,
-    graph_hash: String,
+    graph_hashes: Vec<String>,
     fallback: Option<String>,
 }
 
 impl FrozenEncoder {
-    /// Builds the graph of `checkpoint`'s embeddings and bottom `freeze` layers, and a session
-    /// to run it.
+    /// Builds the graph of `checkpoint`'s embeddings and bottom layers, as many as the deepest of
+    /// `depths` asks for, and a session to run it.
     pub fn new(
         runtime: &Runtime,
         checkpoint: &Checkpoint,
-        freeze: usize,
+        depths: &[usize],
         options: &SessionOptions,
     ) -> Result<Self, Error> {
         let precision = options.precision;
         if precision == FrozenPrecision::Int8 && options.provider == ProviderChoice::Cuda {
             return Err(Error::Int8OnCuda);
         }
-        let model = onnx::write(checkpoint, &[freeze], precision, onnx::DATA_FILE)?;
-        let graph_hash = blake3::hash(&model.graph).to_hex().to_string();
+        let model = onnx::write(checkpoint, depths, precision, onnx::DATA_FILE)?;
+        let graph_hashes = match depths {
+            [_] => vec![hash(&model)],
+            _ => depths
+                .iter()
+                .map(|&depth| graph_hash(checkpoint, depth, precision))
+                .collect::<Result<_, _>>()?,
+        };
         let (session, provider, fallback) = open_session(runtime, model, options)?;
         if precision == FrozenPrecision::Int8 && provider == Provider::Cuda {
             return Err(Error::Int8OnCuda);
         }
         Ok(Self {
             session,
-            output: onnx::hidden_state(freeze),
+            depths: depths.to_vec(),
+            outputs: depths.iter().copied().map(onnx::hidden_state).collect(),
             hidden_size: checkpoint.config.hidden_size,
             padding_id: checkpoint.config.padding_id,
             provider,
             precision,
-            graph_hash,
+            graph_hashes,
             fallback,
         })
+    }
+
+    /// After how many layers it puts out hidden states, in the order asked for.
+    pub fn depths(&self) -> &[usize] {
+        &self.depths
     }
 
     /// Width of the hidden states.
@@ -82,9 +97,10 @@ impl FrozenEncoder {
         self.precision
     }
 
-    /// BLAKE3 of the graph without its weights, hexadecimal.
-    pub fn graph_hash(&self) -> &str {
-        &self.graph_hash
+    /// For each depth, the [`graph_hash`] of the graph that ends there: that graph defines the
+    /// numbers, whatever else is put out beside them.
+    pub fn graph_hashes(&self) -> &[String] {
+        &self.graph_hashes
     }
 
     /// Why `auto` took the CPU, when the library offers CUDA.
@@ -93,12 +109,12 @@ impl FrozenEncoder {
     }
 
     /// Runs the sequences `batch` of `sequences` together, padded to the longest; gives each
-    /// one's hidden states, `[length, hidden]` flat, to `sink`.
+    /// one's hidden states at every depth, `[length, hidden]` flat, to `sink`.
     pub fn run(
         &mut self,
         sequences: &Ragged<u32>,
         batch: &[usize],
-        mut sink: impl FnMut(usize, &[f32]),
+        mut sink: impl FnMut(usize, &[&[f32]]),
     ) -> Result<(), Error> {
         let length = batch.iter().map(|&index| sequences.length(index)).max();
         let length = length.unwrap_or(0);
@@ -125,18 +141,38 @@ impl FrozenEncoder {
                 onnx::ATTENTION_MASK => TensorRef::from_array_view(&mask).map_err(failed)?,
             ])
             .map_err(failed)?;
-        let (_, hidden) = outputs[self.output.as_str()]
-            .try_extract_tensor::<f32>()
-            .map_err(failed)?;
-        for (rows, &index) in hidden.chunks_exact(length * self.hidden_size).zip(batch) {
-            let states = &rows[..sequences.length(index) * self.hidden_size];
-            if !states.iter().all(|number| number.is_finite()) {
+        let hidden = self.outputs.iter().map(|output| {
+            let (_, hidden) = outputs[output.as_str()].try_extract_tensor::<f32>()?;
+            Ok(hidden)
+        });
+        let hidden: Vec<&[f32]> = hidden.collect::<ort::Result<_>>().map_err(failed)?;
+        for (row, &index) in batch.iter().enumerate() {
+            let start = row * length * self.hidden_size;
+            let end = start + sequences.length(index) * self.hidden_size;
+            let states: Vec<&[f32]> = hidden.iter().map(|hidden| &hidden[start..end]).collect();
+            let mut numbers = states.iter().copied().flatten();
+            if !numbers.all(|number| number.is_finite()) {
                 return Err(Error::NotFinite { sequence: index });
             }
-            sink(index, states);
+            sink(index, &states);
         }
         Ok(())
     }
+}
+
+/// BLAKE3, hexadecimal, of the graph of `checkpoint`'s embeddings and bottom `depth` layers, without
+/// its weights.
+pub fn graph_hash(
+    checkpoint: &Checkpoint,
+    depth: usize,
+    precision: FrozenPrecision,
+) -> Result<String, Error> {
+    let model = onnx::write(checkpoint, &[depth], precision, onnx::DATA_FILE)?;
+    Ok(hash(&model))
+}
+
+fn hash(model: &OnnxModel) -> String {
+    blake3::hash(&model.graph).to_hex().to_string()
 }
 
 /// A session over `model`, the provider that it got, and why that is not CUDA.

@@ -6,6 +6,7 @@ mod fill;
 mod plan;
 mod probe;
 mod records;
+mod states;
 
 pub use error::Error;
 pub use estimate::{
@@ -17,3 +18,4 @@ pub use probe::{
     FP32_MAX_ABSOLUTE_ERROR, INT8_MEAN_COSINE, PROBE_SEQUENCES, PROBE_TOKENS, check_parity, probe,
 };
 pub use records::Records;
+pub use states::{FromTokens, States};
