@@ -129,7 +129,8 @@ impl Explain for Error {
         Some(match self {
             Self::Missing { .. } => "make one with `telly precompute`".into(),
             Self::Incomplete { .. } => {
-                "run the same `telly precompute` again: it goes on where it stopped".into()
+                "run the same `telly precompute` or `telly cache derive` again: it goes on where it stopped"
+                    .into()
             }
             Self::Stale { hint, .. } => hint.clone(),
             Self::Version { .. } => "make it anew with `telly precompute --force`".into(),

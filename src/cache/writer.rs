@@ -328,7 +328,7 @@ fn take_over(
     sequences: &Ragged<u32>,
     force: bool,
 ) -> Result<Option<Previous>, Error> {
-    let differences = existing.fingerprint.differences(&manifest.fingerprint);
+    let differences = existing.fingerprint.all_differences(&manifest.fingerprint);
     if differences.is_empty() && !force {
         keep_whole_shards(folder, existing, manifest);
         return Ok(previous::kept(folder, manifest));

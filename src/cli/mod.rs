@@ -2,6 +2,7 @@
 
 mod cache;
 mod cache_catalog;
+mod cache_derive;
 mod console;
 mod doctor;
 mod dry_run;
@@ -63,7 +64,11 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     if matches!(
         cli.command,
-        Command::Precompute(_) | Command::Train(_) | Command::Evaluate(_) | Command::Predict(_)
+        Command::Precompute(_)
+            | Command::Train(_)
+            | Command::Evaluate(_)
+            | Command::Predict(_)
+            | Command::Cache(cache::CacheCommand::Derive(_))
     ) {
         interrupt::listen();
     }

@@ -6,17 +6,16 @@ use super::console;
 use crate::cache::{Manifest, Parity};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
-use crate::frozen::FrozenPrecision;
-use crate::precompute::{Plan, Records, States, check_parity, probe};
+use crate::precompute::{self, Plan, Records, States, probe};
 
 /// The figures for each manifest of `plan`: those of the cache in its folder of `folders`, if it is
-/// gone on with, or else measured now. What is past the bound is refused. Nothing that is there
-/// counts with `force`.
+/// gone on with, or else measured now. What does not pass `check` is refused. Nothing that is
+/// there counts with `force`.
 pub(super) fn measure(
     plan: &Plan,
     states: &mut dyn States,
     checkpoint: &Checkpoint,
-    precision: FrozenPrecision,
+    check: impl Fn(&Parity) -> Result<(), precompute::Error>,
     folders: &[PathBuf],
     force: bool,
 ) -> Result<Vec<Option<Parity>>, Error> {
@@ -34,7 +33,7 @@ pub(super) fn measure(
         let parity = known.or_else(|| Some(measured.as_ref()?[place]));
         if let Some(parity) = &parity {
             say(parity, states.depths()[place]);
-            check_parity(parity, precision)?;
+            check(parity)?;
         }
         Ok(parity)
     });

@@ -11,12 +11,13 @@ use serde_json::{Map, Value, json};
 use super::freeze_list::FreezeList;
 use super::options::{RuntimeOptions, TaskOptions, limit_threads, missing};
 use super::{console, dry_run, parity, recipe, shard};
-use crate::cache::{self, MANIFEST, Manifest, Precision, SHARD_BYTES, Share, Writer};
+use crate::cache::{self, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime, onnx};
-use crate::precompute::{EncodedSplits, FromTokens, Plan, States, fill};
+use crate::frozen::onnx::{self, Start};
+use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime};
+use crate::precompute::{EncodedSplits, FromTokens, Plan, States, check_parity, fill};
 
 /// Run the frozen half over the data, once, into an activation cache.
 ///
@@ -113,7 +114,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
         freeze.freezes(),
         &encoding,
         options.precision.unwrap_or(Precision::Fp16),
-        shard_bytes(options.shard_size),
+        options.shard_size.map_or(SHARD_BYTES, shard_bytes),
         splits,
         frozen.as_ref().map(|(runtime, encoder)| (runtime, encoder)),
     )?;
@@ -130,7 +131,8 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
             sequences: &plan.sequences,
         };
         let force = arguments.force;
-        let parities = parity::measure(&plan, &mut states, &checkpoint, precision, &places, force)?;
+        let check = |parity: &Parity| check_parity(parity, precision);
+        let parities = parity::measure(&plan, &mut states, &checkpoint, check, &places, force)?;
         for (manifest, parity) in plan.manifests.iter_mut().zip(parities) {
             manifest.parity = parity;
         }
@@ -191,7 +193,7 @@ fn folders(folder: &Path, freeze: &FreezeList) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Each cache's K, folder and bytes.
-pub(super) fn describe(manifests: &[Manifest], folders: &[PathBuf]) -> Value {
+fn describe(manifests: &[Manifest], folders: &[PathBuf]) -> Value {
     let caches = manifests.iter().zip(folders).map(|(manifest, folder)| {
         json!({
             "freeze": manifest.fingerprint.get("freeze"),
@@ -243,10 +245,8 @@ fn finish(
 }
 
 /// `--shard-size` in bytes.
-fn shard_bytes(size: Option<ByteSize>) -> usize {
-    size.map_or(SHARD_BYTES, |size| {
-        usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
-    })
+pub(super) fn shard_bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
 /// Puts the cache together if `share` was the last; none if others are missing, or if another
@@ -351,7 +351,7 @@ fn write_graph(
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let data_name = format!("{name}.data");
-    let model = onnx::write(checkpoint, &depths, precision, &data_name)?;
+    let model = onnx::write(checkpoint, Start::TokenIds, &depths, precision, &data_name)?;
     fs_err::write(path.with_file_name(&data_name), &model.data).map_err(Error::Output)?;
     fs_err::write(path, &model.graph).map_err(Error::Output)
 }

@@ -128,10 +128,15 @@ impl Plan {
 }
 
 /// Where `checkpoint` lies, as a manifest says it.
-fn model_path(checkpoint: &Checkpoint) -> String {
+pub(super) fn model_path(checkpoint: &Checkpoint) -> String {
     let model = fs_err::canonicalize(&checkpoint.folder);
     let model = model.unwrap_or_else(|_| checkpoint.folder.clone());
     model.display().to_string()
+}
+
+/// `runtime`, as a fingerprint says it.
+pub(super) fn runtime_name(runtime: &Runtime) -> String {
+    format!("onnxruntime {}", runtime.version)
 }
 
 /// What the activations follow from, but for the data. `running` is the frozen half, and the place
@@ -153,7 +158,7 @@ fn fingerprint(
     match running {
         Some((runtime, encoder, place)) => {
             fingerprint.set("graph", encoder.graph_hashes()[place].as_str());
-            fingerprint.set("runtime", format!("onnxruntime {}", runtime.version));
+            fingerprint.set("runtime", runtime_name(runtime));
             fingerprint.set("provider", encoder.provider().to_string());
             fingerprint.set("frozen_precision", encoder.precision().to_string());
             fingerprint.set("precision", to_value(&precision));
@@ -223,6 +228,6 @@ impl Distinct {
     }
 }
 
-fn to_value(value: &impl serde::Serialize) -> Value {
+pub(super) fn to_value(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_else(|_| unreachable!("plain data with string keys"))
 }

@@ -18,7 +18,8 @@ pub const PROBE_TOKENS: usize = 1024;
 pub const PROBE_SEQUENCES: usize = 64;
 /// In fp32 no number may be further off than this: rounding adds up to some 1e-5 in practice.
 pub const FP32_MAX_ABSOLUTE_ERROR: f64 = 1e-3;
-/// In int8 tokens must point this much the same way on average.
+/// In int8, and in what is derived from rounded states, tokens must point this much the same way on
+/// average.
 pub const INT8_MEAN_COSINE: f64 = 0.999;
 
 /// Compares a sample of what `states` puts out at each depth with the same layers of `checkpoint`
@@ -104,6 +105,17 @@ pub fn check_parity(parity: &Parity, precision: FrozenPrecision) -> Result<(), E
         measure,
         found,
         expected: bound,
+    })
+}
+
+/// Refuses a `parity` of what was derived and is not exact, when it is past the bound for int8.
+pub fn check_derived_parity(parity: &Parity) -> Result<(), Error> {
+    if parity.mean_cosine >= INT8_MEAN_COSINE {
+        return Ok(());
+    }
+    Err(Error::DerivedParity {
+        tokens: parity.tokens,
+        mean_cosine: parity.mean_cosine,
     })
 }
 
@@ -250,5 +262,8 @@ mod tests {
         assert!(check_parity(&off(1.0), int8).is_err());
         assert!(check_parity(&off(f32::NAN), float).is_err());
         assert!(check_parity(&off(f32::NAN), int8).is_err());
+        assert!(check_derived_parity(&off(2e-3)).is_ok());
+        assert!(check_derived_parity(&off(1.0)).is_err());
+        assert!(check_derived_parity(&off(f32::NAN)).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Where the hidden states that fill a cache come from.
 
-use crate::frozen::{self, FrozenEncoder};
+use crate::cache::Cache;
+use crate::frozen::{self, FrozenEncoder, FrozenLayers};
 use crate::ragged::Ragged;
 
 /// Puts out hidden states of numbered sequences, at one or several depths.
@@ -36,5 +37,28 @@ impl States for FromTokens<'_> {
         sink: &mut dyn FnMut(usize, &[&[f32]]),
     ) -> Result<(), frozen::Error> {
         self.frozen.run(self.sequences, batch, sink)
+    }
+}
+
+/// Out of a cache that holds those after fewer layers.
+pub struct FromCache<'a> {
+    /// Runs the layers in between.
+    pub layers: &'a mut FrozenLayers,
+    /// Holds the states to start from.
+    pub source: &'a Cache,
+}
+
+impl States for FromCache<'_> {
+    fn depths(&self) -> &[usize] {
+        self.layers.depths()
+    }
+
+    fn run(
+        &mut self,
+        batch: &[usize],
+        sink: &mut dyn FnMut(usize, &[&[f32]]),
+    ) -> Result<(), frozen::Error> {
+        let states = self.source.hidden_states(batch);
+        self.layers.run(&states, batch, sink)
     }
 }
