@@ -230,7 +230,8 @@ fn a_recipe_names_several_depths() {
     let cache = folder.join("freeze-2");
     telly_json(&train(&cache, &work.path("run"), "--epochs 1"));
     let several = telly(&train(&folder, &work.path("other"), "--epochs 1"));
-    fails(several, support::WRONG_INPUT, &["no activation cache"]);
+    let words = ["no activation cache", "several depths", "several/freeze-1`"];
+    fails(several, support::WRONG_INPUT, &words);
 }
 
 #[test]

@@ -24,7 +24,6 @@ pub(super) enum CacheCommand {
     Verify(CacheArguments),
     /// Put the shares of `telly precompute --shard` together into one cache.
     Merge(CacheArguments),
-    /// Make a cache of more frozen layers out of one that is there.
     Derive(DeriveArguments),
     /// Remove the caches in a folder that no run was trained from.
     Prune(PruneArguments),
