@@ -168,7 +168,8 @@ fn where_it_may_mount(disk: &Path, script: &str) -> Option<Output> {
     mounted
 }
 
-/// A disk that is too small is noticed before anything is computed.
+/// A disk that is too small is noticed before anything is computed: for one cache, and for the
+/// third of three that fit one by one.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_disk_that_is_too_small() {
@@ -177,17 +178,30 @@ fn a_disk_that_is_too_small() {
     write_search(&data, 400);
     let small = work.path("small");
     fs_err::create_dir(&small).expect("a folder");
-    let command = search_precompute(&data, &small.join("cache")).join(" ");
-    let script = format!("mount -t tmpfs -o size=64k none $disk || exit 99; telly {command}");
-    let Some(output) = where_it_may_mount(&small, &script) else {
-        return;
+    let model = goldens().join("roberta-tiny");
+    let command = |freeze| precompute("search", &model, &data, freeze, &small.join("cache"));
+    let dry = telly_json(&[command("1"), vec!["--dry-run".into()]].concat());
+    let enough_for_one = (2 * dry["bytes"].as_u64().expect("bytes")).to_string();
+    let on_disk = |freeze, size: &str| {
+        let mount = format!("mount -t tmpfs -o size={size} none $disk || exit 99");
+        where_it_may_mount(
+            &small,
+            &format!("{mount}; telly {}", command(freeze).join(" ")),
+        )
     };
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(FAILED), "{said}");
-    assert!(
-        said.contains("bytes and the disk of") && said.contains("hint: "),
-        "{said}"
-    );
+    for (freeze, size) in [("1", "64k"), ("1,2,3", &enough_for_one)] {
+        let Some(output) = on_disk(freeze, size) else {
+            return;
+        };
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(FAILED), "{said}");
+        assert!(
+            said.contains("bytes and the disk of") && said.contains("hint: "),
+            "{said}"
+        );
+    }
+    let one = on_disk("1", &enough_for_one).expect("mounted before");
+    assert!(one.status.success(), "{}", stderr(&one));
 }
 
 /// A disk that takes whole pages holds less than the sizes of the files say: it fills up in the

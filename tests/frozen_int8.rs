@@ -23,13 +23,15 @@ fn hidden_states(
         ..SessionOptions::default()
     };
     let runtime = Runtime::load(None).expect("ONNX Runtime");
-    let frozen = FrozenEncoder::new(&runtime, checkpoint, freeze, &options);
+    let frozen = FrozenEncoder::new(&runtime, checkpoint, &[freeze], &options);
     let sequences = golden.sequences();
     let all: Vec<usize> = (0..sequences.len()).collect();
     let mut states = Vec::new();
     frozen
         .expect("a session")
-        .run(&sequences, &all, |_, rows| states.extend_from_slice(rows))
+        .run(&sequences, &all, |_, rows| {
+            states.extend_from_slice(rows[0]);
+        })
         .expect("hidden states");
     states
 }

@@ -11,7 +11,8 @@ mod support;
 
 use support::{Golden, goldens, minilm, python, run_python, telly_ok, text};
 use telly::checkpoint::{Checkpoint, relative_position_bucket};
-use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
+use telly::frozen::onnx::{self, Start};
+use telly::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
 
 /// The promise of the project's issue: in fp32, on the CPU.
 const TOLERANCE: f64 = 1e-4;
@@ -30,12 +31,12 @@ fn differences(folder: &std::path::Path, golden: &str) -> Vec<f64> {
     let all: Vec<usize> = (0..sequences.len()).collect();
     (0..=checkpoint.config.layers)
         .map(|freeze| {
-            let frozen = FrozenEncoder::new(&runtime, &checkpoint, freeze, &options);
+            let frozen = FrozenEncoder::new(&runtime, &checkpoint, &[freeze], &options);
             let mut found = Vec::new();
             frozen
                 .expect("a session")
                 .run(&sequences, &all, |_, states| {
-                    found.extend_from_slice(states);
+                    found.extend_from_slice(states[0]);
                 })
                 .expect("hidden states");
             let expected = golden.floats(&format!("hidden.{freeze}"));
@@ -175,6 +176,17 @@ fn the_onnx_checker_accepts_the_graphs() {
             ]);
             graphs.push(graph);
         }
+    }
+    for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
+        let checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        let (start, precision) = (Start::HiddenStates(1), FrozenPrecision::Fp32);
+        let written = onnx::write(&checkpoint, start, &[2, 3], precision, "layers.data");
+        let written = written.expect("written");
+        let folder = folder.path().join(format!("{model}-layers"));
+        fs_err::create_dir(&folder).expect("a folder");
+        fs_err::write(folder.join("layers.data"), written.data).expect("written");
+        fs_err::write(folder.join("layers.onnx"), written.graph).expect("written");
+        graphs.push(folder.join("layers.onnx"));
     }
     let paths: Vec<&std::path::Path> = graphs.iter().map(std::path::PathBuf::as_path).collect();
     println!("{}", run_python(&python, "check_onnx.py", &paths));

@@ -12,7 +12,7 @@ use telly::cache::{MANIFEST, Manifest, Parity};
 use telly::checkpoint::Checkpoint;
 use telly::error::Explain as _;
 use telly::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
-use telly::precompute::{Records, check_parity, probe};
+use telly::precompute::{FromTokens, Records, check_parity, probe};
 
 const MODELS: [&str; 3] = ["bert-tiny", "roberta-tiny", "mpnet-tiny"];
 
@@ -31,16 +31,14 @@ fn probed(
     };
     let open = |folder| Checkpoint::open(folder).expect("a checkpoint");
     let runtime = Runtime::load(None).expect("ONNX Runtime");
-    let frozen = FrozenEncoder::new(&runtime, &open(running), layers, &options);
+    let frozen = FrozenEncoder::new(&runtime, &open(running), &[layers], &options);
     let sequences = Golden::read(golden).sequences();
-    let parity = probe(
-        &mut frozen.expect("a session"),
-        &open(checkpoint),
-        layers,
-        &sequences,
-        Records(&[]),
-    );
-    let parity = parity.expect("comparable").expect("tokens");
+    let mut states = FromTokens {
+        frozen: &mut frozen.expect("a session"),
+        sequences: &sequences,
+    };
+    let parity = probe(&mut states, &open(checkpoint), &sequences, Records(&[]));
+    let parity = parity.expect("comparable").expect("tokens")[0];
     println!(
         "{}, {layers} layers, {precision}: {parity:?}",
         running.display()

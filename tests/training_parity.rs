@@ -63,7 +63,7 @@ fn activations(golden: &Golden, checkpoint: &Checkpoint, freeze: Freeze) -> Fres
                 ..SessionOptions::default()
             };
             let runtime = Runtime::load(None).expect("ONNX Runtime");
-            let frozen = FrozenEncoder::new(&runtime, checkpoint, layers, &options);
+            let frozen = FrozenEncoder::new(&runtime, checkpoint, &[layers], &options);
             Some(frozen.expect("a session"))
         }
     };

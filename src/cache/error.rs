@@ -1,5 +1,5 @@
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Difference, MANIFEST, Share};
 use crate::error::Explain;
@@ -116,6 +116,13 @@ pub enum Error {
     Write(#[source] io::Error),
 }
 
+/// The first cache that lies right in `folder`, by name.
+fn cache_in(folder: &Path) -> Option<PathBuf> {
+    let entries = fs_err::read_dir(folder).ok()?.flatten();
+    let folders = entries.map(|entry| entry.path());
+    folders.filter(|path| path.join(MANIFEST).is_file()).min()
+}
+
 fn planned_shards(planned: Option<usize>) -> String {
     planned.map_or("its".into(), |planned| planned.to_string())
 }
@@ -133,9 +140,16 @@ fn lines(differences: &[Difference]) -> String {
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Missing { .. } => "make one with `telly precompute`".into(),
+            Self::Missing { folder } => match cache_in(folder) {
+                Some(cache) => format!(
+                    "caches of several depths lie in it: name one of them, as `{}`",
+                    cache.display()
+                ),
+                None => "make one with `telly precompute`".into(),
+            },
             Self::Incomplete { .. } => {
-                "run the same `telly precompute` again: it goes on where it stopped".into()
+                "run the same `telly precompute` or `telly cache derive` again: it goes on where it stopped"
+                    .into()
             }
             Self::Stale { hint, .. } => hint.clone(),
             Self::Version { .. } => "make it anew with `telly precompute --force`".into(),

@@ -62,6 +62,21 @@ impl Fingerprint {
             })
             .collect()
     }
+
+    /// As [`differences`](Self::differences), where `current` states all there is: a field that only
+    /// the cache has differs too.
+    pub fn all_differences(&self, current: &Self) -> Vec<Difference> {
+        let mut differences = self.differences(current);
+        let only_here = self.iter().filter(|(field, value)| {
+            !value.is_null() && current.iter().all(|(other, _)| other != *field)
+        });
+        differences.extend(only_here.map(|(field, value)| Difference {
+            field: field.clone(),
+            cached: value.clone(),
+            current: Value::Null,
+        }));
+        differences
+    }
 }
 
 #[cfg(test)]
@@ -79,5 +94,19 @@ mod tests {
         assert_eq!(differences.len(), 1);
         assert_eq!(differences[0].to_string(), "freeze: the cache has 4, now 5");
         assert!(cached.differences(&cached.clone()).is_empty());
+    }
+
+    #[test]
+    fn a_field_of_the_cache_alone_differs_where_all_is_stated() {
+        let mut current = Fingerprint::default();
+        current.set("freeze", 4);
+        let mut cached = current.clone();
+        cached.set("nothing", Value::Null);
+        assert!(cached.all_differences(&current).is_empty());
+        cached.set("derived_from", 2);
+        assert!(cached.differences(&current).is_empty());
+        let differences = cached.all_differences(&current);
+        let said: Vec<String> = differences.iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["derived_from: the cache has 2, now null"]);
     }
 }

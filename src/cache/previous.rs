@@ -116,7 +116,7 @@ pub(super) fn keep(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
 pub(super) fn kept(folder: &Path, manifest: &Manifest) -> Option<Previous> {
     let place = place(folder);
     let kept = Manifest::read(&place).ok()?;
-    let differences = kept.fingerprint.differences(&manifest.fingerprint);
+    let differences = kept.fingerprint.all_differences(&manifest.fingerprint);
     same_states(&differences).then(|| Previous::open(&place))?
 }
 

@@ -82,7 +82,7 @@ pub fn merge(folder: &Path) -> Result<Manifest, Error> {
     }
     let (first, plan) = &manifests[0];
     for (share, manifest) in &manifests[1..] {
-        let differences = plan.fingerprint.differences(&manifest.fingerprint);
+        let differences = plan.fingerprint.all_differences(&manifest.fingerprint);
         if !differences.is_empty() {
             return Err(Error::Stale {
                 folder: share.folder(folder),

@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use super::previous::{self, PREVIOUS, Previous, same_states};
 use super::shard::{self, Shard};
 use super::share::{Share, is_share};
-use super::{EncodedStates, Error, MANIFEST, Manifest, Precision, ShardEntry, SplitEntry};
+use super::{EncodedStates, Error, MANIFEST, Manifest, ShardEntry, SplitEntry};
 use crate::disk;
 use crate::publish::{TEMPORARY_PREFIX, publish, publish_from};
 use crate::ragged::Ragged;
@@ -200,18 +200,25 @@ impl Writer {
         missing
     }
 
+    /// Refuses to start `writers`, all on one disk, when there is not room for all of them.
+    pub fn check_space_for_all(writers: &[Self]) -> Result<(), Error> {
+        let Some(first) = writers.first() else {
+            return Ok(());
+        };
+        let missing = writers.iter().flat_map(|writer| {
+            let missing = writer.missing().into_iter();
+            missing.map(|(number, _)| writer.manifest.shards[number].bytes)
+        });
+        require_space(&first.folder, missing.sum())
+    }
+
     /// What was there before the data changed. It is kept on disk until the writer has finished.
     pub fn take_previous(&mut self) -> Option<Previous> {
         self.previous.take()
     }
 
-    /// How activations are stored; none in a cache of token ids alone.
-    pub fn precision(&self) -> Option<Precision> {
-        self.manifest.precision
-    }
-
     /// Publishes shard `number`: its token `ids` and, when the cache holds activations, their
-    /// `states` in [`precision`](Self::precision).
+    /// `states` in its precision.
     pub fn write_shard(
         &mut self,
         number: usize,
@@ -334,7 +341,7 @@ fn take_over(
     sequences: &Ragged<u32>,
     force: bool,
 ) -> Result<Option<Previous>, Error> {
-    let differences = existing.fingerprint.differences(&manifest.fingerprint);
+    let differences = existing.fingerprint.all_differences(&manifest.fingerprint);
     let same = differences.is_empty();
     if same && same_layout(existing, manifest) && !force {
         keep_whole_shards(folder, existing, manifest);
@@ -391,7 +398,10 @@ fn check_space(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
         .shards
         .iter()
         .filter(|shard| shard.blake3.is_none());
-    let needed: u64 = unwritten.map(|shard| shard.bytes).sum();
+    require_space(folder, unwritten.map(|shard| shard.bytes).sum())
+}
+
+fn require_space(folder: &Path, needed: u64) -> Result<(), Error> {
     let free = free_bytes(folder).map_err(Error::Read)?;
     if needed > free {
         return Err(Error::DiskSpace {

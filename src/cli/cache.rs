@@ -7,13 +7,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::cache_catalog::{self, ListArguments, PruneArguments, RemoveArguments};
+use super::cache_derive::{self, DeriveArguments};
 use super::console;
 use super::repair::Repair;
 use crate::cache::{self, Manifest, Verification};
 use crate::error::Error;
 use crate::progress::Progress;
 
-/// Look at activation caches, check and remove them.
+/// Look at activation caches, check, deepen and remove them.
 #[derive(Subcommand)]
 pub(super) enum CacheCommand {
     /// List the caches in a folder, and the runs that were trained from each.
@@ -24,6 +25,7 @@ pub(super) enum CacheCommand {
     Verify(VerifyArguments),
     /// Put the shares of `telly precompute --shard` together into one cache.
     Merge(CacheArguments),
+    Derive(DeriveArguments),
     /// Remove the caches in a folder that no run was trained from.
     Prune(PruneArguments),
     /// Remove one cache.
@@ -70,6 +72,7 @@ pub(super) fn run(command: &CacheCommand) -> Result<(), Error> {
         CacheCommand::Inspect(arguments) => inspect(arguments),
         CacheCommand::Verify(arguments) => verify(arguments),
         CacheCommand::Merge(arguments) => merge(arguments),
+        CacheCommand::Derive(arguments) => cache_derive::run(arguments),
         CacheCommand::Prune(arguments) => cache_catalog::prune(arguments),
         CacheCommand::Remove(arguments) => cache_catalog::remove(arguments),
     }

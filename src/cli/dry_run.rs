@@ -23,7 +23,7 @@ pub(super) fn report(
 ) -> Result<(), Error> {
     let disk = existing_ancestor(folder);
     let free = free_bytes(disk).map_err(cache::Error::Read)?;
-    let manifest = &plan.manifest;
+    let (layout, bytes) = (plan.layout(), plan.bytes());
     let all: usize = plan.splits.iter().map(|split| split.tokens).sum();
     let splits = split_estimates(plan).into_iter().map(|split| {
         let object = json!({
@@ -35,19 +35,19 @@ pub(super) fn report(
     });
     let mut object = json!({
         "sequences": plan.all_sequences(),
-        "unique_sequences": manifest.sequences,
-        "tokens": manifest.tokens,
-        "deduplication": all as f64 / manifest.tokens.max(1) as f64,
-        "bytes": manifest.bytes,
+        "unique_sequences": layout.sequences,
+        "tokens": layout.tokens,
+        "deduplication": all as f64 / layout.tokens.max(1) as f64,
+        "bytes": bytes,
         "splits": splits.collect::<Map<_, _>>(),
         "free_bytes": free,
         "cache": folder.display().to_string(),
     });
-    if manifest.bytes > free {
+    if bytes > free {
         console::say(&format!(
             "it does not fit: {} are free, the cache needs {}",
             ByteSize(free),
-            ByteSize(manifest.bytes)
+            ByteSize(bytes)
         ));
     }
     if let Some(frozen) = frozen

@@ -2,12 +2,15 @@
 
 mod cache;
 mod cache_catalog;
+mod cache_derive;
 mod console;
 mod doctor;
 mod dry_run;
 mod evaluate;
+mod freeze_list;
 mod model;
 mod options;
+mod parity;
 mod precompute;
 mod predict;
 mod recipe;
@@ -64,7 +67,11 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     if matches!(
         cli.command,
-        Command::Precompute(_) | Command::Train(_) | Command::Evaluate(_) | Command::Predict(_)
+        Command::Precompute(_)
+            | Command::Train(_)
+            | Command::Evaluate(_)
+            | Command::Predict(_)
+            | Command::Cache(cache::CacheCommand::Derive(_))
     ) {
         interrupt::listen();
     }

@@ -169,7 +169,7 @@ impl LoadedModel {
         };
         let runtime = self.runtime.runtime()?;
         let session = self.runtime.session(self.frozen_precision);
-        let frozen = FrozenEncoder::new(&runtime, &self.checkpoint, layers, &session)?;
+        let frozen = FrozenEncoder::new(&runtime, &self.checkpoint, &[layers], &session)?;
         if let Some(reason) = frozen.fallback() {
             console::say(&format!(
                 "CUDA cannot be used, running on the CPU: {reason}"

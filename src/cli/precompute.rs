@@ -6,16 +6,20 @@ use std::time::Instant;
 use bytesize::ByteSize;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
+use super::freeze_list::FreezeList;
 use super::options::{RuntimeOptions, TaskOptions, limit_threads, missing};
-use super::{console, dry_run, recipe, shard};
-use crate::cache::{self, Freshness, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer};
-use crate::checkpoint::{Checkpoint, Freeze};
+use super::{console, dry_run, parity, recipe, shard};
+use crate::cache::{
+    self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
+};
+use crate::checkpoint::Checkpoint;
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime, onnx};
-use crate::precompute::{EncodedSplits, Plan, Records, check_parity, fill, probe};
+use crate::frozen::onnx::{self, Start};
+use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime};
+use crate::precompute::{EncodedSplits, FromTokens, Plan, States, check_parity, fill};
 
 /// Run the frozen half over the data, once, into an activation cache.
 ///
@@ -25,7 +29,9 @@ use crate::precompute::{EncodedSplits, Plan, Records, check_parity, fill, probe}
 #[command(after_help = "\
 Example:
   telly precompute --task search --model models/all-MiniLM-L6-v2 --train train.jsonl \\
-      --valid valid.jsonl --test test.jsonl --freeze 4 --cache cache/mine")]
+      --valid valid.jsonl --test test.jsonl --freeze 4 --cache cache/mine
+
+  With --freeze 2,4,5 one pass over the data fills cache/mine/freeze-2, freeze-4 and freeze-5.")]
 pub(super) struct PrecomputeArguments {
     #[command(flatten)]
     options: PrecomputeOptions,
@@ -64,10 +70,11 @@ struct PrecomputeOptions {
     /// Test split: evaluated once, at the end.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     test: Option<PathBuf>,
-    /// Freeze the embeddings and layers 0..K-1; 0: the embeddings alone; none: nothing.
+    /// Freeze the embeddings and layers 0..K-1; 0: the embeddings alone; none: nothing. Several, as
+    /// 2,4,5, fill a cache each in one pass.
     #[arg(long, value_name = "K", help_heading = "Output")]
-    freeze: Option<Freeze>,
-    /// Folder of the cache.
+    freeze: Option<FreezeList>,
+    /// Folder of the cache; with several K, of the folders freeze-K.
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     cache: Option<PathBuf>,
     /// How activations are stored [default: fp16].
@@ -100,81 +107,176 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let started = Instant::now();
     let share = arguments.shard.as_deref().map(shard::resolve).transpose()?;
     let encoding = options.task.encoding()?;
-    let freeze = options.freeze.ok_or_else(|| missing("--freeze"))?;
+    let freeze = options.freeze.as_ref();
+    let freeze = freeze.ok_or_else(|| missing("--freeze"))?;
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
+    let folders = folders(folder, freeze)?;
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
     let checkpoint = Checkpoint::open(model)?;
     check_freeze(freeze, &checkpoint)?;
     encoding.check_lengths(checkpoint.config.longest_sequence())?;
     let splits = EncodedSplits::new(&checkpoint, &encoding, &read_splits(&options)?)?;
     let precision = frozen_precision(&options, freeze)?;
-    let shard_bytes = options.shard_size.map_or(SHARD_BYTES, |size| {
-        usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
-    });
     let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
     let mut plan = Plan::new(
         &checkpoint,
-        freeze,
+        freeze.freezes(),
         &encoding,
         options.precision.unwrap_or(Precision::Fp16),
-        shard_bytes,
+        options.shard_size.map_or(SHARD_BYTES, shard_bytes),
         splits,
         frozen.as_ref().map(|(runtime, encoder)| (runtime, encoder)),
     )?;
     announce(&plan);
-    let place = share.map_or_else(|| folder.to_owned(), |share| share.folder(folder));
-    // A manifest that cannot be read is the writer's to complain about.
-    if let Ok(freshness) = Freshness::of(&place, &plan.manifest.fingerprint) {
-        console::freshness(&freshness);
-    }
-    if let Some((_, frozen)) = &mut frozen {
-        let known = known_parity(&place, &plan.manifest, arguments.force);
-        let parity = measure_parity(known, frozen, &checkpoint, freeze, &plan)?;
-        plan.manifest.parity = parity;
+    let places = places(&folders, share);
+    say_freshness(&plan, &places);
+    let mut frozen = frozen.as_mut().map(|(_, encoder)| encoder);
+    if let Some(frozen) = &mut frozen {
+        let mut states = FromTokens {
+            frozen,
+            sequences: &plan.sequences,
+        };
+        let force = arguments.force;
+        let check = |parity: &Parity| check_parity(parity, precision);
+        let parities = parity::measure(&plan, &mut states, &checkpoint, check, &places, force)?;
+        for (manifest, parity) in plan.manifests.iter_mut().zip(parities) {
+            manifest.parity = parity;
+        }
     }
     if arguments.dry_run {
-        let frozen = frozen.as_mut().map(|(_, encoder)| encoder);
         return dry_run::report(&plan, frozen, folder, arguments.json);
     }
     if let Some(path) = &options.graph {
         write_graph(path, &checkpoint, freeze, precision)?;
     }
-    let sequences = plan.all_sequences();
-    let (manifest, all) = (plan.manifest, &plan.sequences);
-    let mut writer = match share {
-        Some(share) => {
-            Writer::open_share(folder, share, manifest, all, &plan.splits, arguments.force)?
-        }
-        None => Writer::open(folder, manifest, all, &plan.splits, arguments.force)?,
-    };
-    if writer.missing().is_empty() {
-        console::say("nothing to compute");
-    }
-    let frozen = frozen.as_mut().map(|(_, encoder)| encoder);
+    let mut writers = open_writers(&plan, &folders, share, arguments.force)?;
     let provider = frozen.as_ref().map(|frozen| frozen.provider().to_string());
     let filling = Instant::now();
-    let computed = fill(&mut writer, &plan.sequences, Records(&plan.splits), frozen)?;
+    let mut states = frozen.map(|frozen| FromTokens {
+        frozen,
+        sequences: &plan.sequences,
+    });
+    let states = states.as_mut().map(|states| states as &mut dyn States);
+    let computed = fill(&mut writers, &plan, states, "precompute")?;
     let rate = computed as f64 / filling.elapsed().as_secs_f64().max(1e-9);
-    let mut manifest = writer.finish()?;
-    if let Some(share) = share {
-        console::say(&format!("share {share} is finished"));
-        if let Some(merged) = merge_if_last(folder, share)? {
-            manifest = merged;
-        }
-    }
-    let object = json!({
-        "sequences": sequences,
-        "unique_sequences": manifest.sequences,
-        "tokens": manifest.tokens,
-        "bytes": manifest.bytes,
+    let manifests = finish(writers, &folders, share)?;
+    let bytes: u64 = manifests.iter().map(|manifest| manifest.bytes).sum();
+    let mut object = json!({
+        "sequences": plan.all_sequences(),
+        "unique_sequences": plan.layout().sequences,
+        "tokens": plan.layout().tokens,
+        "bytes": bytes,
         "seconds": started.elapsed().as_secs_f64(),
         "tokens_per_second": rate,
         "computed_tokens": computed,
         "provider": provider,
         "cache": folder.display().to_string(),
-        "complete": manifest.complete,
+        "complete": manifests.iter().all(|manifest| manifest.complete),
     });
+    if manifests.len() > 1 {
+        object["caches"] = describe(&manifests, &folders);
+    }
     console::result(arguments.json, object.as_object().unwrap_or(&Map::new()))
+}
+
+/// Where the cache of each depth lies: a single one in `folder` itself.
+fn folders(folder: &Path, freeze: &FreezeList) -> Result<Vec<PathBuf>, Error> {
+    let freezes = match freeze.freezes() {
+        [_] => return Ok(vec![folder.to_owned()]),
+        freezes => freezes.iter(),
+    };
+    if folder.join(MANIFEST).is_file() {
+        return Err(Error::Usage {
+            problem: format!(
+                "`{}` is a cache itself, `--freeze {freeze}` needs a folder for several",
+                folder.display()
+            ),
+            hint: "choose another `--cache`".into(),
+        });
+    }
+    let names = freezes.map(|freeze| folder.join(format!("freeze-{freeze}")));
+    Ok(names.collect())
+}
+
+/// Where this process writes: to `folders`, or to those of its `share` there.
+fn places(folders: &[PathBuf], share: Option<Share>) -> Vec<PathBuf> {
+    let places = folders.iter().map(|folder| match share {
+        Some(share) => share.folder(folder),
+        None => folder.clone(),
+    });
+    places.collect()
+}
+
+/// Says what there is in `places`. A manifest that cannot be read is the writer's to complain
+/// about.
+fn say_freshness(plan: &Plan, places: &[PathBuf]) {
+    for (place, manifest) in places.iter().zip(&plan.manifests) {
+        let differences = |cached: &Fingerprint| cached.all_differences(&manifest.fingerprint);
+        match Freshness::of(place, differences) {
+            Ok(freshness) if places.len() > 1 => {
+                console::say(&format!("{}: {freshness}", place.display()));
+            }
+            Ok(freshness) => console::freshness(&freshness),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Each cache's K, folder and bytes.
+fn describe(manifests: &[Manifest], folders: &[PathBuf]) -> Value {
+    let caches = manifests.iter().zip(folders).map(|(manifest, folder)| {
+        json!({
+            "freeze": manifest.fingerprint.get("freeze"),
+            "cache": folder.display().to_string(),
+            "bytes": manifest.bytes,
+        })
+    });
+    caches.collect()
+}
+
+/// Starts or goes on with the caches that `plan` has, or one `share` of each.
+fn open_writers(
+    plan: &Plan,
+    folders: &[PathBuf],
+    share: Option<Share>,
+    force: bool,
+) -> Result<Vec<Writer>, Error> {
+    let (all, splits) = (&plan.sequences, &plan.splits);
+    let caches = folders.iter().zip(plan.manifests.iter().cloned());
+    let writers = caches.map(|(folder, manifest)| match share {
+        Some(share) => Writer::open_share(folder, share, manifest, all, splits, force),
+        None => Writer::open(folder, manifest, all, splits, force),
+    });
+    let writers = writers.collect::<Result<Vec<_>, _>>()?;
+    Writer::check_space_for_all(&writers)?;
+    if writers.iter().all(|writer| writer.missing().is_empty()) {
+        console::say("nothing to compute");
+    }
+    Ok(writers)
+}
+
+/// Ends what `writers` wrote to `folders`, and puts each cache together whose last share this was.
+fn finish(
+    writers: Vec<Writer>,
+    folders: &[PathBuf],
+    share: Option<Share>,
+) -> Result<Vec<Manifest>, Error> {
+    let manifests = writers.into_iter().map(Writer::finish);
+    let mut manifests = manifests.collect::<Result<Vec<_>, _>>()?;
+    if let Some(share) = share {
+        console::say(&format!("share {share} is finished"));
+        for (manifest, folder) in manifests.iter_mut().zip(folders) {
+            if let Some(merged) = merge_if_last(folder, share)? {
+                *manifest = merged;
+            }
+        }
+    }
+    Ok(manifests)
+}
+
+/// `--shard-size` in bytes.
+pub(super) fn shard_bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
 /// Puts the cache together if `share` was the last; none if others are missing, or if another
@@ -197,9 +299,10 @@ fn merge_if_last(folder: &Path, share: Share) -> Result<Option<Manifest>, Error>
     }
 }
 
-fn check_freeze(freeze: Freeze, checkpoint: &Checkpoint) -> Result<(), Error> {
+fn check_freeze(freeze: &FreezeList, checkpoint: &Checkpoint) -> Result<(), Error> {
     let layers = checkpoint.config.layers;
-    if freeze.layers() > layers {
+    let deepest = freeze.freezes().iter().map(|freeze| freeze.layers()).max();
+    if deepest > Some(layers) {
         return Err(Error::Usage {
             problem: format!(
                 "`--freeze {freeze}`: `{}` has {layers} layers",
@@ -224,9 +327,12 @@ fn read_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Dataset)>, Er
 }
 
 /// `--frozen-precision`, which needs a frozen half to mean anything.
-fn frozen_precision(options: &PrecomputeOptions, freeze: Freeze) -> Result<FrozenPrecision, Error> {
-    match (options.frozen_precision, freeze) {
-        (Some(FrozenPrecision::Int8), Freeze::Nothing) => Err(Error::Usage {
+fn frozen_precision(
+    options: &PrecomputeOptions,
+    freeze: &FreezeList,
+) -> Result<FrozenPrecision, Error> {
+    match (options.frozen_precision, freeze.depths()) {
+        (Some(FrozenPrecision::Int8), None) => Err(Error::Usage {
             problem: "`--frozen-precision int8` has nothing to act on with `--freeze none`".into(),
             hint: "freeze some layers, or leave the flag out".into(),
         }),
@@ -238,21 +344,21 @@ fn frozen_precision(options: &PrecomputeOptions, freeze: Freeze) -> Result<Froze
 fn open_frozen(
     options: &PrecomputeOptions,
     checkpoint: &Checkpoint,
-    freeze: Freeze,
+    freeze: &FreezeList,
     precision: FrozenPrecision,
 ) -> Result<Option<(Runtime, FrozenEncoder)>, Error> {
-    let Freeze::Layers(layers) = freeze else {
+    let Some(depths) = freeze.depths() else {
         return Ok(None);
     };
     let runtime = options.runtime.runtime()?;
     let session = options.runtime.session(precision);
-    let frozen = FrozenEncoder::new(&runtime, checkpoint, layers, &session)?;
+    let frozen = FrozenEncoder::new(&runtime, checkpoint, &depths, &session)?;
     match frozen.fallback() {
         Some(reason) => console::say(&format!(
             "CUDA cannot be used, running on the CPU: {reason}"
         )),
         None => console::say(&format!(
-            "frozen half: {layers} of {} layers in {precision}, ONNX Runtime {} on {}",
+            "frozen half: {freeze} of {} layers in {precision}, ONNX Runtime {} on {}",
             checkpoint.config.layers,
             runtime.version,
             frozen.provider()
@@ -264,10 +370,10 @@ fn open_frozen(
 fn write_graph(
     path: &Path,
     checkpoint: &Checkpoint,
-    freeze: Freeze,
+    freeze: &FreezeList,
     precision: FrozenPrecision,
 ) -> Result<(), Error> {
-    let Freeze::Layers(layers) = freeze else {
+    let Some(depths) = freeze.depths() else {
         return Err(Error::Usage {
             problem: "`--graph` has nothing to write with `--freeze none`".into(),
             hint: "freeze at least the embeddings: `--freeze 0`".into(),
@@ -275,69 +381,20 @@ fn write_graph(
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let data_name = format!("{name}.data");
-    let model = onnx::write(checkpoint, &[layers], precision, &data_name)?;
+    let model = onnx::write(checkpoint, Start::TokenIds, &depths, precision, &data_name)?;
     fs_err::write(path.with_file_name(&data_name), &model.data).map_err(Error::Output)?;
     fs_err::write(path, &model.graph).map_err(Error::Output)
 }
 
-/// What was measured when the cache in `folder` was begun, if `planned` goes on with it: the
-/// manifest must end the same however often it was stopped.
-fn known_parity(folder: &Path, planned: &Manifest, force: bool) -> Option<Parity> {
-    // A manifest that cannot be read is the writer's to complain about.
-    let begun = Manifest::read(folder).ok().filter(|_| !force)?;
-    begun
-        .parity
-        .filter(|_| begun.fingerprint == planned.fingerprint)
-}
-
-/// Probes `frozen`, unless it is `known` already, and refuses what is past the bound.
-fn measure_parity(
-    known: Option<Parity>,
-    frozen: &mut FrozenEncoder,
-    checkpoint: &Checkpoint,
-    freeze: Freeze,
-    plan: &Plan,
-) -> Result<Option<Parity>, Error> {
-    let parity = if known.is_some() {
-        known
-    } else {
-        let records = Records(&plan.splits);
-        probe(
-            frozen,
-            checkpoint,
-            freeze.layers(),
-            &plan.sequences,
-            records,
-        )?
-    };
-    if let Some(parity) = &parity {
-        say_parity(parity);
-        check_parity(parity, frozen.precision())?;
-    }
-    Ok(parity)
-}
-
-fn say_parity(parity: &Parity) {
-    console::say(&format!(
-        "frozen half against fp32: max error {:.1e}, mean {:.1e}, cosine mean {:.6}, lowest {:.6} ({} tokens of {} sequences)",
-        parity.max_absolute_error,
-        parity.mean_absolute_error,
-        parity.mean_cosine,
-        parity.min_cosine,
-        parity.tokens,
-        parity.sequences,
-    ));
-}
-
 fn announce(plan: &Plan) {
-    let manifest = &plan.manifest;
+    let layout = plan.layout();
     let all: usize = plan.splits.iter().map(|split| split.tokens).sum();
     console::say(&format!(
         "{} sequences, {} distinct; {all} tokens, {} distinct; cache of {:.1} MB in {} shards",
         plan.all_sequences(),
-        manifest.sequences,
-        manifest.tokens,
-        manifest.bytes as f64 / 1e6,
-        manifest.shards.len(),
+        layout.sequences,
+        layout.tokens,
+        plan.bytes() as f64 / 1e6,
+        plan.manifests.len() * layout.shards.len(),
     ));
 }

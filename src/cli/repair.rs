@@ -14,7 +14,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
 use crate::interrupt;
-use crate::precompute::{EncodedSplits, Plan, Records, fill};
+use crate::precompute::{EncodedSplits, FromTokens, Plan, States, fill, is_inexact};
 use crate::task::Encoding;
 
 /// How a repair runs.
@@ -31,6 +31,7 @@ impl Repair<'_> {
         self.refuse_share()?;
         limit_threads(self.threads)?;
         let manifest = Manifest::read(self.folder)?;
+        self.refuse_derived(&manifest)?;
         let (data, shard_bytes) = self.made_from(&manifest)?;
         let freeze: Freeze = self.field(manifest.fingerprint.get("freeze"), "freeze")?;
         let encoding: Encoding = self.field(&manifest.encoding, "encoding")?;
@@ -43,27 +44,29 @@ impl Repair<'_> {
         let mut frozen = self.open_frozen(&manifest, &checkpoint, freeze)?;
         let mut plan = Plan::new(
             &checkpoint,
-            freeze,
+            &[freeze],
             &encoding,
             manifest.precision.unwrap_or(Precision::Fp16),
             shard_bytes,
             splits,
             frozen.as_ref().map(|(runtime, encoder)| (runtime, encoder)),
         )?;
-        self.require_the_same(&manifest, &plan.manifest)?;
+        let planned = &mut plan.manifests[0];
+        self.require_the_same(&manifest, planned)?;
         // A repaired cache says what it said before, byte for byte.
-        plan.manifest.model.clone_from(&manifest.model);
-        plan.manifest.data.clone_from(&manifest.data);
-        plan.manifest.parity = manifest.parity;
-        let mut writer = Writer::open(
-            self.folder,
-            plan.manifest,
-            &plan.sequences,
-            &plan.splits,
-            false,
-        )?;
-        let frozen = frozen.as_mut().map(|(_, encoder)| encoder);
-        let computed = fill(&mut writer, &plan.sequences, Records(&plan.splits), frozen)?;
+        planned.model.clone_from(&manifest.model);
+        planned.data.clone_from(&manifest.data);
+        planned.parity = manifest.parity;
+        let planned = planned.clone();
+        let (sequences, splits) = (&plan.sequences, &plan.splits);
+        let writer = Writer::open(self.folder, planned, sequences, splits, false)?;
+        let mut states = frozen
+            .as_mut()
+            .map(|(_, frozen)| FromTokens { frozen, sequences });
+        let states = states.as_mut().map(|states| states as &mut dyn States);
+        let mut writers = [writer];
+        let computed = fill(&mut writers, &plan, states, "repair")?;
+        let [writer] = writers;
         let repaired = writer.finish()?;
         if manifest.complete && repaired.shards != manifest.shards {
             console::say("the shards that were computed again are not those of before to the bit");
@@ -82,6 +85,20 @@ impl Repair<'_> {
             hint: format!(
                 "run the same `telly precompute` with `--shard {share}` again: damaged files are made anew, the others kept"
             ),
+        })
+    }
+
+    /// A cache that was derived, and not to the bit, comes from another cache.
+    fn refuse_derived(&self, manifest: &Manifest) -> Result<(), Error> {
+        if !is_inexact(manifest) {
+            return Ok(());
+        }
+        Err(Error::Usage {
+            problem: format!(
+                "`{}` was derived from another cache",
+                self.folder.display()
+            ),
+            hint: "run the same `telly cache derive` again: damaged files are made anew, the others kept".into(),
         })
     }
 
@@ -122,12 +139,12 @@ impl Repair<'_> {
             precision: precision.unwrap_or_default(),
         };
         let runtime = Runtime::load(self.onnxruntime)?;
-        let frozen = FrozenEncoder::new(&runtime, checkpoint, layers, &session)?;
+        let frozen = FrozenEncoder::new(&runtime, checkpoint, &[layers], &session)?;
         Ok(Some((runtime, frozen)))
     }
 
     fn require_the_same(&self, cached: &Manifest, planned: &Manifest) -> Result<(), Error> {
-        let differences = cached.fingerprint.differences(&planned.fingerprint);
+        let differences = cached.fingerprint.all_differences(&planned.fingerprint);
         if differences.is_empty() {
             return Ok(());
         }

@@ -326,7 +326,8 @@ fn check_cache(
             current.set(name, content_hash(&encoded, labels));
         }
     }
-    console::freshness(&Freshness::of(cache.folder(), &current)?);
+    let differences = |cached: &Fingerprint| cached.differences(&current);
+    console::freshness(&Freshness::of(cache.folder(), differences)?);
     let hint = "train from the cache that fits, or make it with `telly precompute`";
     Ok(cache.require(&current, hint)?)
 }

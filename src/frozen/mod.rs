@@ -1,14 +1,19 @@
-//! The frozen half: embeddings and bottom K layers as an ONNX graph, run by ONNX Runtime.
+//! The frozen half: embeddings and bottom K layers as an ONNX graph, run by ONNX Runtime; or some
+//! of its layers alone.
 
 mod batches;
+mod encoder;
 mod error;
+mod layers;
 pub mod onnx;
 mod precision;
 mod runtime;
 mod session;
 
 pub use batches::{TOKEN_BUDGET, by_token_budget};
+pub use encoder::{FrozenEncoder, graph_hash};
 pub use error::Error;
+pub use layers::FrozenLayers;
 pub use precision::FrozenPrecision;
 pub use runtime::{Provider, ProviderChoice, Runtime};
-pub use session::{FrozenEncoder, SessionOptions};
+pub use session::SessionOptions;

@@ -1,17 +1,15 @@
-//! The frozen half, ready to run: an ONNX Runtime session over the graph.
+//! An ONNX Runtime session over one of Telly's graphs.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ndarray::Array2;
 use ort::ep::{CPU, CUDA, ExecutionProvider};
-use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::TensorRef;
+use ort::session::{Session, SessionInputValue};
 
 use super::onnx::{self, OnnxModel};
 use super::{Error, FrozenPrecision, Provider, ProviderChoice, Runtime};
-use crate::checkpoint::Checkpoint;
-use crate::ragged::Ragged;
 
 /// How the frozen half is to be run.
 #[derive(Debug, Clone, Default)]
@@ -24,119 +22,91 @@ pub struct SessionOptions {
     pub precision: FrozenPrecision,
 }
 
-/// The embeddings and bottom `freeze` layers of a checkpoint in ONNX Runtime.
-pub struct FrozenEncoder {
+/// A graph in ONNX Runtime that puts out hidden states at one or several depths.
+pub(super) struct GraphSession {
     session: Session,
-    output: String,
-    hidden_size: usize,
-    padding_id: u32,
-    provider: Provider,
-    precision: FrozenPrecision,
-    graph_hash: String,
-    fallback: Option<String>,
+    /// The graph's outputs, one a depth.
+    outputs: Vec<String>,
+    pub(super) depths: Vec<usize>,
+    pub(super) hidden_size: usize,
+    pub(super) provider: Provider,
+    pub(super) precision: FrozenPrecision,
+    /// Why `auto` took the CPU, when the library offers CUDA.
+    pub(super) fallback: Option<String>,
 }
 
-impl FrozenEncoder {
-    /// Builds the graph of `checkpoint`'s embeddings and bottom `freeze` layers, and a session
-    /// to run it.
-    pub fn new(
+impl GraphSession {
+    /// A session over `model`, which puts out `hidden_size` numbers a token at each of `depths`.
+    pub(super) fn open(
         runtime: &Runtime,
-        checkpoint: &Checkpoint,
-        freeze: usize,
+        model: OnnxModel,
+        depths: &[usize],
+        hidden_size: usize,
         options: &SessionOptions,
     ) -> Result<Self, Error> {
         let precision = options.precision;
         if precision == FrozenPrecision::Int8 && options.provider == ProviderChoice::Cuda {
             return Err(Error::Int8OnCuda);
         }
-        let model = onnx::write(checkpoint, &[freeze], precision, onnx::DATA_FILE)?;
-        let graph_hash = blake3::hash(&model.graph).to_hex().to_string();
         let (session, provider, fallback) = open_session(runtime, model, options)?;
         if precision == FrozenPrecision::Int8 && provider == Provider::Cuda {
             return Err(Error::Int8OnCuda);
         }
         Ok(Self {
             session,
-            output: onnx::hidden_state(freeze),
-            hidden_size: checkpoint.config.hidden_size,
-            padding_id: checkpoint.config.padding_id,
+            outputs: depths.iter().copied().map(onnx::hidden_state).collect(),
+            depths: depths.to_vec(),
+            hidden_size,
             provider,
             precision,
-            graph_hash,
             fallback,
         })
     }
 
-    /// Width of the hidden states.
-    pub fn hidden_size(&self) -> usize {
-        self.hidden_size
-    }
-
-    /// The provider that runs it.
-    pub fn provider(&self) -> Provider {
-        self.provider
-    }
-
-    /// What its linear layers compute in.
-    pub fn precision(&self) -> FrozenPrecision {
-        self.precision
-    }
-
-    /// BLAKE3 of the graph without its weights, hexadecimal.
-    pub fn graph_hash(&self) -> &str {
-        &self.graph_hash
-    }
-
-    /// Why `auto` took the CPU, when the library offers CUDA.
-    pub fn fallback(&self) -> Option<&str> {
-        self.fallback.as_deref()
-    }
-
-    /// Runs the sequences `batch` of `sequences` together, padded to the longest; gives each
-    /// one's hidden states, `[length, hidden]` flat, to `sink`.
-    pub fn run(
+    /// Runs `inputs`, whose rows are sequences of `lengths` tokens, padded to the longest; gives
+    /// the place of each row and its hidden states at every depth, `[length, hidden]` flat, to
+    /// `sink`. In an error the sequence is the row.
+    pub(super) fn run(
         &mut self,
-        sequences: &Ragged<u32>,
-        batch: &[usize],
-        mut sink: impl FnMut(usize, &[f32]),
+        inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)>,
+        lengths: &[usize],
+        mut sink: impl FnMut(usize, &[&[f32]]),
     ) -> Result<(), Error> {
-        let length = batch.iter().map(|&index| sequences.length(index)).max();
-        let length = length.unwrap_or(0);
-        if length == 0 {
-            return Ok(());
-        }
-        let shape = (batch.len(), length);
-        let mut ids = Array2::from_elem(shape, i64::from(self.padding_id));
-        let mut mask = Array2::from_elem(shape, 0i64);
-        for (row, &index) in batch.iter().enumerate() {
-            for (column, &id) in sequences.sequence(index).iter().enumerate() {
-                ids[[row, column]] = i64::from(id);
-                mask[[row, column]] = 1;
+        let outputs = self.session.run(inputs).map_err(failed)?;
+        let hidden = self.outputs.iter().map(|output| {
+            let (_, hidden) = outputs[output.as_str()].try_extract_tensor::<f32>()?;
+            Ok(hidden)
+        });
+        let hidden: Vec<&[f32]> = hidden.collect::<ort::Result<_>>().map_err(failed)?;
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        for (row, &length) in lengths.iter().enumerate() {
+            let start = row * longest * self.hidden_size;
+            let end = start + length * self.hidden_size;
+            let states: Vec<&[f32]> = hidden.iter().map(|hidden| &hidden[start..end]).collect();
+            let mut numbers = states.iter().copied().flatten();
+            if !numbers.all(|number| number.is_finite()) {
+                return Err(Error::NotFinite { sequence: row });
             }
-        }
-        let failed = |source| Error::Runtime {
-            action: "run the frozen half",
-            source,
-        };
-        let outputs = self
-            .session
-            .run(ort::inputs![
-                onnx::INPUT_IDS => TensorRef::from_array_view(&ids).map_err(failed)?,
-                onnx::ATTENTION_MASK => TensorRef::from_array_view(&mask).map_err(failed)?,
-            ])
-            .map_err(failed)?;
-        let (_, hidden) = outputs[self.output.as_str()]
-            .try_extract_tensor::<f32>()
-            .map_err(failed)?;
-        for (rows, &index) in hidden.chunks_exact(length * self.hidden_size).zip(batch) {
-            let states = &rows[..sequences.length(index) * self.hidden_size];
-            if !states.iter().all(|number| number.is_finite()) {
-                return Err(Error::NotFinite { sequence: index });
-            }
-            sink(index, states);
+            sink(row, &states);
         }
         Ok(())
     }
+}
+
+/// ONNX Runtime's `source` of a failure while running.
+pub(super) fn failed(source: ort::Error) -> Error {
+    Error::Runtime {
+        action: "run the frozen half",
+        source,
+    }
+}
+
+/// The mask of sequences of `lengths` tokens, `[sequences, longest]`: 1 for a token, 0 for padding.
+pub(super) fn mask(lengths: &[usize]) -> Array2<i64> {
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    Array2::from_shape_fn((lengths.len(), longest), |(row, column)| {
+        i64::from(column < lengths[row])
+    })
 }
 
 /// A session over `model`, the provider that it got, and why that is not CUDA.

@@ -1,3 +1,4 @@
+use super::INT8_MEAN_COSINE;
 use crate::cache::Precision;
 use crate::error::Explain;
 use crate::frozen::FrozenPrecision;
@@ -21,6 +22,16 @@ pub enum Error {
         found: f64,
         /// Its bound, in words.
         expected: String,
+    },
+    /// Layers over rounded states put out something else than the checkpoint says.
+    #[error(
+        "what is derived from this cache does not agree with the checkpoint computed in fp32: over {tokens} sampled tokens the mean cosine is {mean_cosine:.6}, expected at least {INT8_MEAN_COSINE}"
+    )]
+    DerivedParity {
+        /// How many tokens were compared.
+        tokens: usize,
+        /// The mean over them.
+        mean_cosine: f64,
     },
     /// The hidden states are not numbers.
     #[error("the frozen half put out a number that is not finite for {record}")]
@@ -51,6 +62,9 @@ impl Explain for Error {
                 precision: FrozenPrecision::Int8,
                 ..
             } => "this model loses too much in 8 bits: leave out `--frozen-precision int8`",
+            Self::DerivedParity { .. } => {
+                "derive from a cache in `--precision fp32`, or make the deeper one with `telly precompute`"
+            }
             Self::NotFinite { .. } => {
                 "the checkpoint's weights may be broken: look for NaN or infinity in them"
             }

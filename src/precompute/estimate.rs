@@ -15,7 +15,7 @@ const TIMED_BATCHES: usize = 3;
 /// Written and read again to time the disk.
 const DISK_SAMPLE_BYTES: usize = 64 << 20;
 
-/// What one split adds to the cache.
+/// What one split adds to the caches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitEstimate {
     /// `train`, `valid` or `test`.
@@ -24,13 +24,13 @@ pub struct SplitEstimate {
     pub new_sequences: usize,
     /// Their tokens.
     pub new_tokens: usize,
-    /// Bytes of their states, token ids and offsets; the shards' headers are left out.
+    /// Bytes of their states, token ids and offsets in all caches; the shards' headers are left out.
     pub bytes: u64,
 }
 
 /// What each split of `plan` adds, in order.
 pub fn split_estimates(plan: &Plan) -> Vec<SplitEstimate> {
-    let manifest = &plan.manifest;
+    let manifest = plan.layout();
     let states = manifest
         .precision
         .map_or(0, |precision| precision.token_bytes(manifest.width));
@@ -51,7 +51,7 @@ pub fn split_estimates(plan: &Plan) -> Vec<SplitEstimate> {
             name: split.name.clone(),
             new_sequences,
             new_tokens,
-            bytes: bytes as u64,
+            bytes: (plan.manifests.len() * bytes) as u64,
         }
     });
     splits.collect()
@@ -131,7 +131,7 @@ fn forget(_: &File) -> io::Result<()> {
 /// Seconds with and without a cache.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verdict {
-    /// Filling the cache, once.
+    /// Filling the cache, or the caches of all depths, once.
     pub precompute_seconds: f64,
     /// The frozen half over the training split, as every epoch would take without a cache.
     pub recompute_seconds: f64,
@@ -143,7 +143,7 @@ impl Verdict {
     /// For `plan` at so many tokens of the frozen half and bytes of the disk a second.
     pub fn new(plan: &Plan, tokens_per_second: f64, bytes_per_second: f64) -> Self {
         let training = plan.splits.first().map_or(0, |split| split.tokens);
-        let manifest = &plan.manifest;
+        let manifest = plan.layout();
         let token = manifest
             .precision
             .map_or(0, |precision| precision.token_bytes(manifest.width));

@@ -1,61 +1,73 @@
 //! Running the frozen half, shard by shard.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::mpsc::sync_channel;
 
-use super::Records;
+use super::{Plan, Records, States};
 use crate::cache::{EncodedStates, Precision, Previous, Writer};
 use crate::error::Error;
-use crate::frozen::{FrozenEncoder, TOKEN_BUDGET, by_token_budget};
+use crate::frozen::{TOKEN_BUDGET, by_token_budget};
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::ragged::Ragged;
 
-/// Computes and publishes every shard that `writer` still lacks. `frozen` is absent when nothing
-/// is frozen and the cache holds token ids alone. `records` names the one whose states cannot be
-/// stored. What is known from before the data changed is copied. Returns the tokens that were
-/// computed.
+/// Computes and publishes every shard that any of `writers`, one a depth of `states`, still lacks.
+/// `states` is absent when nothing is frozen and the cache holds token ids alone. What is known
+/// from before the data changed is copied. `label` stands before the progress. Returns the tokens
+/// that were computed.
 pub fn fill(
-    writer: &mut Writer,
-    sequences: &Ragged<u32>,
-    records: Records,
-    mut frozen: Option<&mut FrozenEncoder>,
+    writers: &mut [Writer],
+    plan: &Plan,
+    mut states: Option<&mut dyn States>,
+    label: &str,
 ) -> Result<usize, Error> {
-    let missing = writer.missing();
-    let tokens = missing.iter().flat_map(|(_, range)| range.clone());
-    let tokens: usize = tokens.map(|index| sequences.length(index)).sum();
-    let mut progress = Progress::new("precompute", tokens as u64, "tokens");
-    let precision = writer.precision();
-    let previous = writer.take_previous();
+    let shards = lacking(writers);
+    let tokens = shards.iter().flat_map(|shard| shard.sequences.clone());
+    let tokens: usize = tokens.map(|index| plan.sequences.length(index)).sum();
+    let mut progress = Progress::new(label, tokens as u64, "tokens");
+    let precision = plan.layout().precision;
+    let previous: Vec<_> = writers.iter_mut().map(Writer::take_previous).collect();
     let mut computed_tokens = 0;
     std::thread::scope(|scope| {
         // A shard is written while the next is computed.
-        let (sender, receiver) = sync_channel::<(usize, Ragged<u32>, Option<EncodedStates>)>(0);
+        let (sender, receiver) = sync_channel::<ComputedShard>(0);
         let writing = scope.spawn(move || -> Result<(), Error> {
-            for (number, ids, states) in receiver {
-                writer.write_shard(number, &ids, states.as_ref())?;
+            for shard in receiver {
+                for (writer, states) in shard.states {
+                    writers[writer].write_shard(shard.number, &shard.ids, states.as_ref())?;
+                }
             }
             Ok(())
         });
         let compute = || -> Result<(), Error> {
-            for (computed, (number, range)) in missing.iter().enumerate() {
-                let members: Vec<usize> = range.clone().collect();
-                let ids = sequences.gather(&members);
-                let states = if let (Some(frozen), Some(precision)) = (&mut frozen, precision) {
-                    let shard = ShardRun {
-                        ids: &ids,
-                        first_sequence: range.start,
-                        precision,
-                        records,
-                        computed,
+            for (computed, shard) in shards.iter().enumerate() {
+                let members: Vec<usize> = shard.sequences.clone().collect();
+                let ids = plan.sequences.gather(&members);
+                let encoded: Vec<_> =
+                    if let (Some(states), Some(precision)) = (&mut states, precision) {
+                        let run = ShardRun {
+                            shard,
+                            ids: &ids,
+                            precision,
+                            plan,
+                            previous: &previous,
+                            computed,
+                        };
+                        let (encoded, tokens) = run.run(&mut **states, &mut progress)?;
+                        computed_tokens += tokens;
+                        encoded.into_iter().map(Some).collect()
+                    } else {
+                        computed_tokens += ids.tokens();
+                        shard.writers.iter().map(|_| None).collect()
                     };
-                    let (states, tokens) = shard.run(frozen, previous.as_ref(), &mut progress)?;
-                    computed_tokens += tokens;
-                    Some(states)
-                } else {
-                    computed_tokens += ids.tokens();
-                    None
+                let writers = shard.writers.iter().copied();
+                let computed = ComputedShard {
+                    number: shard.number,
+                    ids,
+                    states: writers.zip(encoded).collect(),
                 };
-                if sender.send((*number, ids, states)).is_err() {
+                if sender.send(computed).is_err() {
                     // The writer has failed, and says why below.
                     break;
                 }
@@ -73,38 +85,72 @@ pub fn fill(
     Ok(computed_tokens)
 }
 
+/// A shard that some writers lack.
+struct LackingShard {
+    number: usize,
+    sequences: Range<usize>,
+    /// Their places.
+    writers: Vec<usize>,
+}
+
+/// A shard to be written.
+struct ComputedShard {
+    number: usize,
+    ids: Ragged<u32>,
+    /// For each writer that lacks it, by its place; none in a cache of token ids alone.
+    states: Vec<(usize, Option<EncodedStates>)>,
+}
+
+/// What `writers`, whose shards are laid out alike, still lack, by number.
+fn lacking(writers: &[Writer]) -> Vec<LackingShard> {
+    let mut shards = BTreeMap::new();
+    for (place, writer) in writers.iter().enumerate() {
+        for (number, sequences) in writer.missing() {
+            let shard = shards.entry(number).or_insert_with(|| LackingShard {
+                number,
+                sequences,
+                writers: Vec::new(),
+            });
+            shard.writers.push(place);
+        }
+    }
+    shards.into_values().collect()
+}
+
 /// One shard to be computed.
 struct ShardRun<'a> {
+    shard: &'a LackingShard,
     ids: &'a Ragged<u32>,
-    /// The number of the first of them among all.
-    first_sequence: usize,
     precision: Precision,
-    records: Records<'a>,
+    plan: &'a Plan,
+    /// One a writer.
+    previous: &'a [Option<Previous>],
     /// Shards done before.
     computed: usize,
 }
 
 impl ShardRun<'_> {
-    /// Hidden states of all of the shard's sequences, in their order, and how many tokens were
-    /// computed for them.
+    /// Hidden states of all of the shard's sequences, in their order, for each writer that lacks
+    /// it; and how many tokens were computed for them.
     fn run(
         &self,
-        frozen: &mut FrozenEncoder,
-        previous: Option<&Previous>,
+        states: &mut dyn States,
         progress: &mut Progress,
-    ) -> Result<(EncodedStates, usize), Error> {
+    ) -> Result<(Vec<EncodedStates>, usize), Error> {
         let ids = self.ids;
-        let mut encoded = EncodedStates::new(self.precision, frozen.hidden_size(), ids.tokens());
-        let is_new = |index: &usize| {
-            let copied = previous.is_some_and(|previous| {
-                previous.copy(ids.sequence(*index), ids.offsets()[*index], &mut encoded)
-            });
-            !copied
-        };
-        let new: Vec<usize> = (0..ids.len()).filter(is_new).collect();
+        let first = self.shard.sequences.start;
+        let width = self.plan.layout().width;
+        let writers = self.shard.writers.iter();
+        let mut encoded: Vec<_> = writers
+            .map(|_| EncodedStates::new(self.precision, width, ids.tokens()))
+            .collect();
+        let new: Vec<usize> = (0..ids.len())
+            .filter(|&index| !self.copy(index, &mut encoded))
+            .collect();
         let lengths: Vec<usize> = new.iter().map(|&index| ids.length(index)).collect();
         let tokens = lengths.iter().sum();
         progress.advance((ids.tokens() - tokens) as u64);
+        let records = Records(&self.plan.splits);
         for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
             if interrupt::requested() {
                 return Err(Error::Interrupted {
@@ -114,27 +160,38 @@ impl ShardRun<'_> {
                     ),
                 });
             }
-            let batch: Vec<usize> = batch.into_iter().map(|member| new[member]).collect();
+            let batch: Vec<usize> = batch.iter().map(|&member| first + new[member]).collect();
             let mut beyond = None;
-            let run = frozen.run(ids, &batch, |index, states| {
-                if !encoded.put(ids.offsets()[index], states) {
-                    beyond.get_or_insert(index);
+            let run = states.run(&batch, &mut |index, states| {
+                let first_token = ids.offsets()[index - first];
+                for (encoded, &writer) in encoded.iter_mut().zip(&self.shard.writers) {
+                    if !encoded.put(first_token, states[writer]) {
+                        beyond.get_or_insert(index);
+                    }
                 }
             });
-            run.map_err(|error| {
-                self.records
-                    .name(error, |index| self.first_sequence + index)
-            })?;
+            run.map_err(|error| records.name(error))?;
             if let Some(index) = beyond {
                 return Err(super::Error::OutOfRange {
-                    record: self.records.of(self.first_sequence + index),
+                    record: records.of(index),
                     precision: self.precision,
                 }
                 .into());
             }
-            let tokens: usize = batch.iter().map(|&index| ids.length(index)).sum();
-            progress.advance(tokens as u64);
+            let numbers = batch.iter().map(|&index| ids.length(index - first));
+            progress.advance(numbers.sum::<usize>() as u64);
         }
         Ok((encoded, tokens))
+    }
+
+    /// Copies to `encoded` what is known of sequence `index` of the shard. Says whether every
+    /// writer that lacks the shard knows it.
+    fn copy(&self, index: usize, encoded: &mut [EncodedStates]) -> bool {
+        let (ids, first_token) = (self.ids.sequence(index), self.ids.offsets()[index]);
+        let mut writers = self.shard.writers.iter().zip(encoded);
+        writers.all(|(&writer, encoded)| {
+            let previous = self.previous[writer].as_ref();
+            previous.is_some_and(|previous| previous.copy(ids, first_token, encoded))
+        })
     }
 }

@@ -6,21 +6,21 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::cache::{Fingerprint, Manifest, Precision, SplitRows, Writer};
-use crate::checkpoint::{Checkpoint, Freeze};
+use crate::checkpoint::{Checkpoint, Freeze, Identity};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, Runtime};
 use crate::ragged::Ragged;
 use crate::task::{EncodedSplit, Encoding, Labels};
 
-/// Distinct sequences, the rows made of them, and the manifest of the cache to be.
+/// Distinct sequences, the rows made of them, and the manifests of the caches to be.
 pub struct Plan {
     /// Distinct token sequences, in order of first appearance.
     pub sequences: Ragged<u32>,
     /// The splits' rows over them.
     pub splits: Vec<SplitRows>,
-    /// The manifest, shards laid out.
-    pub manifest: Manifest,
+    /// One manifest a depth, shards laid out; but for what they were made from they are alike.
+    pub manifests: Vec<Manifest>,
 }
 
 /// The splits as token sequences: what can be wrong with the data has been found by then.
@@ -60,11 +60,11 @@ impl EncodedSplits {
 }
 
 impl Plan {
-    /// Lays out the cache for `freeze` layers of `checkpoint` frozen; `frozen` is what will run,
+    /// Lays out a cache for each of `freezes`; `frozen` is what will run, with a depth for each, and
     /// absent when nothing is frozen. A shard takes `shard_bytes` at most.
     pub fn new(
         checkpoint: &Checkpoint,
-        freeze: Freeze,
+        freezes: &[Freeze],
         encoding: &Encoding,
         precision: Precision,
         shard_bytes: usize,
@@ -77,9 +77,9 @@ impl Plan {
     ) -> Result<Self, Error> {
         let mut distinct = Distinct::default();
         let mut rows = Vec::new();
-        let mut fingerprint = fingerprint(checkpoint, freeze, encoding, precision, frozen)?;
+        let mut content = Fingerprint::default();
         for (name, encoded) in splits {
-            fingerprint.set(&name, content_hash(&encoded, labels.as_ref()));
+            content.set(&name, content_hash(&encoded, labels.as_ref()));
             rows.push(SplitRows {
                 name,
                 columns: encoded.columns,
@@ -94,24 +94,47 @@ impl Plan {
         }
         for name in ["valid", "test"] {
             if rows.iter().all(|split| split.name != name) {
-                fingerprint.set(name, Value::Null);
+                content.set(name, Value::Null);
             }
         }
-        let mut manifest = Manifest::new(fingerprint);
-        manifest.encoding = to_value(encoding);
-        manifest.labels = to_value(&labels);
-        manifest.model = absolute(&checkpoint.folder);
-        manifest.data = files;
-        if frozen.is_some() {
-            manifest.precision = Some(precision);
-            manifest.width = checkpoint.config.hidden_size;
-        }
-        Writer::plan_shards(&mut manifest, &distinct.sequences, shard_bytes)?;
+        let identity = checkpoint.identity()?;
+        let manifests = freezes.iter().enumerate().map(|(place, &freeze)| {
+            let running = frozen.map(|(runtime, encoder)| (runtime, encoder, place));
+            let mut fingerprint = fingerprint(&identity, freeze, encoding, precision, running);
+            for (field, value) in content.iter() {
+                fingerprint.set(field, value.clone());
+            }
+            let mut manifest = Manifest::new(fingerprint);
+            manifest.encoding = to_value(encoding);
+            manifest.labels = to_value(&labels);
+            manifest.model = absolute(&checkpoint.folder);
+            manifest.data = files.clone();
+            if frozen.is_some() {
+                manifest.precision = Some(precision);
+                manifest.width = checkpoint.config.hidden_size;
+            }
+            Writer::plan_shards(&mut manifest, &distinct.sequences, shard_bytes)?;
+            Ok(manifest)
+        });
+        let manifests = manifests.collect::<Result<_, Error>>()?;
         Ok(Self {
             sequences: distinct.sequences,
             splits: rows,
-            manifest,
+            manifests,
         })
+    }
+
+    /// What holds for the cache of every depth: sequences, tokens, shards.
+    ///
+    /// # Panics
+    /// Without a depth.
+    pub fn layout(&self) -> &Manifest {
+        &self.manifests[0]
+    }
+
+    /// Bytes of all caches' shards.
+    pub fn bytes(&self) -> u64 {
+        self.manifests.iter().map(|manifest| manifest.bytes).sum()
     }
 
     /// Sequences before identical ones were merged.
@@ -120,26 +143,31 @@ impl Plan {
     }
 }
 
-/// What the activations follow from, but for the data.
+/// `runtime`, as a fingerprint says it.
+pub(super) fn runtime_name(runtime: &Runtime) -> String {
+    format!("onnxruntime {}", runtime.version)
+}
+
+/// What the activations follow from, but for the data. `running` is the frozen half, and the place
+/// of `freeze` among its depths.
 fn fingerprint(
-    checkpoint: &Checkpoint,
+    identity: &Identity,
     freeze: Freeze,
     encoding: &Encoding,
     precision: Precision,
-    frozen: Option<(&Runtime, &FrozenEncoder)>,
-) -> Result<Fingerprint, Error> {
-    let identity = checkpoint.identity()?;
+    running: Option<(&Runtime, &FrozenEncoder, usize)>,
+) -> Fingerprint {
     let mut fingerprint = Fingerprint::default();
-    fingerprint.set("weights", identity.weights);
-    fingerprint.set("config", identity.config);
-    fingerprint.set("tokenizer", identity.tokenizer);
+    fingerprint.set("weights", identity.weights.as_str());
+    fingerprint.set("config", identity.config.as_str());
+    fingerprint.set("tokenizer", identity.tokenizer.as_str());
     fingerprint.set("freeze", to_value(&freeze));
     fingerprint.set("encoding", to_value(encoding));
     fingerprint.set("attention", "bidirectional");
-    match frozen {
-        Some((runtime, encoder)) => {
-            fingerprint.set("graph", encoder.graph_hash());
-            fingerprint.set("runtime", format!("onnxruntime {}", runtime.version));
+    match running {
+        Some((runtime, encoder, place)) => {
+            fingerprint.set("graph", encoder.graph_hashes()[place].as_str());
+            fingerprint.set("runtime", runtime_name(runtime));
             fingerprint.set("provider", encoder.provider().to_string());
             fingerprint.set("frozen_precision", encoder.precision().to_string());
             fingerprint.set("precision", to_value(&precision));
@@ -156,7 +184,7 @@ fn fingerprint(
             }
         }
     }
-    Ok(fingerprint)
+    fingerprint
 }
 
 /// BLAKE3 over a split's rows in order: token ids, and the label by its name.
@@ -210,12 +238,12 @@ impl Distinct {
 }
 
 /// `path` from wherever it may be used; as it is where that cannot be found out.
-fn absolute(path: &Path) -> String {
+pub(super) fn absolute(path: &Path) -> String {
     let found = fs_err::canonicalize(path);
     let path = found.unwrap_or_else(|_| path.to_owned());
     path.display().to_string()
 }
 
-fn to_value(value: &impl serde::Serialize) -> Value {
+pub(super) fn to_value(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_else(|_| unreachable!("plain data with string keys"))
 }

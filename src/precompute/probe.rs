@@ -1,12 +1,14 @@
 //! The parity probe: whether the frozen half, as it will run, puts out what the checkpoint says.
 
+use std::collections::HashMap;
+
 use candle_core::Device;
 
-use super::{Error, Records};
+use super::{Error, Records, States};
 use crate::cache::Parity;
 use crate::checkpoint::Checkpoint;
 use crate::error;
-use crate::frozen::{FrozenEncoder, FrozenPrecision, TOKEN_BUDGET, by_token_budget};
+use crate::frozen::{FrozenPrecision, TOKEN_BUDGET, by_token_budget};
 use crate::ragged::Ragged;
 use crate::trainable::{EncoderInput, Parameters, TrainableEncoder};
 
@@ -16,47 +18,59 @@ pub const PROBE_TOKENS: usize = 1024;
 pub const PROBE_SEQUENCES: usize = 64;
 /// In fp32 no number may be further off than this: rounding adds up to some 1e-5 in practice.
 pub const FP32_MAX_ABSOLUTE_ERROR: f64 = 1e-3;
-/// In int8 tokens must point this much the same way on average.
+/// In int8, and in what is derived from rounded states, tokens must point this much the same way on
+/// average.
 pub const INT8_MEAN_COSINE: f64 = 0.999;
 
-/// Runs a sample of `sequences` through `frozen` and through `checkpoint`'s bottom `layers`
-/// layers in fp32 in candle, on the CPU, and compares the hidden states. None without tokens.
+/// Compares a sample of what `states` puts out at each depth with the same layers of `checkpoint`
+/// in fp32 in candle, on the CPU. None without tokens.
 ///
-/// `records` names the one whose states are not finite. The same sequences give the same sample. The layers take as much memory as in training, for
-/// as long as the probe runs.
+/// `sequences` are all that `states` knows, and `records` names the one whose states are not
+/// finite. The same sequences give the same sample. The layers take as much memory as in
+/// training, for as long as the probe runs.
 pub fn probe(
-    frozen: &mut FrozenEncoder,
+    states: &mut dyn States,
     checkpoint: &Checkpoint,
-    layers: usize,
     sequences: &Ragged<u32>,
     records: Records,
-) -> Result<Option<Parity>, error::Error> {
+) -> Result<Option<Vec<Parity>>, error::Error> {
     let chosen = sample(sequences);
     if chosen.is_empty() {
         return Ok(None);
     }
-    let sample = sequences.gather(&chosen);
-    let mut found = vec![Vec::new(); sample.len()];
-    let lengths: Vec<usize> = (0..sample.len())
-        .map(|index| sample.length(index))
+    let mut found: HashMap<usize, Vec<Vec<f32>>> = HashMap::new();
+    let lengths: Vec<usize> = chosen
+        .iter()
+        .map(|&index| sequences.length(index))
         .collect();
     for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
-        let run = frozen.run(&sample, &batch, |index, states| {
-            found[index] = states.to_vec();
+        let batch: Vec<usize> = batch.iter().map(|&member| chosen[member]).collect();
+        let run = states.run(&batch, &mut |index, states| {
+            let states = states.iter().map(|states| states.to_vec());
+            found.insert(index, states.collect());
         });
-        run.map_err(|error| records.name(error, |index| chosen[index]))?;
+        run.map_err(|error| records.name(error))?;
     }
+    let depths = states.depths();
+    let deepest = depths.iter().copied().max().unwrap_or(0);
     let mut parameters = Parameters::new(&Device::Cpu);
-    let reference = TrainableEncoder::bottom(checkpoint, layers, &mut parameters)?;
-    let mut comparison = Comparison::new(frozen.hidden_size());
-    for (index, found) in found.iter().enumerate() {
+    let reference = TrainableEncoder::bottom(checkpoint, deepest, &mut parameters)?;
+    let width = checkpoint.config.hidden_size;
+    let mut comparisons: Vec<_> = depths.iter().map(|_| Comparison::new(width)).collect();
+    for &index in &chosen {
         // One at a time: candle keeps every intermediate result of a pass.
-        let ids = EncoderInput::TokenIds(sample.gather(&[index]));
+        let ids = EncoderInput::TokenIds(sequences.gather(&[index]));
         let expected = reference.hidden_states(ids)?;
-        let expected = expected.flatten_all().and_then(|states| states.to_vec1());
-        comparison.add(found, &expected.map_err(crate::trainable::Error::from)?);
+        let found = found.remove(&index).unwrap_or_default();
+        for ((comparison, found), &depth) in comparisons.iter_mut().zip(found).zip(depths) {
+            let expected = expected[depth].flatten_all();
+            let expected = expected.and_then(|states| states.to_vec1());
+            comparison.add(&found, &expected.map_err(crate::trainable::Error::from)?);
+        }
     }
-    Ok(Some(comparison.finish(sample.len())))
+    let comparisons = comparisons.into_iter();
+    let parities = comparisons.map(|comparison| comparison.finish(chosen.len()));
+    Ok(Some(parities.collect()))
 }
 
 /// Refuses a `parity` that is past the bound for `precision`.
@@ -91,6 +105,17 @@ pub fn check_parity(parity: &Parity, precision: FrozenPrecision) -> Result<(), E
         measure,
         found,
         expected: bound,
+    })
+}
+
+/// Refuses a `parity` of what was derived and is not exact, when it is past the bound for int8.
+pub fn check_derived_parity(parity: &Parity) -> Result<(), Error> {
+    if parity.mean_cosine >= INT8_MEAN_COSINE {
+        return Ok(());
+    }
+    Err(Error::DerivedParity {
+        tokens: parity.tokens,
+        mean_cosine: parity.mean_cosine,
     })
 }
 
@@ -237,5 +262,8 @@ mod tests {
         assert!(check_parity(&off(1.0), int8).is_err());
         assert!(check_parity(&off(f32::NAN), float).is_err());
         assert!(check_parity(&off(f32::NAN), int8).is_err());
+        assert!(check_derived_parity(&off(2e-3)).is_ok());
+        assert!(check_derived_parity(&off(1.0)).is_err());
+        assert!(check_derived_parity(&off(f32::NAN)).is_err());
     }
 }

@@ -20,12 +20,11 @@ impl Records<'_> {
         place.unwrap_or_else(|| format!("sequence {sequence}"))
     }
 
-    /// `error` of the frozen half, with the record in place of the sequence's place in what was
-    /// run; `sequence` is its number among all.
-    pub fn name(self, error: frozen::Error, sequence: impl FnOnce(usize) -> usize) -> error::Error {
+    /// `error` of the frozen half, with the record in place of the sequence's number.
+    pub fn name(self, error: frozen::Error) -> error::Error {
         match error {
-            frozen::Error::NotFinite { sequence: index } => Error::NotFinite {
-                record: self.of(sequence(index)),
+            frozen::Error::NotFinite { sequence } => Error::NotFinite {
+                record: self.of(sequence),
             }
             .into(),
             other => other.into(),

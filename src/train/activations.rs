@@ -35,7 +35,7 @@ impl Activations for CachedActivations<'_> {
 pub struct FreshActivations {
     /// Token ids of each sequence.
     pub sequences: Ragged<u32>,
-    /// The frozen half; absent when nothing is frozen.
+    /// The frozen half, of one depth; absent when nothing is frozen.
     pub frozen: Option<FrozenEncoder>,
 }
 
@@ -49,8 +49,9 @@ impl Activations for FreshActivations {
             return Ok(EncoderInput::TokenIds(self.sequences.gather(indices)));
         };
         let mut states = Ragged::new(frozen.hidden_size());
-        frozen.run(&self.sequences, indices, |_, sequence| {
-            states.push(sequence);
+        frozen.run(&self.sequences, indices, |_, at_depths| {
+            // It was opened for one depth, the one that the top half starts from.
+            states.push(at_depths[0]);
         })?;
         Ok(EncoderInput::HiddenStates(states))
     }

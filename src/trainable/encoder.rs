@@ -148,16 +148,20 @@ impl TrainableEncoder {
         })
     }
 
-    /// Hidden states after the last of its layers, f32 `[tokens, hidden]`, without dropout, in
-    /// candle's own operations.
+    /// Hidden states before each of its layers and after the last, f32 `[tokens, hidden]`, without
+    /// dropout, in candle's own operations.
     ///
     /// # Panics
     /// If `input` is of the kind that this encoder does not take.
-    pub fn hidden_states(&self, input: EncoderInput) -> Result<Tensor, Error> {
+    pub fn hidden_states(&self, input: EncoderInput) -> Result<Vec<Tensor>, Error> {
         let packing = input.packing();
         let mut pass = Pass::evaluation(&self.device);
         pass.ops = Ops::Composed;
-        Ok(self.forward(input, &packing, &pass)?.detach())
+        let mut states = Vec::new();
+        let mut keep = |hidden: &Tensor| states.push(hidden.detach());
+        let last = self.forward(input, &packing, &pass, &mut keep)?;
+        keep(&last);
+        Ok(states)
     }
 
     /// Where the time of all passes so far went.
@@ -179,7 +183,7 @@ impl TrainableEncoder {
         match pass.ops {
             Ops::Fused => self.pool_packed(input, packing, pooling, pass),
             Ops::Composed => {
-                let hidden = self.forward(input, &packing, pass)?;
+                let hidden = self.forward(input, &packing, pass, &mut |_| ())?;
                 let vectors = pool(&hidden, &packing, pooling)?;
                 Ok(Pooled {
                     vectors: vectors.detach(),
@@ -221,12 +225,14 @@ impl TrainableEncoder {
         })
     }
 
-    /// Hidden states after the last layer, `[tokens, hidden]`, in candle's primitives.
+    /// Hidden states after the last layer, `[tokens, hidden]`, in candle's primitives; those before
+    /// each layer are shown to `before_layer`.
     fn forward(
         &self,
         input: EncoderInput,
         packing: &Packing,
         pass: &Pass,
+        before_layer: &mut dyn FnMut(&Tensor),
     ) -> Result<Tensor, Error> {
         let mut hidden = match (input, &self.embeddings) {
             (EncoderInput::HiddenStates(states), None) => {
@@ -243,6 +249,7 @@ impl TrainableEncoder {
             .map(|table| table.bias(packing.longest()))
             .transpose()?;
         for (index, layer) in self.layers.iter().enumerate() {
+            before_layer(&hidden);
             hidden = layer.forward(index, &hidden, packing, bias.as_ref(), pass)?;
         }
         Ok(hidden)

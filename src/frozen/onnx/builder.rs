@@ -21,6 +21,8 @@ pub(super) type Value = String;
 pub(super) enum Axis {
     /// Any size, by name.
     Dynamic(&'static str),
+    /// Any size, not said to be that of another dimension.
+    Unnamed,
     /// This size.
     Fixed(usize),
 }
@@ -56,9 +58,16 @@ impl GraphBuilder {
 
     /// Declares an i64 input.
     pub(super) fn input(&mut self, name: &str, axes: &[Axis]) -> Value {
-        self.graph
-            .input
-            .push(value_info(name, DataType::Int64, axes));
+        self.typed_input(name, DataType::Int64, axes)
+    }
+
+    /// Declares an f32 input.
+    pub(super) fn float_input(&mut self, name: &str, axes: &[Axis]) -> Value {
+        self.typed_input(name, DataType::Float, axes)
+    }
+
+    fn typed_input(&mut self, name: &str, data_type: DataType, axes: &[Axis]) -> Value {
+        self.graph.input.push(value_info(name, data_type, axes));
         name.into()
     }
 
@@ -244,10 +253,11 @@ fn value_info(name: &str, data_type: DataType, axes: &[Axis]) -> ValueInfoProto 
     let dim = axes
         .iter()
         .map(|axis| Dimension {
-            value: Some(match axis {
-                Axis::Dynamic(symbol) => DimensionValue::Symbol((*symbol).into()),
-                Axis::Fixed(size) => DimensionValue::Size(*size as i64),
-            }),
+            value: match axis {
+                Axis::Dynamic(symbol) => Some(DimensionValue::Symbol((*symbol).into())),
+                Axis::Unnamed => None,
+                Axis::Fixed(size) => Some(DimensionValue::Size(*size as i64)),
+            },
         })
         .collect();
     ValueInfoProto {

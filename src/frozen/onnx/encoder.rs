@@ -1,4 +1,5 @@
-//! An encoder's embeddings and bottom layers as an ONNX graph of standard operators.
+//! An encoder's embeddings and bottom layers, or some of its layers alone, as an ONNX graph of
+//! standard operators.
 
 use super::builder::{Attribute, Axis, GraphBuilder, Value};
 use super::linear;
@@ -18,6 +19,15 @@ pub fn hidden_state(layers: usize) -> String {
     format!("hidden_states.{layers}")
 }
 
+/// What a graph starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Token ids: the embeddings are part of it.
+    TokenIds,
+    /// The hidden states after so many layers, its input of that [`hidden_state`]'s name.
+    HiddenStates(usize),
+}
+
 /// An ONNX model: the graph, and the weights it points to.
 pub struct OnnxModel {
     /// The protobuf bytes.
@@ -26,17 +36,19 @@ pub struct OnnxModel {
     pub data: Vec<u8>,
 }
 
-/// Writes the embeddings and as many layers as the deepest of `depths` asks for, with one
-/// output for each of `depths`: the hidden state after that many layers.
+/// Writes what leads from `start` to the deepest of `depths`, with one output for each of `depths`:
+/// the hidden state after that many layers.
 ///
 /// Matrices keep their names but are stored `[inputs, outputs]`, as MatMul reads them. All
 /// operators are standard in fp32; in int8, linear layers are ONNX Runtime's MatMulNBits, see
 /// [`FrozenPrecision::Int8`], and everything else stays fp32.
 ///
 /// # Panics
-/// If `depths` is empty or asks for more layers than the checkpoint has.
+/// If `depths` is empty, asks for more layers than the checkpoint has, or for none from hidden
+/// states on.
 pub fn write(
     checkpoint: &Checkpoint,
+    start: Start,
     depths: &[usize],
     precision: FrozenPrecision,
     data_location: &str,
@@ -52,15 +64,34 @@ pub fn write(
         weights: &checkpoint.weights,
         precision,
     };
-    let ids = writer.graph.input(INPUT_IDS, &batch_by_length());
+    let (first, input) = match start {
+        Start::TokenIds => (0, writer.graph.input(INPUT_IDS, &batch_by_length())),
+        Start::HiddenStates(layers) => {
+            let shallowest = *depths.iter().min().expect("at least one depth");
+            assert!(shallowest > layers, "no layers in between");
+            // The names of the sizes are those of what the embeddings put out, see `count_up`:
+            // they decide what ONNX Runtime fuses, and only the same kernels give the same bits.
+            let length = match checkpoint.config.family.positions() {
+                Positions::FromZero => Axis::Unnamed,
+                Positions::AfterPadding => Axis::Dynamic("length"),
+            };
+            let width = Axis::Fixed(checkpoint.config.hidden_size);
+            let axes = [Axis::Dynamic("batch"), length, width];
+            let input = writer.graph.float_input(&hidden_state(layers), &axes);
+            (layers, input)
+        }
+    };
     let mask = writer.graph.input(ATTENTION_MASK, &batch_by_length());
-    let mut hidden = writer.embeddings(&ids, &mask)?;
+    let mut hidden = match start {
+        Start::TokenIds => writer.embeddings(&input, &mask)?,
+        Start::HiddenStates(_) => input,
+    };
     let mut bias = writer.attention_bias(&mask);
     // The embeddings alone do not use the table, which is trained then.
-    if deepest > 0 && checkpoint.config.family.has_relative_positions() {
+    if deepest > first && checkpoint.config.family.has_relative_positions() {
         bias = writer.with_relative_positions(&bias, &mask)?;
     }
-    for layer in 0..=deepest {
+    for layer in first..=deepest {
         if depths.contains(&layer) {
             let axes = [
                 Axis::Dynamic("batch"),

@@ -7,4 +7,4 @@ mod linear;
 mod proto;
 mod relative_position;
 
-pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, OnnxModel, hidden_state, write};
+pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, OnnxModel, Start, hidden_state, write};

@@ -1,0 +1,64 @@
+//! Where the hidden states that fill a cache come from.
+
+use crate::cache::Cache;
+use crate::frozen::{self, FrozenEncoder, FrozenLayers};
+use crate::ragged::Ragged;
+
+/// Puts out hidden states of numbered sequences, at one or several depths.
+pub trait States {
+    /// After how many layers.
+    fn depths(&self) -> &[usize];
+
+    /// Runs the sequences `batch` together; gives each one's number and its hidden states at every
+    /// depth, f32 `[length, hidden]` flat, to `sink`.
+    fn run(
+        &mut self,
+        batch: &[usize],
+        sink: &mut dyn FnMut(usize, &[&[f32]]),
+    ) -> Result<(), frozen::Error>;
+}
+
+/// Out of the whole frozen half.
+pub struct FromTokens<'a> {
+    /// Runs the embeddings and the bottom layers.
+    pub frozen: &'a mut FrozenEncoder,
+    /// Token ids of every sequence.
+    pub sequences: &'a Ragged<u32>,
+}
+
+impl States for FromTokens<'_> {
+    fn depths(&self) -> &[usize] {
+        self.frozen.depths()
+    }
+
+    fn run(
+        &mut self,
+        batch: &[usize],
+        sink: &mut dyn FnMut(usize, &[&[f32]]),
+    ) -> Result<(), frozen::Error> {
+        self.frozen.run(self.sequences, batch, sink)
+    }
+}
+
+/// Out of a cache that holds those after fewer layers.
+pub struct FromCache<'a> {
+    /// Runs the layers in between.
+    pub layers: &'a mut FrozenLayers,
+    /// Holds the states to start from.
+    pub source: &'a Cache,
+}
+
+impl States for FromCache<'_> {
+    fn depths(&self) -> &[usize] {
+        self.layers.depths()
+    }
+
+    fn run(
+        &mut self,
+        batch: &[usize],
+        sink: &mut dyn FnMut(usize, &[&[f32]]),
+    ) -> Result<(), frozen::Error> {
+        let states = self.source.hidden_states(batch);
+        self.layers.run(&states, batch, sink)
+    }
+}
