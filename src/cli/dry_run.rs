@@ -1,4 +1,4 @@
-//! `telly precompute --dry-run`.
+//! `telly precompute --dry-run`, and the verdict that a real run begins with.
 
 use std::path::Path;
 
@@ -12,6 +12,9 @@ use crate::frozen::FrozenEncoder;
 use crate::precompute::{
     Plan, Verdict, existing_ancestor, frozen_rate, read_rate, split_estimates,
 };
+
+/// Caches of fewer tokens are filled in seconds: a real run does not time anything first.
+const WORTH_TIMING_TOKENS: usize = 1 << 18;
 
 /// Prints sizes, times a few batches of `frozen` and the disk of `folder`, and says from how many
 /// epochs on the cache is worth it. Nothing is left behind.
@@ -51,25 +54,66 @@ pub(super) fn report(
         ));
     }
     if let Some(frozen) = frozen
-        && let Some(tokens_per_second) = frozen_rate(frozen, &plan.sequences)?
+        && let Some(timed) = Timed::measure(plan, frozen, disk)?
     {
-        let bytes_per_second = read_rate(disk).map_err(cache::Error::Write)?;
-        let verdict = Verdict::new(plan, tokens_per_second, bytes_per_second);
-        let timed = json!({
-            "provider": frozen.provider().to_string(),
-            "tokens_per_second": tokens_per_second,
-            "read_bytes_per_second": bytes_per_second,
-            "precompute_seconds": verdict.precompute_seconds,
-            "recompute_seconds_per_epoch": verdict.recompute_seconds,
-            "read_seconds_per_epoch": verdict.read_seconds,
-            "break_even_epochs": verdict.break_even_epochs(),
-        });
-        if let (Value::Object(object), Value::Object(timed)) = (&mut object, timed) {
+        if let (Value::Object(object), Value::Object(timed)) = (&mut object, timed.to_json()) {
             object.extend(timed);
         }
-        console::say(&advice(&verdict));
+        console::say(&advice(&timed.verdict));
     }
     console::result(json, object.as_object().unwrap_or(&Map::new()))
+}
+
+/// Says from how many epochs on the cache is worth it, before it is filled; nothing of caches that
+/// are filled before one has read it.
+pub(super) fn say_verdict(plan: &Plan, frozen: &mut FrozenEncoder, folder: &Path) {
+    if plan.layout().tokens < WORTH_TIMING_TOKENS {
+        return;
+    }
+    // What fails here, as a disk with little room, need not fail the run.
+    if let Ok(Some(timed)) = Timed::measure(plan, frozen, existing_ancestor(folder)) {
+        console::say(&advice(&timed.verdict));
+    }
+}
+
+/// The frozen half and the disk, timed.
+struct Timed {
+    provider: String,
+    tokens_per_second: f64,
+    bytes_per_second: f64,
+    verdict: Verdict,
+}
+
+impl Timed {
+    /// On a few batches, and in the folder `disk`; none without tokens.
+    fn measure(
+        plan: &Plan,
+        frozen: &mut FrozenEncoder,
+        disk: &Path,
+    ) -> Result<Option<Self>, Error> {
+        let Some(tokens_per_second) = frozen_rate(frozen, &plan.sequences)? else {
+            return Ok(None);
+        };
+        let bytes_per_second = read_rate(disk).map_err(cache::Error::Write)?;
+        Ok(Some(Self {
+            provider: frozen.provider().to_string(),
+            tokens_per_second,
+            bytes_per_second,
+            verdict: Verdict::new(plan, tokens_per_second, bytes_per_second),
+        }))
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "provider": self.provider,
+            "tokens_per_second": self.tokens_per_second,
+            "read_bytes_per_second": self.bytes_per_second,
+            "precompute_seconds": self.verdict.precompute_seconds,
+            "recompute_seconds_per_epoch": self.verdict.recompute_seconds,
+            "read_seconds_per_epoch": self.verdict.read_seconds,
+            "break_even_epochs": self.verdict.break_even_epochs(),
+        })
+    }
 }
 
 /// The verdict in a sentence.

@@ -150,6 +150,13 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
         write_graph(path, &checkpoint, freeze, precision)?;
     }
     let mut writers = open_writers(&plan, &folders, share, arguments.force)?;
+    // What is gone on with was judged when it was begun, and whoever takes shares has decided.
+    let begun = |writer: &Writer| writer.missing().len() < plan.layout().shards.len();
+    if let Some(frozen) = &mut frozen
+        && !writers.iter().any(begun)
+    {
+        dry_run::say_verdict(&plan, frozen, folder);
+    }
     let provider = frozen.as_ref().map(|frozen| frozen.provider().to_string());
     let filling = Instant::now();
     let mut states = frozen.map(|frozen| FromTokens {
