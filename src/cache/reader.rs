@@ -1,5 +1,6 @@
 //! Reading a cache, memory-mapped.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -139,6 +140,29 @@ impl Cache {
         shard.tokens(index).len()
     }
 
+    /// Bytes that a token takes of the activations; of the token ids if there are none.
+    pub fn token_bytes(&self) -> u64 {
+        let bytes = self
+            .manifest
+            .precision
+            .map_or(size_of::<u32>(), |precision| {
+                precision.token_bytes(self.manifest.width)
+            });
+        bytes as u64
+    }
+
+    /// Has the kernel read the activations of `sequences`, which lie side by side, ahead: one
+    /// range a shard.
+    pub fn will_need(&self, sequences: &Range<usize>) {
+        for (shard, &start) in self.shards.iter().zip(&self.starts) {
+            let end = start + shard.sequences();
+            let inside = sequences.start.max(start)..sequences.end.min(end);
+            if !inside.is_empty() {
+                shard.will_need(&(inside.start - start..inside.end - start));
+            }
+        }
+    }
+
     /// Hidden states of `sequences`, converted to f32 straight out of the map.
     ///
     /// # Panics
@@ -151,7 +175,7 @@ impl Cache {
         }
         for &index in sequences {
             let (shard, index) = self.locate(index);
-            shard.will_need(index);
+            shard.will_need(&(index..index + 1));
         }
         let mut values = vec![0.0; offsets[sequences.len()] * width];
         for (&index, bounds) in sequences.iter().zip(offsets.windows(2)) {
