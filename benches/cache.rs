@@ -116,7 +116,7 @@ fn read(cache: &Cache, sequences: &[usize]) -> Result<(), Error> {
     let mut batches = sequences.chunks(BATCH).peekable();
     while let Some(batch) = batches.next() {
         if let Some(next) = batches.peek() {
-            cache.will_need(next);
+            cache.will_need_each(next);
         }
         black_box(cache.hidden_states(batch));
     }

@@ -10,11 +10,14 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::{
     WRONG_INPUT, Workspace, fails, goldens, precompute, stderr, telly, telly_json, text, train,
-    write_classification,
+    write_classification, write_long_classification,
 };
 
 const FLAGS: &str = "--epochs 3 --batch-size 4 --lr 1e-3 --seed 5 --threads 2 --log-every 1";
 const STEPS: usize = 3 * 25;
+
+/// Rows whose activations take three blocks of `--shuffle block`.
+const LONG_ROWS: usize = 6000;
 
 /// A workspace with a cache of 100 training rows.
 fn cached() -> (Workspace, PathBuf) {
@@ -70,17 +73,21 @@ fn start(mut command: Command, run: &Path, lines: usize) -> Option<Child> {
     }
 }
 
-#[test]
-fn killed_at_twenty_moments() {
-    let (space, cache) = cached();
+/// Trains once without a break, and once killed `kills` times, each after at most `longest` steps:
+/// to the same weights and the same log. The summary and the folder of the killed run.
+fn killed(
+    (space, cache): (&Workspace, &Path),
+    (flags, steps): (&str, usize),
+    (kills, longest): (usize, usize),
+) -> (serde_json::Value, PathBuf) {
     let (whole, killed) = (space.path("whole"), space.path("killed"));
-    telly_json(&train(&cache, &whole, FLAGS));
+    telly_json(&train(cache, &whole, flags));
 
     let mut random = ChaCha8Rng::seed_from_u64(20);
-    let flags = format!("{FLAGS} --checkpoint-seconds 0");
-    let mut command = telly(&train(&cache, &killed, &flags));
-    for kill in 0..20 {
-        let moment = random.random_range(1..6);
+    let flags = format!("{flags} --checkpoint-seconds 0");
+    let mut command = telly(&train(cache, &killed, &flags));
+    for kill in 0..kills {
+        let moment = random.random_range(1..=longest);
         let Some(mut child) = start(command, &killed, moment) else {
             panic!("the run ended before kill {kill}");
         };
@@ -90,13 +97,51 @@ fn killed_at_twenty_moments() {
         command = telly(&["train", "--resume", "--out", text(&killed)]);
     }
     let resumed = telly_json(&["train", "--resume", "--out", text(&killed)]);
-    assert_eq!(resumed["steps"], STEPS);
+    assert_eq!(resumed["steps"], steps);
     assert_eq!(weights(&whole), weights(&killed));
     assert_eq!(log(&whole), log(&killed));
+    (resumed, killed)
+}
+
+#[test]
+fn killed_at_twenty_moments() {
+    let (space, cache) = cached();
+    let (resumed, killed) = killed((&space, &cache), (FLAGS, STEPS), (20, 5));
 
     // Finished is finished.
     let again = telly_json(&["train", "--resume", "--out", text(&killed)]);
     assert_eq!(again, resumed);
+}
+
+/// The same in an order of several blocks, in the midst of which it goes on.
+#[test]
+fn killed_while_shuffling_in_blocks() {
+    let space = Workspace::new();
+    let data = space.path("train.jsonl");
+    write_long_classification(&data, LONG_ROWS);
+    let cache = space.path("cache");
+    let model = goldens().join("bert-tiny");
+    let mut command = precompute("classify", &model, &data, "1", &cache);
+    command.extend(["--precision", "fp32"].map(String::from));
+    let summary = telly_json(&command);
+    // Blocks of 8 MiB.
+    assert!(summary["bytes"].as_u64() > Some(2 << 23), "{summary}");
+
+    let flags = "--epochs 2 --batch-size 256 --lr 1e-3 --seed 5 --threads 2 --log-every 1";
+    let flags = format!("{flags} --shuffle block");
+    let steps = 2 * LONG_ROWS.div_ceil(256);
+    let (_, killed) = killed((&space, &cache), (&flags, steps), (6, 5));
+
+    // The recipe repeats it; with another order it is another run.
+    let recipe = fs_err::read_to_string(killed.join("recipe.toml")).expect("a recipe");
+    assert!(recipe.contains("shuffle = \"block\""), "{recipe}");
+    let recipe = killed.join("recipe.toml");
+    let (again, exact) = (space.path("again"), space.path("exact"));
+    let repeat = ["train", "--recipe", text(&recipe), "--out"];
+    telly_json(&[&repeat[..], &[text(&again)]].concat());
+    assert_eq!(weights(&again), weights(&killed));
+    telly_json(&[&repeat[..], &[text(&exact), "--shuffle", "exact"]].concat());
+    assert_ne!(weights(&exact), weights(&killed));
 }
 
 #[cfg(unix)]
@@ -152,6 +197,21 @@ fn only_the_same_run_goes_on() {
         resume(&["--lr", "0.5"]),
         WRONG_INPUT,
         &["begun with lr 0.001, now 0.5"],
+    );
+    // Far from larger than memory, so `auto` has come to the exact order.
+    fails(
+        resume(&["--shuffle", "block"]),
+        WRONG_INPUT,
+        &[r#"begun with shuffle "exact", now "block""#],
+    );
+    let output = resume(&["--shuffle", "blocks"])
+        .output()
+        .expect("telly runs");
+    assert_eq!(output.status.code(), Some(WRONG_INPUT));
+    let said = stderr(&output);
+    assert!(
+        said.contains("[possible values: auto, exact, block]"),
+        "{said}"
     );
     let state = run.join("checkpoint/state.safetensors");
     let bytes = fs_err::read(&state).expect("a checkpoint");

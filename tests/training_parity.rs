@@ -15,7 +15,7 @@ use support::{Golden, goldens};
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
 use telly::task::{Batch, Labels, Model};
-use telly::train::{Activations, FreshActivations, TrainSettings, Trainer};
+use telly::train::{Activations, FreshActivations, Shuffle, TrainSettings, Trainer};
 use telly::trainable::{Ops, Pooling};
 
 /// Of each step's loss, relative.
@@ -229,6 +229,7 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
         clip: 1.0,
         dropout: None,
         seed: 1,
+        shuffle: Shuffle::Exact,
         pooling,
         log_every: 1,
         checkpoint_seconds: 300,

@@ -6,6 +6,7 @@ mod error;
 mod fingerprint;
 mod freshness;
 mod manifest;
+mod medium;
 #[cfg(test)]
 mod power_cut;
 mod precision;
@@ -21,6 +22,7 @@ pub use error::Error;
 pub use fingerprint::{Difference, Fingerprint};
 pub use freshness::Freshness;
 pub use manifest::{MANIFEST, Manifest, Parity, ShardEntry, SplitEntry};
+pub use medium::Medium;
 pub use precision::{EncodedStates, Precision};
 pub use previous::Previous;
 pub use reader::{Cache, Split};

@@ -1,5 +1,6 @@
 //! Reading a cache, memory-mapped.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -52,6 +53,14 @@ impl Split {
     /// The sequence in `column` of `row`.
     pub fn sequence(&self, row: usize, column: usize) -> usize {
         self.rows[row * self.columns + column]
+    }
+
+    /// All sequences of `rows`, column after column.
+    pub fn sequences_of(&self, rows: &[usize]) -> Vec<usize> {
+        let columns = 0..self.columns;
+        let sequences =
+            columns.flat_map(|column| rows.iter().map(move |&row| self.sequence(row, column)));
+        sequences.collect()
     }
 }
 
@@ -139,6 +148,29 @@ impl Cache {
         shard.tokens(index).len()
     }
 
+    /// Bytes that a token takes of the activations; of the token ids if there are none.
+    pub fn token_bytes(&self) -> u64 {
+        let bytes = self
+            .manifest
+            .precision
+            .map_or(size_of::<u32>(), |precision| {
+                precision.token_bytes(self.manifest.width)
+            });
+        bytes as u64
+    }
+
+    /// Has the kernel read the activations of `sequences`, which lie side by side, ahead: one
+    /// range a shard.
+    pub fn will_need(&self, sequences: &Range<usize>) {
+        let mut left = sequences.clone();
+        while !left.is_empty() {
+            let (shard, first) = self.locate(left.start);
+            let count = left.len().min(shard.sequences() - first);
+            shard.will_need(&(first..first + count));
+            left.start += count;
+        }
+    }
+
     /// Hidden states of `sequences`, converted to f32 straight out of the map.
     ///
     /// # Panics
@@ -149,7 +181,7 @@ impl Cache {
         for &index in sequences {
             offsets.push(offsets[offsets.len() - 1] + self.length(index));
         }
-        self.will_need(sequences);
+        self.will_need_each(sequences);
         let mut values = vec![0.0; offsets[sequences.len()] * width];
         for (&index, bounds) in sequences.iter().zip(offsets.windows(2)) {
             let (shard, index) = self.locate(index);
@@ -159,17 +191,11 @@ impl Cache {
         Ragged::from_parts(values, offsets, width)
     }
 
-    /// Has the kernel read the hidden states of `sequences` ahead: those that follow one another
-    /// are asked for at once, so that the disk reads them at once.
-    pub fn will_need(&self, sequences: &[usize]) {
+    /// As [`will_need`](Self::will_need), of sequences that lie anywhere: those that follow one
+    /// another are asked for at once.
+    pub fn will_need_each(&self, sequences: &[usize]) {
         for run in sequences.chunk_by(|one, next| one + 1 == *next) {
-            let mut run = run[0]..run[0] + run.len();
-            while !run.is_empty() {
-                let (shard, first) = self.locate(run.start);
-                let count = run.len().min(shard.sequences() - first);
-                shard.will_need(first..first + count);
-                run.start += count;
-            }
+            self.will_need(&(run[0]..run[0] + run.len()));
         }
     }
 

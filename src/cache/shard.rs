@@ -271,16 +271,20 @@ impl Shard {
         self.offsets[index]..self.offsets[index + 1]
     }
 
-    /// How many sequences.
+    /// How many sequences it holds.
     pub(super) fn sequences(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// Has the kernel read the hidden states of `sequences` of this shard ahead.
-    pub(super) fn will_need(&self, sequences: Range<usize>) {
+    /// Has the kernel read the hidden states of `sequences`, and their scales, ahead.
+    pub(super) fn will_need(&self, sequences: &Range<usize>) {
         if let Some(hidden) = &self.hidden {
             let tokens = self.offsets[sequences.start]..self.offsets[sequences.end];
-            self.bytes.will_need(&hidden.of(tokens));
+            self.bytes.will_need(&hidden.of(tokens.clone()));
+            let scales = hidden.scales_of(tokens);
+            if !scales.is_empty() {
+                self.bytes.will_need(&scales);
+            }
         }
     }
 

@@ -6,9 +6,12 @@ use candle_core::Device;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::console;
+use crate::cache::{Cache, Medium};
 use crate::error::Error;
 use crate::frozen::{FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
 use crate::task::{Encoding, TaskKind};
+use crate::train::{Shuffle, memory_limit};
 
 /// How records become token sequences.
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
@@ -158,6 +161,39 @@ impl DeviceChoice {
                         .into(),
             }),
             Self::Cuda => Device::new_cuda(0).map_err(|error| Error::Trainable(error.into())),
+        }
+    }
+}
+
+/// `--shuffle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ShuffleChoice {
+    /// In blocks where that is read much faster, else exact.
+    #[default]
+    Auto,
+    /// Every order is as likely as any other.
+    Exact,
+    /// Blocks of rows that lie side by side in the cache, eight of them mixed at a time.
+    Block,
+}
+
+impl ShuffleChoice {
+    /// The order that is meant for `cache` on this machine; says so when it chooses blocks.
+    pub(super) fn shuffle(self, cache: &Cache) -> Shuffle {
+        match self {
+            Self::Exact => Shuffle::Exact,
+            Self::Block => Shuffle::Block,
+            Self::Auto => {
+                let (bytes, medium) = (cache.manifest().bytes, Medium::of(cache.folder()));
+                let Some(reason) = Shuffle::reason_for_blocks(bytes, memory_limit(), medium) else {
+                    return Shuffle::Exact;
+                };
+                console::say(&format!(
+                    "shuffle: in blocks, as {reason}; `--shuffle exact` shuffles row by row"
+                ));
+                Shuffle::Block
+            }
         }
     }
 }

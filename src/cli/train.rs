@@ -7,7 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::options::{DeviceChoice, TaskOptions, limit_threads, missing};
+use super::options::{DeviceChoice, ShuffleChoice, TaskOptions, limit_threads, missing};
 use super::{console, recipe};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
@@ -30,6 +30,7 @@ use crate::trainable::Pooling;
 Examples:
   telly train --cache cache/mine --out runs/mine --epochs 3 --batch-size 32 --lr 5e-5
   telly train --recipe runs/mine/recipe.toml --out runs/again
+  telly train --cache /mnt/disk/large --out runs/large --shuffle block
   telly train --resume --out runs/mine       (after Ctrl-C, a crash or a power cut)")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct TrainArguments {
@@ -87,6 +88,11 @@ struct TrainOptions {
     /// Seed of the head, the order of rows, and dropout [default: 1].
     #[arg(long, value_name = "N", help_heading = "Training")]
     seed: Option<u64>,
+    /// The order of rows: exact, or in blocks of about 8 MiB that lie side by side in the cache,
+    /// eight of them mixed at a time; auto takes blocks for a cache larger than memory on a
+    /// rotating disk or a network file system [default: auto].
+    #[arg(long, value_enum, help_heading = "Training")]
+    shuffle: Option<ShuffleChoice>,
     /// One vector a sequence [default: cls for classify, mean for search].
     #[arg(long, value_enum, help_heading = "Training")]
     pooling: Option<Pooling>,
@@ -162,7 +168,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         .unwrap_or_else(|| cache.manifest().model.clone().into());
     let mut checkpoint = Checkpoint::open(&model_folder)?;
     check_cache(&cache, &checkpoint, &options, &encoding, labels.as_ref())?;
-    let settings = settings(&options, &encoding)?;
+    let settings = settings(&options, &encoding, &cache)?;
     if let Some(dropout) = settings.dropout {
         checkpoint.config.hidden_dropout = dropout;
         checkpoint.config.attention_dropout = dropout;
@@ -342,7 +348,11 @@ fn expected_encoding(cached: &Value, typed: &TaskOptions) -> Value {
     expected
 }
 
-fn settings(options: &TrainOptions, encoding: &Encoding) -> Result<TrainSettings, Error> {
+fn settings(
+    options: &TrainOptions,
+    encoding: &Encoding,
+    cache: &Cache,
+) -> Result<TrainSettings, Error> {
     let settings = TrainSettings {
         epochs: options.epochs.unwrap_or(3),
         batch_size: options.batch_size.unwrap_or(32),
@@ -352,6 +362,7 @@ fn settings(options: &TrainOptions, encoding: &Encoding) -> Result<TrainSettings
         clip: options.clip.unwrap_or(1.0),
         dropout: options.dropout,
         seed: options.seed.unwrap_or(1),
+        shuffle: options.shuffle.unwrap_or_default().shuffle(cache),
         pooling: options.pooling.unwrap_or(encoding.task().default_pooling()),
         log_every: options.log_every.unwrap_or(10),
         checkpoint_seconds: options.checkpoint_seconds.unwrap_or(300),

@@ -1,28 +1,14 @@
-//! The order in which rows are seen, and reading them ahead of the step.
+//! Reading batches ahead of the step.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
-
-use super::{Activations, CachedActivations, Error};
+use super::{Activations, CachedActivations, EpochOrder, Error};
 use crate::cache::{Cache, Split};
 use crate::task::Batch;
 
 /// Batches that lie ready while a step is computed.
 const AHEAD: usize = 2;
-
-/// The batches of one epoch: all `rows` in an order drawn from `seed` and `epoch`, the last
-/// batch shorter if it must be.
-pub fn epoch_batches(rows: usize, batch_size: usize, seed: u64, epoch: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..rows).collect();
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_stream(epoch as u64);
-    order.shuffle(&mut random);
-    order.chunks(batch_size).map(<[usize]>::to_vec).collect()
-}
 
 /// Reads the rows of `split` numbered `rows`: a sequence that occurs in several of them is read,
 /// and will be computed, once.
@@ -54,18 +40,32 @@ pub fn read_batch(
     })
 }
 
-/// Calls `work` with the batches of `rows`, which another thread reads ahead from `cache`.
+/// Calls `work` with the batches of `rows`, which another thread reads ahead from `cache`. They
+/// are what is left of `order` from `place` on.
 pub(super) fn with_batches<T>(
     cache: &Cache,
     split: &Split,
     rows: &[Vec<usize>],
+    (order, place): (&EpochOrder, usize),
     work: impl FnOnce(Receiver<Result<Batch, Error>>) -> T,
 ) -> T {
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(AHEAD);
         scope.spawn(move || {
-            for rows in rows {
-                let batch = read_batch(&mut CachedActivations(cache), split, rows);
+            // Of a window in whose middle a run goes on, everything is still to be asked for.
+            let ahead = order.read_ahead.iter();
+            let mut ahead = ahead.filter(|read| read.places.end > place).peekable();
+            let mut reached = place;
+            for (number, this) in rows.iter().enumerate() {
+                reached += this.len();
+                while let Some(read) = ahead.next_if(|read| read.places.start < reached) {
+                    cache.will_need(&read.sequences);
+                }
+                // In an exact order nothing else is asked for.
+                if let Some(next) = rows.get(number + 1).filter(|_| order.read_ahead.is_empty()) {
+                    cache.will_need_each(&split.sequences_of(next));
+                }
+                let batch = read_batch(&mut CachedActivations(cache), split, this);
                 // The receiver is gone when training was interrupted or failed.
                 if sender.send(batch).is_err() {
                     return;
@@ -74,21 +74,4 @@ pub(super) fn with_batches<T>(
         });
         work(receiver)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::epoch_batches;
-
-    #[test]
-    fn every_row_once_in_an_order_of_the_seed_and_the_epoch() {
-        let batches = epoch_batches(10, 4, 1, 0);
-        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
-        let mut rows = batches.concat();
-        rows.sort_unstable();
-        assert_eq!(rows, (0..10).collect::<Vec<_>>());
-        assert_eq!(batches, epoch_batches(10, 4, 1, 0));
-        assert_ne!(batches, epoch_batches(10, 4, 1, 1));
-        assert_ne!(batches, epoch_batches(10, 4, 2, 0));
-    }
 }

@@ -1,5 +1,7 @@
 //! How much memory there is, how much training takes, and how much of a batch fits.
 
+use std::path::Path;
+
 use super::{Error, TrainSettings};
 use crate::task::Model;
 use crate::trainable::PartLimit;
@@ -8,6 +10,40 @@ use crate::trainable::PartLimit;
 /// does not tell.
 pub fn peak_rss_bytes() -> Option<u64> {
     kibibytes("/proc/self/status", "VmHWM:")
+}
+
+/// Bytes of memory that this process can have: the machine's, or the limit of its control group
+/// if that is less; nothing where the system does not tell.
+pub fn memory_limit() -> Option<u64> {
+    let groups = fs_err::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = group_limit(&groups, Path::new("/sys/fs/cgroup"));
+    let machine = kibibytes("/proc/meminfo", "MemTotal:");
+    [machine, limit].into_iter().flatten().min()
+}
+
+/// The smallest memory limit of the control groups that `groups` (as `/proc/self/cgroup`) names,
+/// and of those above them, below `root`. In a container the paths may be those outside it; the
+/// groups above then end in the container's own.
+fn group_limit(groups: &str, root: &Path) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let (folder, file) = if controllers.is_empty() {
+            (root.to_owned(), "memory.max")
+        } else if controllers.split(',').any(|name| name == "memory") {
+            (root.join("memory"), "memory.limit_in_bytes")
+        } else {
+            return None;
+        };
+        let above = Path::new(path.trim_start_matches('/')).ancestors();
+        let limit = |group: &Path| {
+            let text = fs_err::read_to_string(folder.join(group).join(file)).ok()?;
+            // Version 2 says `max` where there is none.
+            text.trim().parse::<u64>().ok()
+        };
+        above.filter_map(limit).min()
+    });
+    limits.min()
 }
 
 /// The number of kibibytes after `name` in one of the kernel's files, as bytes.
@@ -50,4 +86,36 @@ pub(super) fn micro_batch(
             .unwrap_or(usize::MAX),
         ..PartLimit::NONE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::group_limit;
+
+    fn write(root: &Path, file: &str, text: &str) {
+        let path = root.join(file);
+        fs_err::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs_err::write(path, text).expect("written");
+    }
+
+    #[test]
+    fn the_smallest_limit_of_a_group_and_those_above() {
+        let root = tempfile::tempdir().expect("a folder");
+        let root = root.path();
+        let two = "0::/jobs/one\n";
+        assert_eq!(group_limit(two, root), None);
+        write(root, "jobs/one/memory.max", "max\n");
+        assert_eq!(group_limit(two, root), None);
+        write(root, "jobs/memory.max", "5000\n");
+        assert_eq!(group_limit(two, root), Some(5000));
+        write(root, "jobs/one/memory.max", "4000\n");
+        assert_eq!(group_limit(two, root), Some(4000));
+
+        let one = "8:pids:/\n4:cpu,memory:/outside/container\n0::/\n";
+        assert_eq!(group_limit(one, root), None);
+        write(root, "memory/memory.limit_in_bytes", "3000\n");
+        assert_eq!(group_limit(one, root), Some(3000));
+    }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::Shuffle;
 use crate::trainable::Pooling;
 
 /// Everything that decides a run's outcome, besides the cache, and how it is recorded.
@@ -24,6 +25,9 @@ pub struct TrainSettings {
     pub dropout: Option<f64>,
     /// Seed of the head, the order of rows, and dropout.
     pub seed: u64,
+    /// How rows are shuffled.
+    #[serde(default)]
+    pub shuffle: Shuffle,
     /// One vector a sequence.
     pub pooling: Pooling,
     /// Steps between two lines of `metrics.jsonl`.

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use serde_json::json;
 
-use super::batches::{epoch_batches, with_batches};
+use super::batches::with_batches;
 use super::checkpoint::{BestEpoch, Position, TrainingState};
 use super::memory::micro_batch;
 use super::summary::{Summary, median};
 use super::trainer::{StepReport, Trainer, named};
-use super::{CachedActivations, Error, RunFolder, TrainSettings, evaluate};
+use super::{CachedActivations, EpochOrder, Error, RunFolder, TrainSettings, evaluate};
 use crate::cache::{Cache, Split};
 use crate::interrupt;
 use crate::progress::Progress;
@@ -175,17 +175,18 @@ impl<'a> Training<'a> {
     fn train_epoch(&mut self) -> Result<(), Error> {
         let settings = self.trainer.settings().clone();
         let epoch = self.position.epoch;
-        let batches = epoch_batches(self.split.len(), settings.batch_size, settings.seed, epoch);
+        let (cache, split) = (self.cache, Arc::clone(&self.split));
+        let order = EpochOrder::new(settings.shuffle, cache, &split, settings.seed, epoch);
+        let batches = order.batches(settings.batch_size);
         self.position.epoch_seconds.resize(epoch + 1, 0.0);
         let label = format!("epoch {}/{}", epoch + 1, settings.epochs);
         let mut progress = Progress::new(&label, self.tokens() as u64, "tokens");
         let before = batches[..self.position.batch].concat();
         progress.skip(self.tokens_of(&before) as u64);
-        let (cache, split) = (self.cache, Arc::clone(&self.split));
-        let left = batches[self.position.batch..].to_vec();
-        with_batches(cache, &split, &left, |ahead| {
+        let left = &batches[self.position.batch..];
+        with_batches(cache, &split, left, (&order, before.len()), |ahead| {
             let (mut tokens, started) = (0, Instant::now());
-            for rows in &left {
+            for rows in left {
                 if interrupt::requested() {
                     return Err(Error::Interrupted);
                 }
@@ -307,11 +308,7 @@ impl<'a> Training<'a> {
 
     /// Tokens of `rows`.
     fn tokens_of(&self, rows: &[usize]) -> usize {
-        let columns = 0..self.split.columns;
-        let sequences = columns.flat_map(|column| {
-            rows.iter()
-                .map(move |&row| self.split.sequence(row, column))
-        });
+        let sequences = self.split.sequences_of(rows).into_iter();
         sequences.map(|sequence| self.cache.length(sequence)).sum()
     }
 }

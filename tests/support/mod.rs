@@ -167,6 +167,19 @@ pub fn write_classification(path: &Path, rows: usize) {
     std::fs::write(path, lines.concat()).expect("written");
 }
 
+/// Texts of 40 words of two classes, no two of the first 65,536 equal, as JSON Lines.
+pub fn write_long_classification(path: &Path, rows: usize) {
+    let line = |row: usize| {
+        let label = ["code", "prose"][row % 2];
+        // The row's number in binary: the tiny models' tokenizers know few words.
+        let words = (0..40).map(|place| ["return", "the"][row >> (place % 16) & 1]);
+        let text = words.collect::<Vec<_>>().join(" ");
+        format!("{{\"text\": \"{text}\", \"label\": \"{label}\"}}\n")
+    };
+    let lines: Vec<String> = (0..rows).map(line).collect();
+    std::fs::write(path, lines.concat()).expect("written");
+}
+
 /// Pairs of a description and a function, as JSON Lines.
 pub fn write_search(path: &Path, rows: usize) {
     let words = [
