@@ -1,5 +1,5 @@
 //! The layers' functions in candle's differentiable primitives, for any device, and the reference
-//! for those written out for the CPU ([`packed`](super::packed)).
+//! for those written out for the CPU (`packed`).
 //!
 //! candle-nn's own `LayerNorm` and `softmax_last_dim` are not used anywhere: they have no
 //! backward and cut the gradient without a word.

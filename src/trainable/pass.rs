@@ -7,7 +7,7 @@ use super::dropout::{Dropout, mix};
 /// Which implementation of the layers runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ops {
-    /// Written out for the CPU ([`packed`](super::packed)).
+    /// Written out for the CPU (`packed`).
     Fused,
     /// candle's differentiable primitives ([`ops`](super::ops)), on any device.
     Composed,
