@@ -44,6 +44,21 @@ impl Tokenizer {
         Ok(Self { inner })
     }
 
+    /// It as the text of a `tokenizer.json`.
+    pub fn to_json(&self) -> Result<String, Error> {
+        self.inner.to_string(false).map_err(Error::Tokenize)
+    }
+
+    /// Whether `token` is one of its tokens.
+    pub fn knows(&self, token: &str) -> bool {
+        self.inner.token_to_id(token).is_some()
+    }
+
+    /// The token with this id.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Encodes `texts` with the model's special tokens, each cut to `max_length` tokens.
     pub fn encode(&self, texts: Vec<String>, max_length: usize) -> Result<Ragged<u32>, Error> {
         let mut tokenizer = self.inner.clone();

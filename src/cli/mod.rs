@@ -3,16 +3,21 @@
 mod cache;
 mod cache_catalog;
 mod cache_derive;
+mod chunks;
 mod console;
 mod doctor;
 mod dry_run;
+mod embedder;
 mod evaluate;
+mod export;
 mod freeze_list;
+mod index;
 mod model;
 mod options;
 mod parity;
 mod precompute;
 mod predict;
+mod predictions;
 mod recipe;
 mod repair;
 mod shard;
@@ -57,6 +62,8 @@ enum Command {
     Train(train::TrainArguments),
     Evaluate(evaluate::EvaluateArguments),
     Predict(predict::PredictArguments),
+    Export(export::ExportArguments),
+    Index(index::IndexArguments),
     #[command(subcommand)]
     Cache(cache::CacheCommand),
 }
@@ -71,6 +78,7 @@ pub fn run() -> ExitCode {
             | Command::Train(_)
             | Command::Evaluate(_)
             | Command::Predict(_)
+            | Command::Index(_)
             | Command::Cache(cache::CacheCommand::Derive(_))
     ) {
         interrupt::listen();
@@ -81,6 +89,8 @@ pub fn run() -> ExitCode {
         Command::Train(arguments) => train::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Index(arguments) => index::run(&arguments),
         Command::Cache(command) => cache::run(&command),
     };
     match result {

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::json;
 
 use super::console;
 use super::options::{DeviceChoice, RuntimeOptions, TaskOptions, limit_threads};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
-use crate::frozen::{FrozenEncoder, FrozenPrecision};
+use crate::frozen::onnx::{self, Pool, Readout};
+use crate::frozen::{FrozenEncoder, FrozenPrecision, ModelSession, ProviderChoice};
 use crate::task::{Encoding, Labels, Model, TaskKind};
 use crate::train::SavedRun;
 use crate::trainable::Pooling;
@@ -46,6 +48,8 @@ pub(super) struct LoadedModel {
     pub encoding: Encoding,
     pub labels: Option<Labels>,
     pub model: Model,
+    /// Of all that decides its output: of the run, or of the model and the task.
+    pub fingerprint: String,
     freeze: Freeze,
     frozen_precision: FrozenPrecision,
     runtime: RuntimeOptions,
@@ -69,24 +73,12 @@ impl ModelOptions {
                 hint: "leave out `--task` and `--pooling`".into(),
             });
         }
-        let SavedRun { identity, tensors } = SavedRun::open(run)?;
-        let checkpoint = Checkpoint::open(moved.unwrap_or(&identity.model))?;
-        let found = checkpoint.identity()?;
-        for (what, found, expected) in [
-            ("weights", &found.weights, &identity.weights),
-            ("tokenizer", &found.tokenizer, &identity.tokenizer),
-        ] {
-            if found != expected {
-                return Err(Error::Usage {
-                    problem: format!(
-                        "`{}` is not the model that `{}` was trained from: its {what} have the hash {found}, expected {expected}",
-                        checkpoint.folder.display(),
-                        run.display()
-                    ),
-                    hint: "pass that model's folder with `--model`".into(),
-                });
-            }
-        }
+        let (saved, checkpoint) = open_run(run, moved)?;
+        let SavedRun {
+            identity,
+            tensors,
+            hash,
+        } = saved;
         let model = Model::new(
             &checkpoint,
             identity.freeze,
@@ -101,6 +93,7 @@ impl ModelOptions {
             encoding: self.with_fields(identity.encoding),
             labels: identity.labels,
             model,
+            fingerprint: hash,
             freeze: identity.freeze,
             frozen_precision: identity.frozen_precision,
             runtime: self.runtime.clone(),
@@ -122,11 +115,21 @@ impl ModelOptions {
         let pooling = self.pooling.unwrap_or(encoding.task().default_pooling());
         let device = self.device.unwrap_or_default().device()?;
         let model = Model::new(&checkpoint, freeze, None, pooling, 0, &device)?;
+        let identity = checkpoint.identity()?;
+        let fingerprint = json!({
+            "weights": identity.weights,
+            "tokenizer": identity.tokenizer,
+            "task": encoding.task(),
+            "lengths": encoding.lengths(),
+            "pooling": pooling,
+        });
+        let fingerprint = blake3::hash(fingerprint.to_string().as_bytes());
         Ok(LoadedModel {
             checkpoint,
             encoding,
             labels: None,
             model,
+            fingerprint: fingerprint.to_hex().to_string(),
             freeze,
             frozen_precision: FrozenPrecision::default(),
             runtime: self.runtime.clone(),
@@ -161,7 +164,64 @@ impl ModelOptions {
     }
 }
 
+/// The run in the folder `run`, and the model that it was trained from, which lies in `moved` or
+/// where it lay then.
+pub(super) fn open_run(run: &Path, moved: Option<&Path>) -> Result<(SavedRun, Checkpoint), Error> {
+    let saved = SavedRun::open(run)?;
+    let identity = &saved.identity;
+    let checkpoint = Checkpoint::open(moved.unwrap_or(&identity.model))?;
+    let found = checkpoint.identity()?;
+    for (what, found, expected) in [
+        ("weights", &found.weights, &identity.weights),
+        ("tokenizer", &found.tokenizer, &identity.tokenizer),
+    ] {
+        if found != expected {
+            return Err(Error::Usage {
+                problem: format!(
+                    "`{}` is not the model that `{}` was trained from: its {what} have the hash {found}, expected {expected}",
+                    checkpoint.folder.display(),
+                    run.display()
+                ),
+                hint: "pass that model's folder with `--model`".into(),
+            });
+        }
+    }
+    Ok((saved, checkpoint))
+}
+
 impl LoadedModel {
+    /// All layers, trained ones too, as one graph in 8-bit integers that gives pooled vectors.
+    pub(super) fn quantized(&self) -> Result<ModelSession, Error> {
+        // Opened again: the tensors of this one are those of before the training.
+        let mut checkpoint = Checkpoint::open(&self.checkpoint.folder)?;
+        for parameter in self.model.parameters.iter() {
+            let values = parameter.variable.flatten_all();
+            let values = values.and_then(|flat| flat.to_vec1::<f32>());
+            let values = values.map_err(super::predict::tensor)?;
+            let shape = parameter.variable.dims();
+            checkpoint.weights.replace(&parameter.name, shape, values);
+        }
+        let readout = Readout {
+            pool: match self.model.pooling() {
+                Pooling::Cls => Pool::First,
+                Pooling::Mean => Pool::Mean,
+            },
+            layers: Vec::new(),
+            unit_length: false,
+            output: "pooled",
+        };
+        let precision = FrozenPrecision::Int8;
+        let name = onnx::DATA_FILE.trim_end_matches(".data");
+        let model = onnx::write_whole(&checkpoint, &readout, precision, &[], name);
+        let model = model?.into_model();
+        checkpoint.weights.release();
+        let mut session = self.runtime.session(precision);
+        session.provider = ProviderChoice::Cpu;
+        let runtime = self.runtime.runtime()?;
+        let padding = checkpoint.config.padding_id;
+        Ok(ModelSession::new(&runtime, model, padding, &session)?)
+    }
+
     /// The frozen half, unless nothing is frozen.
     pub(super) fn frozen(&self) -> Result<Option<FrozenEncoder>, Error> {
         let Freeze::Layers(layers) = self.freeze else {

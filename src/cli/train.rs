@@ -1,5 +1,6 @@
 //! `telly train`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
@@ -228,6 +229,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
             encoding,
             pooling: settings.pooling,
             labels,
+            data: content_of_splits(&cache),
         },
     )?;
     let summary = ending.map_err(|position| interrupted(position.step, &out))?;
@@ -248,6 +250,16 @@ fn interrupted(steps: usize, out: &Path) -> Error {
             "{steps} steps are done; `telly train --resume --out {out}` goes on, `{out}` can be used as it is"
         ),
     }
+}
+
+/// BLAKE3 of each split's content, by its name.
+fn content_of_splits(cache: &Cache) -> BTreeMap<String, String> {
+    let manifest = cache.manifest();
+    let splits = manifest.splits.iter().filter_map(|split| {
+        let hash = manifest.fingerprint.get(&split.name).as_str()?;
+        Some((split.name.clone(), hash.to_owned()))
+    });
+    splits.collect()
 }
 
 /// Says where the time of the steps went.

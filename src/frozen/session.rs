@@ -1,6 +1,7 @@
 //! An ONNX Runtime session over one of Telly's graphs.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
 
 use ndarray::Array2;
@@ -110,7 +111,7 @@ pub(super) fn mask(lengths: &[usize]) -> Array2<i64> {
 }
 
 /// A session over `model`, the provider that it got, and why that is not CUDA.
-fn open_session(
+pub(super) fn open_session(
     runtime: &Runtime,
     model: OnnxModel,
     options: &SessionOptions,
@@ -134,6 +135,21 @@ fn open_session(
             source,
         })?;
     Ok((session, Provider::Cpu, fallback))
+}
+
+/// A session on the CPU over the model in the file `path`, weights in it or beside it.
+pub(super) fn open_file(
+    runtime: &Runtime,
+    path: &Path,
+    options: &SessionOptions,
+) -> Result<Session, Error> {
+    let session = builder(runtime, options)
+        .and_then(|builder| Ok(builder.with_execution_providers([CPU::default().build()])?))
+        .and_then(|mut builder| builder.commit_from_file(path));
+    session.map_err(|source| Error::Runtime {
+        action: "load the model",
+        source,
+    })
 }
 
 fn cuda_session(

@@ -101,11 +101,9 @@ impl Encoding {
         }
     }
 
-    /// Checks the lengths against what the model's positions allow.
-    pub fn check_lengths(&self, longest: usize) -> Result<(), Error> {
-        // A classifier token, one token of text, a separator.
-        let shortest = 3;
-        let lengths = match *self {
+    /// The most tokens of each of a row's sequences, by the name of the flag.
+    pub fn lengths(&self) -> Vec<(&'static str, usize)> {
+        match *self {
             Self::Classify { max_length, .. } => vec![("--max-length", max_length)],
             Self::Search {
                 max_query_length,
@@ -115,8 +113,14 @@ impl Encoding {
                 ("--max-query-length", max_query_length),
                 ("--max-code-length", max_code_length),
             ],
-        };
-        for (flag, found) in lengths {
+        }
+    }
+
+    /// Checks the lengths against what the model's positions allow.
+    pub fn check_lengths(&self, longest: usize) -> Result<(), Error> {
+        // A classifier token, one token of text, a separator.
+        let shortest = 3;
+        for (flag, found) in self.lengths() {
             if found > longest {
                 return Err(Error::TooLong {
                     flag,

@@ -79,10 +79,20 @@ impl Model {
     pub fn embed(&self, input: EncoderInput, pass: &Pass) -> Result<Tensor, Error> {
         let packing = input.packing();
         let pooled = self.encoder.pool(input, packing, self.pooling, pass)?;
+        self.from_pooled(&pooled.vectors)
+    }
+
+    /// What [`embed`](Self::embed) makes of pooled vectors `[sequences, hidden]`.
+    pub fn from_pooled(&self, pooled: &Tensor) -> Result<Tensor, Error> {
         match self.head {
-            Head::Classify(_) => Ok(pooled.vectors),
-            Head::Search => search::normalise(&pooled.vectors),
+            Head::Classify(_) => Ok(pooled.clone()),
+            Head::Search => search::normalise(pooled),
         }
+    }
+
+    /// How a sequence becomes one vector.
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
     }
 
     /// Bytes that training takes whatever the batch: parameters, gradients, the optimizer's two

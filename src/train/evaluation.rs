@@ -25,11 +25,27 @@ pub fn embed(
     let mut distinct = sequences.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
+    let tokens = distinct.iter().map(|&index| activations.length(index));
+    let mut progress = Progress::new(label, tokens.sum::<usize>() as u64, "tokens");
+    embed_with(model, activations, sequences, |tokens| {
+        progress.advance(tokens);
+    })
+}
+
+/// As [`embed`]; after each batch `report` is told of its tokens.
+pub fn embed_with(
+    model: &Model,
+    activations: &mut dyn Activations,
+    sequences: &[usize],
+    mut report: impl FnMut(u64),
+) -> Result<Tensor, Error> {
+    let mut distinct = sequences.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
     let lengths: Vec<usize> = distinct
         .iter()
         .map(|&index| activations.length(index))
         .collect();
-    let mut progress = Progress::new(label, lengths.iter().sum::<usize>() as u64, "tokens");
     let pass = Pass::evaluation(model.parameters.device());
     let mut vectors: Vec<Option<Tensor>> = vec![None; distinct.len()];
     for batch in by_token_budget(&lengths, TOKENS) {
@@ -44,7 +60,7 @@ pub fn embed(
                 .map_err(crate::trainable::Error::from)?;
             vectors[member] = Some(vector);
         }
-        progress.advance(batch.iter().map(|&member| lengths[member] as u64).sum());
+        report(batch.iter().map(|&member| lengths[member] as u64).sum());
     }
     let rows: Vec<Tensor> = sequences
         .iter()

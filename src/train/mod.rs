@@ -21,7 +21,7 @@ pub use activations::{Activations, CachedActivations, FreshActivations};
 pub use batches::read_batch;
 pub use checkpoint::{BestEpoch, Position, TrainingState};
 pub use error::Error;
-pub use evaluation::{embed, evaluate};
+pub use evaluation::{embed, embed_with, evaluate};
 pub use memory::{memory_limit, peak_rss_bytes};
 pub use order::{EpochOrder, ReadAhead};
 pub use profile::ProfileReport;

@@ -1,6 +1,6 @@
 //! What a run leaves on disk, and reading it back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Seek as _, Write};
 use std::path::{Path, PathBuf};
@@ -48,6 +48,9 @@ pub struct RunIdentity {
     pub pooling: Pooling,
     /// The classes, for a task that has them.
     pub labels: Option<Labels>,
+    /// BLAKE3 of each split's content, by its name; runs of before it was kept do not say.
+    #[serde(default)]
+    pub data: BTreeMap<String, String>,
 }
 
 /// A run folder being written.
@@ -229,6 +232,8 @@ pub struct SavedRun {
     pub identity: RunIdentity,
     /// The trained tensors by name, on the CPU.
     pub tensors: HashMap<String, Tensor>,
+    /// BLAKE3 of the file that holds both, hexadecimal.
+    pub hash: String,
 }
 
 impl SavedRun {
@@ -258,6 +263,10 @@ impl SavedRun {
             serde_json::from_str(identity).map_err(|error| damaged(error.to_string()))?;
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| damaged(error.to_string()))?;
-        Ok(Self { identity, tensors })
+        Ok(Self {
+            identity,
+            tensors,
+            hash: blake3::hash(&bytes).to_hex().to_string(),
+        })
     }
 }

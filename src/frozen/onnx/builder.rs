@@ -186,6 +186,12 @@ impl GraphBuilder {
 
     /// The model as protobuf bytes, and the external data.
     pub(super) fn finish(self) -> (Vec<u8>, Vec<u8>) {
+        let (model, data) = self.into_parts();
+        (model.encode_to_vec(), data)
+    }
+
+    /// The model as a message, and the external data.
+    pub(super) fn into_parts(self) -> (ModelProto, Vec<u8>) {
         let mut opset_import = vec![OperatorSetId {
             domain: String::new(),
             version: OPSET,
@@ -203,8 +209,9 @@ impl GraphBuilder {
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(self.graph),
             opset_import,
+            metadata_props: Vec::new(),
         };
-        (model.encode_to_vec(), self.data)
+        (model, self.data)
     }
 
     fn constant(

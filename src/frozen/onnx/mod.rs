@@ -6,5 +6,7 @@ mod encoder;
 mod linear;
 mod proto;
 mod relative_position;
+mod whole;
 
 pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, OnnxModel, Start, hidden_state, write};
+pub use whole::{Dense, Pool, Readout, WholeModel, write_whole};
