@@ -16,9 +16,10 @@ use crate::frozen::FrozenPrecision;
 /// Runtime.
 ///
 /// Frozen and trained weights are one model there, and its outputs are those of the run. hf: a
-/// classifier is loaded by AutoModelForSequenceClassification, or where it was trained on the mean
-/// over all tokens by AutoModelForTokenClassification; search by SentenceTransformer and AutoModel.
-/// onnx: model.onnx, from tokens to logits or embeddings. The model card says how to load it.
+/// classifier is loaded by `AutoModelForSequenceClassification`, or where it was trained on the
+/// mean over all tokens by `AutoModelForTokenClassification`; what gives embeddings by
+/// `SentenceTransformer` and `AutoModel`. onnx: model.onnx, from tokens to logits or embeddings.
+/// The model card says how to load it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -119,9 +120,10 @@ pub(super) fn run(arguments: &ExportArguments) -> Result<(), Error> {
         ("reading".to_owned(), json!(report.reading)),
         (
             "bytes".to_owned(),
-            match arguments.json {
-                true => json!(report.bytes),
-                false => json!(bytes.to_string()),
+            if arguments.json {
+                json!(report.bytes)
+            } else {
+                json!(bytes.to_string())
             },
         ),
         ("out".to_owned(), json!(out.to_string())),

@@ -10,9 +10,10 @@ pub(super) fn size(folder: &Path) -> Result<u64, Error> {
     for entry in fs_err::read_dir(folder).map_err(Error::Write)? {
         let entry = entry.map_err(Error::Write)?;
         let metadata = entry.metadata().map_err(Error::Write)?;
-        bytes += match metadata.is_dir() {
-            true => size(&entry.path())?,
-            false => metadata.len(),
+        bytes += if metadata.is_dir() {
+            size(&entry.path())?
+        } else {
+            metadata.len()
         };
     }
     Ok(bytes)

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Error;
 use crate::checkpoint::Checkpoint;
-use crate::task::TaskKind;
+use crate::task::{Labels, TaskKind};
 use crate::train::{self, RunFolder, RunIdentity, SavedRun};
 
 /// A run and the model that it was trained from, put together.
@@ -67,15 +67,12 @@ impl TrainedModel {
 
     /// Classes, 0 of a model without any.
     pub(super) fn classes(&self) -> usize {
-        self.identity
-            .labels
-            .as_ref()
-            .map_or(0, crate::task::Labels::count)
+        self.identity.labels.as_ref().map_or(0, Labels::count)
     }
 
     /// The classes' names, in order.
     pub(super) fn class_names(&self) -> Vec<String> {
-        let labels = self.identity.labels.iter().flat_map(|labels| labels.iter());
+        let labels = self.identity.labels.iter().flat_map(Labels::iter);
         labels
             .map(|label| match label {
                 crate::dataset::Label::Integer(number) => number.to_string(),

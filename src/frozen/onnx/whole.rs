@@ -110,9 +110,9 @@ pub fn write_whole(
 fn mean(graph: &mut GraphBuilder, hidden: &Value, mask: &Value) -> Value {
     let scope = "pooling";
     let tokens = graph.int("token_axis", &[1], &[1]);
-    let last = graph.int("last_axis", &[1], &[2]);
+    let width = graph.int("last_axis", &[1], &[2]);
     let mask = graph.node(scope, "Cast", &[mask], &[Attribute::Int("to", 1)]);
-    let mask = graph.node(scope, "Unsqueeze", &[&mask, &last], &[]);
+    let mask = graph.node(scope, "Unsqueeze", &[&mask, &width], &[]);
     let kept = graph.node(scope, "Mul", &[hidden, &mask], &[]);
     let gone = || [Attribute::Int("keepdims", 0)];
     let sum = graph.node(scope, "ReduceSum", &[&kept, &tokens], &gone());
