@@ -15,7 +15,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
-use crate::task::{Encoding, Labels, Model};
+use crate::task::{Encoding, HeadSettings, Labels, Model};
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
 };
@@ -174,10 +174,11 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         checkpoint.config.attention_dropout = dropout;
     }
     let device = options.device.unwrap_or_default().device()?;
+    let head = HeadSettings::usual(labels.as_ref());
     let model = Model::new(
         &checkpoint,
         freeze,
-        labels.as_ref(),
+        &head,
         settings.pooling,
         settings.seed,
         &device,
@@ -228,6 +229,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
             encoding,
             pooling: settings.pooling,
             labels,
+            head: Some(head),
         },
     )?;
     let summary = ending.map_err(|position| interrupted(position.step, &out))?;

@@ -4,6 +4,7 @@
 mod classify;
 mod encoding;
 mod error;
+mod head;
 mod labels;
 mod metrics;
 mod model;
@@ -11,6 +12,7 @@ mod search;
 
 pub use encoding::{EncodedSplit, Encoding, TaskKind};
 pub use error::Error;
+pub use head::{EmbeddedSplit, Head, HeadSettings, Predictions};
 pub use labels::Labels;
 pub use metrics::{ClassificationMetrics, Metrics, RankingMetrics, rank_of};
 pub use model::{Batch, Model};
