@@ -31,7 +31,7 @@ fn model(checkpoint: &Checkpoint, freeze: Freeze, classify: bool) -> Model {
     let head = if classify {
         HeadSettings::Linear { classes: 3 }
     } else {
-        HeadSettings::Match
+        HeadSettings::Match { rank_limit: None }
     };
     let pooling = if classify {
         Pooling::Cls

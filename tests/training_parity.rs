@@ -36,7 +36,7 @@ fn initial_model(
         Some(bias) => HeadSettings::Linear {
             classes: bias.elem_count(),
         },
-        None => HeadSettings::Match,
+        None => HeadSettings::Match { rank_limit: None },
     };
     let model = Model::new(checkpoint, freeze, &head, pooling, 1, &Device::Cpu);
     let model = model.expect("a model");
@@ -232,6 +232,7 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
         seed: 1,
         shuffle: Shuffle::Exact,
         pooling,
+        head: None,
         log_every: 1,
         checkpoint_seconds: 300,
         micro_batch: None,

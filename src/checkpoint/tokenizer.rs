@@ -44,8 +44,48 @@ impl Tokenizer {
         Ok(Self { inner })
     }
 
+    /// The number of `token`, if it is one of its tokens.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// Encodes `texts` with the model's special tokens, each cut to `max_length` tokens.
     pub fn encode(&self, texts: Vec<String>, max_length: usize) -> Result<Ragged<u32>, Error> {
+        let encodings = self.encode_batch(texts, max_length, true)?;
+        let ids = encodings.iter().map(tokenizers::Encoding::get_ids);
+        Ok(ids.collect())
+    }
+
+    /// Encodes `texts` as `UniXcoder` wants them: `<s> mode </s> text </s>`, with the text cut so
+    /// that all are `max_length` tokens at most. `mode` is one of its tokens.
+    pub fn encode_in_mode(
+        &self,
+        texts: Vec<String>,
+        mode: &str,
+        max_length: usize,
+    ) -> Result<Ragged<u32>, Error> {
+        let unknown = || Error::Tokenize(format!("`{mode}` is no token of the vocabulary").into());
+        let mode = self.id(mode).ok_or_else(unknown)?;
+        let empty = guarded(|| self.inner.encode_fast("", true)).map_err(Error::Tokenize)?;
+        let &[start, end] = empty.get_ids() else {
+            let problem = "its special tokens are not one before and one after the text";
+            return Err(Error::Tokenize(problem.into()));
+        };
+        let before = [start, mode, end];
+        let length = max_length.saturating_sub(before.len() + 1);
+        let mut sequences = Ragged::new(1);
+        for encoding in self.encode_batch(texts, length, false)? {
+            sequences.push(&[&before, encoding.get_ids(), &[end]].concat());
+        }
+        Ok(sequences)
+    }
+
+    fn encode_batch(
+        &self,
+        texts: Vec<String>,
+        max_length: usize,
+        special: bool,
+    ) -> Result<Vec<tokenizers::Encoding>, Error> {
         let mut tokenizer = self.inner.clone();
         tokenizer
             .with_truncation(Some(TruncationParams {
@@ -55,12 +95,7 @@ impl Tokenizer {
                 direction: TruncationDirection::Right,
             }))
             .map_err(Error::Tokenize)?;
-        let encodings = guarded(|| tokenizer.encode_batch_fast(texts, true));
-        let encodings = encodings.map_err(Error::Tokenize)?;
-        Ok(encodings
-            .iter()
-            .map(tokenizers::Encoding::get_ids)
-            .collect())
+        guarded(|| tokenizer.encode_batch_fast(texts, special)).map_err(Error::Tokenize)
     }
 }
 

@@ -8,6 +8,7 @@ mod doctor;
 mod dry_run;
 mod evaluate;
 mod freeze_list;
+mod head;
 mod model;
 mod options;
 mod parity;
@@ -16,6 +17,7 @@ mod predict;
 mod recipe;
 mod repair;
 mod shard;
+mod task;
 mod train;
 
 use std::ffi::OsStr;

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::Error;
-use super::head::{EmbeddedSplit, Head, HeadBuilder, Predictions};
+use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
 use super::metrics::{ClassificationMetrics, Metrics};
 use crate::dataset::FieldChoice;
 use crate::targets::Targets;
@@ -48,6 +48,12 @@ impl Classifier {
 }
 
 impl Head for Classifier {
+    fn settings(&self) -> HeadSettings {
+        HeadSettings::Linear {
+            classes: self.bias.elem_count(),
+        }
+    }
+
     fn embed(&self, pooled: &Tensor) -> Result<Tensor, Error> {
         Ok(pooled.clone())
     }
