@@ -38,6 +38,7 @@ mod publish;
 mod publish_folder;
 pub mod ragged;
 mod simd;
+pub mod targets;
 pub mod task;
 pub mod train;
 pub mod trainable;

@@ -24,6 +24,7 @@ impl Trained {
         let data = space.path("data.jsonl");
         match task {
             "search" => write_search(&data, 40),
+            "clone" => write_pairs(&data, 40),
             _ => write_classification(&data, 40),
         }
         let cache = space.path("cache");
@@ -37,6 +38,11 @@ impl Trained {
             model: model.to_owned(),
             task,
         }
+    }
+
+    fn has_classes(&self) -> bool {
+        let recipe = fs_err::read_to_string(self.run().join("recipe.toml")).expect("a recipe");
+        self.task == "classify" || recipe.contains("concat")
     }
 
     fn run(&self) -> PathBuf {
@@ -64,15 +70,9 @@ impl Trained {
 
     fn predictions(&self) -> Vec<Value> {
         let run = self.run();
-        let logits: &[&str] = match self.task {
-            "search" => &[],
-            _ => &["--logits"],
-        };
-        let all: Vec<&str> = ["--run", text(&run)]
-            .into_iter()
-            .chain(logits.iter().copied())
-            .collect();
-        self.predict(&all, "predictions.jsonl")
+        let all = ["--run", text(&run), "--logits"];
+        let count = if self.has_classes() { 3 } else { 2 };
+        self.predict(&all[..count], "predictions.jsonl")
     }
 
     /// What the script that loads exports is told of one.
@@ -81,11 +81,27 @@ impl Trained {
             "export": export,
             "input": self.space.path("data.jsonl"),
             "predictions": self.space.path("predictions.jsonl"),
-            "field": if self.task == "search" { "docstring" } else { "text" },
+            "fields": match self.task {
+                "search" => vec!["docstring"],
+                "clone" => vec!["func1", "func2"],
+                _ => vec!["text"],
+            },
             "max_length": if self.task == "search" { 16 } else { 32 },
             "tolerance": tolerance,
         })
     }
+}
+
+/// Pairs of functions, every other one of two that do the same, as JSON Lines.
+fn write_pairs(path: &Path, rows: usize) {
+    let lines = (0..rows).map(|row| {
+        let other = if row % 2 == 0 { row } else { row + 1 };
+        let label = 1 - row % 2;
+        format!(
+            "{{\"func1\": \"return the x{row}\", \"func2\": \"def f(x{other}): return x{other}\", \"label\": {label}}}\n"
+        )
+    });
+    fs_err::write(path, lines.collect::<String>()).expect("written");
 }
 
 /// The numbers of each prediction: its embedding or logits.
@@ -135,6 +151,8 @@ fn other_libraries_give_what_the_run_gives() {
             runs.push(Trained::new(model, "search", freeze, ""));
         }
     }
+    runs.push(Trained::new(&models[0], "clone", "2", ""));
+    runs.push(Trained::new(&models[1], "clone", "none", "--head concat"));
     runs.push(Trained::new(&minilm(), "classify", "4", ""));
     runs.push(Trained::new(&minilm(), "search", "4", "--pooling cls"));
     let mut jobs = Vec::new();
@@ -145,11 +163,13 @@ fn other_libraries_give_what_the_run_gives() {
             "{number}-{}",
             run.model.file_name().expect("a name").display()
         );
-        jobs.push(run.job(&run.export(&format!("{name}-hf"), "--format hf"), &exact));
         jobs.push(run.job(
             &run.export(&format!("{name}-onnx"), "--format onnx"),
             &exact,
         ));
+        if run.task != "clone" || !run.has_classes() {
+            jobs.push(run.job(&run.export(&format!("{name}-hf"), "--format hf"), &exact));
+        }
         if run.task == "classify" {
             let token = run.export(&format!("{name}-token"), "--format hf --class token");
             jobs.push(run.job(&token, &exact));
@@ -313,6 +333,18 @@ fn what_no_class_computes_is_refused() {
     let words = ["BertForSequenceClassification", "--format onnx"];
     fails(telly(&sequence), 2, &words);
     assert!(!out.exists());
+    let pairs = Trained::new(&goldens().join("bert-tiny"), "clone", "2", "--head concat");
+    let run = pairs.run();
+    let both = [
+        "export",
+        "--run",
+        text(&run),
+        "--format",
+        "hf",
+        "--out",
+        text(&out),
+    ];
+    fails(telly(&both), 2, &["--head concat", "--format onnx"]);
     let made = telly_json(&fixed);
     assert_eq!(made["class"], "BertForTokenClassification");
     assert_eq!(made["reading"], "mean-of-tokens");

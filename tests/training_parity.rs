@@ -14,7 +14,8 @@ use candle_core::Device;
 use support::{Golden, goldens};
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
-use telly::task::{Batch, Labels, Model};
+use telly::targets::Targets;
+use telly::task::{Batch, HeadSettings, Model};
 use telly::train::{Activations, FreshActivations, Shuffle, TrainSettings, Trainer};
 use telly::trainable::{Ops, Pooling};
 
@@ -31,18 +32,13 @@ fn initial_model(
     pooling: Pooling,
 ) -> Model {
     let classes = golden.tensors.get("initial.classifier.bias");
-    let labels: Option<Labels> = classes.map(|bias| {
-        let names: Vec<usize> = (0..bias.elem_count()).collect();
-        serde_json::from_value(serde_json::json!(names)).expect("labels")
-    });
-    let model = Model::new(
-        checkpoint,
-        freeze,
-        labels.as_ref(),
-        pooling,
-        1,
-        &Device::Cpu,
-    );
+    let head = match classes {
+        Some(bias) => HeadSettings::Linear {
+            classes: bias.elem_count(),
+        },
+        None => HeadSettings::Match { rank_limit: None },
+    };
+    let model = Model::new(checkpoint, freeze, &head, pooling, 1, &Device::Cpu);
     let model = model.expect("a model");
     for parameter in model.parameters.iter() {
         if let Some(initial) = golden.tensors.get(&format!("initial.{}", parameter.name)) {
@@ -195,7 +191,12 @@ fn read(
     Batch {
         input: activations.input(&read).expect("input"),
         places,
-        labels: if way.twice { labels.repeat(2) } else { labels },
+        columns: if labels.is_empty() { 2 } else { 1 },
+        targets: if way.twice {
+            Targets::Classes(labels.repeat(2))
+        } else {
+            Targets::Classes(labels)
+        },
     }
 }
 
@@ -231,6 +232,7 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
         seed: 1,
         shuffle: Shuffle::Exact,
         pooling,
+        head: None,
         log_every: 1,
         checkpoint_seconds: 300,
         micro_batch: None,

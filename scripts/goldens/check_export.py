@@ -3,9 +3,9 @@ what `telly predict` says.
 
     python scripts/goldens/check_export.py jobs.json
 
-A job names an `export` folder, the `input` that `telly predict` was given, its `predictions`, the `field` that was read,
-the most tokens of it (`max_length`), and how far off a number may be (`tolerance`; from 1e-3 on labels may differ too).
-Prints one JSON line for each job and library. Needs export-requirements.txt.
+A job names an `export` folder, the `input` that `telly predict` was given, its `predictions`, the `fields` that were read
+(two of pairs), the most tokens of each (`max_length`), and how far off a number may be (`tolerance`; from 1e-3 on labels may
+differ too). Prints one JSON line for each job and library. Needs export-requirements.txt.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import transformers
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
-BATCH = 7  # does not divide the number of texts, so that the last batch is another
+BATCH = 6  # keeps pairs together, and does not divide the number of texts
 
 
 def lines(path):
@@ -99,13 +99,18 @@ def log_softmax(logits):
 
 def compare(job, found, names, predictions):
     """The largest difference, the least cosine, and whether every label is the same."""
+    labels = True
     if "embedding" in predictions[0]:
         expected = np.array([line["embedding"] for line in predictions])
-        labels = True
+    elif "logits" not in predictions[0]:
+        found = (found[0::2] * found[1::2]).sum(-1, keepdims=True)
+        expected = np.array([[line["score"]] for line in predictions])
     else:
         expected = np.array([line["logits"] for line in predictions])
         labels = [names[label] for label in found.argmax(-1)] == [str(line["label"]) for line in predictions]
-        told = np.array([[line["probabilities"][name] for name in names] for line in predictions])
+        told = np.exp(log_softmax(expected))
+        if "probabilities" in predictions[0]:
+            told = np.array([[line["probabilities"][name] for name in names] for line in predictions])
         if np.abs(np.exp(log_softmax(expected)) - told).max() > 1e-6:
             sys.exit(f"{job['export']}: the probabilities are not those of the logits")
     lengths = np.linalg.norm(found, axis=-1) * np.linalg.norm(expected, axis=-1)
@@ -131,7 +136,7 @@ def run_card(folder):
 def check(job):
     folder = Path(job["export"])
     marker = json.loads((folder / "telly.json").read_text())
-    texts = [" ".join(line[job["field"]].split()) for line in lines(job["input"])]
+    texts = [" ".join(line[field].split()) for line in lines(job["input"]) for field in job["fields"]]
     predictions = lines(job["predictions"])
     found = {}
     if marker["format"] == "onnx":

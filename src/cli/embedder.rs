@@ -3,10 +3,12 @@
 use candle_core::{Device, Tensor};
 
 use super::model::LoadedModel;
+use super::predict::tensor;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, ModelSession, by_token_budget};
 use crate::interrupt;
 use crate::ragged::Ragged;
+use crate::task::EncodedSplit;
 use crate::train::{self, FreshActivations, embed_with};
 
 /// Tokens of a batch in 8-bit integers.
@@ -41,44 +43,66 @@ impl<'a> Embedder<'a> {
         })
     }
 
-    /// One vector a sequence, `[sequences, hidden]`, of unit length for search.
-    pub(super) fn embed(&mut self, sequences: Ragged<u32>) -> Result<Tensor, Error> {
-        let model = &self.loaded.model;
-        match &mut self.engine {
+    /// For each column of the rows, `[rows, hidden]`.
+    pub(super) fn embed(&mut self, split: EncodedSplit) -> Result<Vec<Tensor>, Error> {
+        let rows: Vec<usize> = split.rows.iter().map(|&number| number as usize).collect();
+        let vectors = match &mut self.engine {
             Engine::Halves(frozen) => {
-                let indices: Vec<usize> = (0..sequences.len()).collect();
                 let mut activations = FreshActivations {
-                    sequences,
+                    sequences: split.sequences,
                     frozen: frozen.take(),
                 };
                 let tokens = &mut self.tokens;
                 let count = |done: u64| *tokens += done;
-                let vectors = embed_with(model, &mut activations, &indices, count);
+                let vectors = embed_with(&self.loaded.model, &mut activations, &rows, count);
                 *frozen = activations.frozen;
-                Ok(vectors?)
+                vectors?
             }
             Engine::Quantized(session) => {
-                let count = sequences.len();
-                let lengths: Vec<usize> = (0..count).map(|index| sequences.length(index)).collect();
                 let width = self.loaded.checkpoint.config.hidden_size;
-                let mut vectors = vec![0.0; count * width];
-                for batch in by_token_budget(&lengths, TOKENS) {
-                    if interrupt::requested() {
-                        return Err(train::Error::Interrupted.into());
-                    }
-                    let rows = session.run(&sequences, &batch)?;
-                    for (row, &index) in rows.chunks_exact(width).zip(&batch) {
-                        vectors[index * width..][..width].copy_from_slice(row);
-                    }
-                    self.tokens += batch
-                        .iter()
-                        .map(|&index| lengths[index] as u64)
-                        .sum::<u64>();
-                }
-                let vectors = Tensor::from_vec(vectors, (count, width), &Device::Cpu);
-                let vectors = vectors.and_then(|all| all.to_device(model.parameters.device()));
-                Ok(model.from_pooled(&vectors.map_err(super::predict::tensor)?)?)
+                let pooled = pooled(session, &split.sequences, width, &mut self.tokens)?;
+                let model = &self.loaded.model;
+                let pooled = pooled.to_device(model.parameters.device());
+                let places = Tensor::from_slice(&split.rows, rows.len(), &Device::Cpu);
+                let vectors = pooled.and_then(|pooled| pooled.index_select(&places?, 0));
+                model.from_pooled(&vectors.map_err(tensor)?)?
             }
-        }
+        };
+        let hidden = vectors.dim(1).map_err(tensor)?;
+        let shape = (rows.len() / split.columns, split.columns, hidden);
+        let vectors = vectors.reshape(shape).map_err(tensor)?;
+        let columns = (0..split.columns).map(|column| vectors.narrow(1, column, 1)?.squeeze(1));
+        columns.collect::<Result<_, _>>().map_err(tensor)
     }
+
+    /// Of rows of one sequence, `[rows, hidden]`.
+    pub(super) fn embed_one(&mut self, split: EncodedSplit) -> Result<Tensor, Error> {
+        Ok(self.embed(split)?.swap_remove(0))
+    }
+}
+
+/// What `session` makes of each of `sequences`, `[sequences, width]`; `tokens` counts on.
+fn pooled(
+    session: &mut ModelSession,
+    sequences: &Ragged<u32>,
+    width: usize,
+    tokens: &mut u64,
+) -> Result<Tensor, Error> {
+    let count = sequences.len();
+    let lengths: Vec<usize> = (0..count).map(|index| sequences.length(index)).collect();
+    let mut vectors = vec![0.0; count * width];
+    for batch in by_token_budget(&lengths, TOKENS) {
+        if interrupt::requested() {
+            return Err(train::Error::Interrupted.into());
+        }
+        let rows = session.run(sequences, &batch)?;
+        for (row, &index) in rows.chunks_exact(width).zip(&batch) {
+            vectors[index * width..][..width].copy_from_slice(row);
+        }
+        *tokens += batch
+            .iter()
+            .map(|&index| lengths[index] as u64)
+            .sum::<u64>();
+    }
+    Tensor::from_vec(vectors, (count, width), &Device::Cpu).map_err(tensor)
 }

@@ -15,7 +15,6 @@ use crate::error::Error;
 use crate::index::{self, DESCRIPTION, Description, IndexWriter, VectorType};
 use crate::progress::Progress;
 use crate::publish_folder::publish_folder;
-use crate::task::TaskKind;
 
 /// Store the vectors of a code base, for `telly predict --index` to search.
 ///
@@ -60,14 +59,14 @@ pub(super) struct IndexArguments {
 
 pub(super) fn run(arguments: &IndexArguments) -> Result<(), Error> {
     let mut input = Chunks::open(&arguments.input)?;
-    let loaded = arguments.model.load()?;
-    if loaded.encoding.task() != TaskKind::Search {
+    let loaded = arguments.model.load(input.first()?)?;
+    if !loaded.encoding.is_searched() {
         return Err(Error::Usage {
             problem: format!(
-                "an index is of `--task search`, the run is of `--task {}`",
+                "an index is of `--task search`, and of `--task clone` by groups; this is `--task {}`",
                 loaded.encoding.task()
             ),
-            hint: "pass a run that was trained to search".into(),
+            hint: "pass a run that was trained to find".into(),
         });
     }
     let started = Instant::now();
@@ -97,7 +96,8 @@ fn fill(
     let mut progress = Progress::new("index", chunks::count(&arguments.input), "records");
     while let Some(chunk) = input.next()? {
         let encoded = loaded.encoding.encode_codes(&chunk, &loaded.checkpoint)?;
-        let vectors = embedder.embed(encoded.sequences)?;
+        let encoded = encoded.unwrap_or_else(|| unreachable!("asked above"));
+        let vectors = embedder.embed_one(encoded)?;
         let vectors = vectors.to_vec2::<f32>().map_err(super::predict::tensor)?;
         for (record, vector) in chunk.records.iter().zip(&vectors) {
             writer.add(vector, &kept(record, &arguments.keep))?;

@@ -11,6 +11,7 @@ mod embedder;
 mod evaluate;
 mod export;
 mod freeze_list;
+mod head;
 mod index;
 mod model;
 mod options;
@@ -21,6 +22,7 @@ mod predictions;
 mod recipe;
 mod repair;
 mod shard;
+mod task;
 mod train;
 
 use std::ffi::OsStr;

@@ -6,12 +6,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::console;
-use super::options::{DeviceChoice, RuntimeOptions, TaskOptions, limit_threads};
+use super::head::JudgementOptions;
+use super::options::{DeviceChoice, RuntimeOptions, limit_threads};
+use super::task::TaskOptions;
 use crate::checkpoint::{Checkpoint, Freeze};
+use crate::dataset::Record;
 use crate::error::Error;
 use crate::frozen::onnx::{self, Pool, Readout};
 use crate::frozen::{FrozenEncoder, FrozenPrecision, ModelSession, ProviderChoice};
-use crate::task::{Encoding, Labels, Model, TaskKind};
+use crate::task::{Encoding, HeadSettings, Labels, Model, TaskKind};
 use crate::train::SavedRun;
 use crate::trainable::Pooling;
 
@@ -32,7 +35,9 @@ pub(super) struct ModelOptions {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub task: TaskOptions,
-    /// One vector a sequence, without a run [default: mean for search].
+    #[command(flatten)]
+    pub judgement: JudgementOptions,
+    /// One vector a sequence, without a run [default: mean].
     #[arg(long, value_enum, help_heading = "Task")]
     pub pooling: Option<Pooling>,
     #[command(flatten)]
@@ -56,12 +61,12 @@ pub(super) struct LoadedModel {
 }
 
 impl ModelOptions {
-    /// Opens the model that is meant.
-    pub(super) fn load(&self) -> Result<LoadedModel, Error> {
+    /// Opens the model that is meant for data with this `first` record.
+    pub(super) fn load(&self, first: Option<&Record>) -> Result<LoadedModel, Error> {
         limit_threads(self.runtime.threads)?;
         match (&self.run, &self.model) {
             (Some(run), model) => self.load_run(run, model.as_deref()),
-            (None, Some(model)) => self.load_checkpoint(model),
+            (None, Some(model)) => self.load_checkpoint(model, first),
             (None, None) => Err(super::options::missing("--run")),
         }
     }
@@ -79,10 +84,11 @@ impl ModelOptions {
             tensors,
             hash,
         } = saved;
+        let head = self.judgement.over(identity.head(), &identity.encoding)?;
         let model = Model::new(
             &checkpoint,
             identity.freeze,
-            identity.labels.as_ref(),
+            &head,
             identity.pooling,
             0,
             &self.device.unwrap_or_default().device()?,
@@ -90,7 +96,7 @@ impl ModelOptions {
         model.parameters.set_all(&tensors)?;
         Ok(LoadedModel {
             checkpoint,
-            encoding: self.with_fields(identity.encoding),
+            encoding: self.task.with_fields(identity.encoding),
             labels: identity.labels,
             model,
             fingerprint: hash,
@@ -100,27 +106,30 @@ impl ModelOptions {
         })
     }
 
-    fn load_checkpoint(&self, model: &Path) -> Result<LoadedModel, Error> {
-        let encoding = self.task.encoding()?;
+    fn load_checkpoint(&self, model: &Path, first: Option<&Record>) -> Result<LoadedModel, Error> {
+        let checkpoint = Checkpoint::open(model)?;
+        let encoding = self.task.encoding(&checkpoint, first)?;
         if encoding.task() == TaskKind::Classify {
             return Err(Error::Usage {
                 problem: "a pre-trained model has no classes yet".into(),
                 hint: "train it first and pass the run with `--run`".into(),
             });
         }
-        let checkpoint = Checkpoint::open(model)?;
         encoding.check_lengths(checkpoint.config.longest_sequence())?;
         // Nothing is trained, so ONNX Runtime runs every layer.
         let freeze = Freeze::Layers(checkpoint.config.layers);
-        let pooling = self.pooling.unwrap_or(encoding.task().default_pooling());
+        let head = HeadSettings::usual(&encoding, None);
+        let head = self.judgement.over(head, &encoding)?;
+        let pooling = self.pooling.unwrap_or(head.default_pooling());
         let device = self.device.unwrap_or_default().device()?;
-        let model = Model::new(&checkpoint, freeze, None, pooling, 0, &device)?;
+        let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?;
         let identity = checkpoint.identity()?;
         let fingerprint = json!({
             "weights": identity.weights,
             "tokenizer": identity.tokenizer,
             "task": encoding.task(),
             "lengths": encoding.lengths(),
+            "mode_token": encoding.mode_token(),
             "pooling": pooling,
         });
         let fingerprint = blake3::hash(fingerprint.to_string().as_bytes());
@@ -134,33 +143,6 @@ impl ModelOptions {
             frozen_precision: FrozenPrecision::default(),
             runtime: self.runtime.clone(),
         })
-    }
-
-    /// Field names may differ from file to file; lengths are the run's.
-    fn with_fields(&self, encoding: Encoding) -> Encoding {
-        let typed = &self.task;
-        match encoding {
-            Encoding::Classify {
-                text_field,
-                label_field,
-                max_length,
-            } => Encoding::Classify {
-                text_field: typed.text_field.clone().or(text_field),
-                label_field: typed.label_field.clone().or(label_field),
-                max_length,
-            },
-            Encoding::Search {
-                query_field,
-                code_field,
-                max_query_length,
-                max_code_length,
-            } => Encoding::Search {
-                query_field: typed.query_field.clone().or(query_field),
-                code_field: typed.code_field.clone().or(code_field),
-                max_query_length,
-                max_code_length,
-            },
-        }
     }
 }
 
@@ -206,6 +188,7 @@ impl LoadedModel {
                 Pooling::Cls => Pool::First,
                 Pooling::Mean => Pool::Mean,
             },
+            columns: 1,
             layers: Vec::new(),
             unit_length: false,
             output: "pooled",

@@ -16,14 +16,15 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::index::{Hit, Index, Top};
 use crate::progress::Progress;
-use crate::task::{Labels, TaskKind, similarity};
+use crate::task::{Labels, Predictions, similarity};
 use crate::trainable::Pass;
 use crate::{interrupt, train};
 
 /// Apply a run to new records: one JSON line for each.
 ///
-/// classify: the label and every class's probability. search: the query's embedding or, with
-/// --against or --index, the best matching records. Records are read and lines written a few
+/// classify: the label and every class's probability. search, and clone by groups: the text's
+/// embedding or, with --against or --index, the best matching records. clone by pairs: the label
+/// and the score that it comes from. Records are read and lines written a few
 /// hundred at a time, so files may be of any size. A command that was stopped goes on when it is
 /// typed again: until the file is whole it is called FILE.partial.
 #[derive(Args)]
@@ -40,7 +41,7 @@ pub(super) struct PredictArguments {
     /// Lines.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     input: PathBuf,
-    /// search: records whose code is searched.
+    /// search, clone by groups: records that are searched.
     #[arg(
         long,
         value_name = "FILE",
@@ -48,13 +49,13 @@ pub(super) struct PredictArguments {
         help_heading = "Input"
     )]
     against: Option<PathBuf>,
-    /// search: what `telly index` made of the code that is searched.
+    /// search, clone by groups: what `telly index` made of the code that is searched.
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
     index: Option<PathBuf>,
-    /// search: how many matches a query [default: 10].
+    /// How many matches of --against or --index a record [default: 10].
     #[arg(long, value_name = "N", help_heading = "Output")]
     top: Option<usize>,
-    /// classify: every class's logit too, in the order of the classes.
+    /// classify, clone by `--head concat`: every class's logit too, in the order of the classes.
     #[arg(long, help_heading = "Output")]
     logits: bool,
     /// Where to write; `-` is stdout.
@@ -73,8 +74,8 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
         .as_deref()
         .map(Dataset::read)
         .transpose()?;
-    let loaded = arguments.model.load()?;
-    check_flags(arguments, loaded.encoding.task())?;
+    let loaded = arguments.model.load(input.first()?)?;
+    check_flags(arguments)?;
     let mut predictor = Predictor {
         embedder: Embedder::new(&loaded, arguments.quantize)?,
         loaded: &loaded,
@@ -129,23 +130,9 @@ fn interrupted(output: &Output) -> Error {
     }
 }
 
-/// Refuses flags of another task.
-fn check_flags(arguments: &PredictArguments, task: TaskKind) -> Result<(), Error> {
+/// Refuses `--top` where nothing is searched.
+fn check_flags(arguments: &PredictArguments) -> Result<(), Error> {
     let searches = arguments.against.is_some() || arguments.index.is_some();
-    let foreign = match task {
-        TaskKind::Search => [("--logits", arguments.logits), ("", false), ("", false)],
-        TaskKind::Classify => [
-            ("--against", arguments.against.is_some()),
-            ("--index", arguments.index.is_some()),
-            ("--top", arguments.top.is_some()),
-        ],
-    };
-    if let Some((flag, _)) = foreign.into_iter().find(|(_, given)| *given) {
-        return Err(Error::Usage {
-            problem: format!("`{flag}` does not belong to `--task {task}`"),
-            hint: "leave it out".into(),
-        });
-    }
     if arguments.top.is_some() && !searches {
         return Err(Error::Usage {
             problem: "`--top` says how many matches, and nothing is searched".into(),
@@ -153,6 +140,14 @@ fn check_flags(arguments: &PredictArguments, task: TaskKind) -> Result<(), Error
         });
     }
     Ok(())
+}
+
+/// An error for a run that finds nothing.
+fn no_search(flag: &str) -> Error {
+    Error::Usage {
+        problem: format!("`{flag}` is of `--task search`, and of `--task clone` by groups"),
+        hint: "leave it out".into(),
+    }
 }
 
 /// Passes by what an earlier command did, if this is the same one; how many records that are.
@@ -216,14 +211,16 @@ impl Predictor<'_> {
                 content.update(json!(record.fields).to_string().as_bytes());
             }
             base = json!(content.finalize().to_hex().to_string());
-            let encoded = self
-                .loaded
-                .encoding
-                .encode_codes(&records, &self.loaded.checkpoint)?;
-            let codes = self.embedder.embed(encoded.sequences)?;
+            let loaded = self.loaded;
+            let encoded = loaded.encoding.encode_codes(&records, &loaded.checkpoint)?;
+            let encoded = encoded.ok_or_else(|| no_search("--against"))?;
+            let codes = self.embedder.embed_one(encoded)?;
             self.base = Base::Records(records, codes);
         }
         if let Some(folder) = &arguments.index {
+            if !self.loaded.encoding.is_searched() {
+                return Err(no_search("--index"));
+            }
             let index = Index::open(folder, &self.loaded.fingerprint)?;
             base = json!(index.description);
             self.base = Base::Index(index);
@@ -231,6 +228,7 @@ impl Predictor<'_> {
         let key = json!({
             "model": self.loaded.fingerprint,
             "encoding": self.loaded.encoding,
+            "head": self.loaded.model.head_settings(),
             "base": base,
             "top": self.top,
             "logits": self.logits,
@@ -245,38 +243,59 @@ impl Predictor<'_> {
     fn lines(&mut self, data: &Dataset) -> Result<Vec<Value>, Error> {
         let loaded = self.loaded;
         let encoded = loaded.encoding.encode_queries(data, &loaded.checkpoint)?;
-        let vectors = self.embedder.embed(encoded.sequences)?;
-        match (&loaded.labels, &self.base) {
-            (Some(labels), _) => classify(loaded, labels, &vectors, self.logits),
-            (None, Base::Nothing) => {
-                let rows = rows(&vectors)?.into_iter();
+        let columns = self.embedder.embed(encoded)?;
+        let pass = Pass::evaluation(columns[0].device());
+        let logits = if self.logits {
+            loaded.model.logits(&columns, &pass)?
+        } else {
+            None
+        };
+        let mut lines = match loaded.model.predict(&columns, &pass)? {
+            Predictions::Probabilities(probabilities) => {
+                classify(loaded.labels.as_ref(), &probabilities)?
+            }
+            Predictions::Pairs { scores, clones } => scores
+                .iter()
+                .zip(clones)
+                .map(|(score, clone)| json!({ "label": i32::from(clone), "score": score }))
+                .collect(),
+            Predictions::Vectors(vectors) => self.found(data, &vectors)?,
+        };
+        if self.logits {
+            let logits = logits.ok_or_else(|| Error::Usage {
+                problem: "`--logits` is of classifiers, and this run has no classes".into(),
+                hint: "leave it out".into(),
+            })?;
+            for (line, logits) in lines.iter_mut().zip(rows(&logits)?) {
+                line["logits"] = json!(logits);
+            }
+        }
+        Ok(lines)
+    }
+
+    /// What is found for each of `vectors`, or where nothing is searched the vector itself.
+    fn found(&self, data: &Dataset, vectors: &Tensor) -> Result<Vec<Value>, Error> {
+        match &self.base {
+            Base::Nothing => {
+                let rows = rows(vectors)?.into_iter();
                 Ok(rows.map(|row| json!({ "embedding": row })).collect())
             }
-            (None, Base::Records(base, codes)) => {
-                let hits = best(&vectors, codes, self.top)?;
+            Base::Records(base, codes) => {
+                let hits = best(vectors, codes, self.top)?;
                 let record = |record: usize| Ok(base.records[record].fields.clone());
                 matches(data, hits, record)
             }
-            (None, Base::Index(index)) => {
-                let hits = index.search(&vectors, self.top)?;
+            Base::Index(index) => {
+                let hits = index.search(vectors, self.top)?;
                 matches(data, hits, |record| Ok(index.record(record)?))
             }
         }
     }
 }
 
-fn classify(
-    loaded: &LoadedModel,
-    labels: &Labels,
-    vectors: &Tensor,
-    with_logits: bool,
-) -> Result<Vec<Value>, Error> {
-    let pass = Pass::evaluation(vectors.device());
-    let logits = loaded.model.logits(vectors, &pass)?;
-    let probabilities = candle_nn::ops::softmax(&logits, 1).map_err(tensor)?;
-    let logits = rows(&logits)?.into_iter();
-    let both = rows(&probabilities)?.into_iter().zip(logits);
-    let lines = both.map(|(probabilities, logits)| {
+fn classify(labels: Option<&Labels>, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
+    let labels = labels.unwrap_or_else(|| unreachable!("who has classes has their labels"));
+    let lines = rows(probabilities)?.into_iter().map(|probabilities| {
         let likeliest = (0..probabilities.len())
             .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]))
             .unwrap_or_default();
@@ -291,11 +310,7 @@ fn classify(
                 (name, json!(probability))
             })
             .collect();
-        let mut line = json!({ "label": labels.label(likeliest), "probabilities": by_label });
-        if with_logits {
-            line["logits"] = json!(logits);
-        }
-        line
+        json!({ "label": labels.label(likeliest), "probabilities": by_label })
     });
     Ok(lines.collect())
 }

@@ -8,7 +8,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::options::{DeviceChoice, ShuffleChoice, TaskOptions, limit_threads, missing};
+use super::head::HeadOptions;
+use super::options::{DeviceChoice, ShuffleChoice, limit_threads, missing};
+use super::task::TaskOptions;
 use super::{console, recipe};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
@@ -16,7 +18,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
-use crate::task::{Encoding, Labels, Model};
+use crate::task::{Encoding, HeadSettings, Known, Labels, Model, Role};
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
 };
@@ -94,7 +96,7 @@ struct TrainOptions {
     /// rotating disk or a network file system [default: auto].
     #[arg(long, value_enum, help_heading = "Training")]
     shuffle: Option<ShuffleChoice>,
-    /// One vector a sequence [default: cls for classify, mean for search].
+    /// One vector a sequence [default: cls for classify and --head concat, else mean].
     #[arg(long, value_enum, help_heading = "Training")]
     pooling: Option<Pooling>,
     /// Steps between two lines of metrics.jsonl [default: 10].
@@ -129,6 +131,12 @@ struct TrainOptions {
     /// The cache must have been made from this test split.
     #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
     test: Option<PathBuf>,
+    /// The cache must have been made with this code base.
+    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
+    code_base: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    head: HeadOptions,
     #[command(flatten)]
     #[serde(flatten)]
     task: TaskOptions,
@@ -169,7 +177,10 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         .unwrap_or_else(|| cache.manifest().model.clone().into());
     let mut checkpoint = Checkpoint::open(&model_folder)?;
     check_cache(&cache, &checkpoint, &options, &encoding, labels.as_ref())?;
-    let settings = settings(&options, &encoding, &cache)?;
+    let head = options.head.settings(&encoding, labels.as_ref())?;
+    check_tuning(&head, &cache)?;
+    let usual = HeadSettings::usual(&encoding, labels.as_ref());
+    let settings = settings(&options, [&head, &usual], &cache)?;
     if let Some(dropout) = settings.dropout {
         checkpoint.config.hidden_dropout = dropout;
         checkpoint.config.attention_dropout = dropout;
@@ -178,7 +189,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     let model = Model::new(
         &checkpoint,
         freeze,
-        labels.as_ref(),
+        &head,
         settings.pooling,
         settings.seed,
         &device,
@@ -230,6 +241,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
             pooling: settings.pooling,
             labels,
             data: content_of_splits(&cache),
+            head: Some(model.head_settings()),
         },
     )?;
     let summary = ending.map_err(|position| interrupted(position.step, &out))?;
@@ -337,10 +349,20 @@ fn check_cache(
         ("train", &options.train),
         ("valid", &options.valid),
         ("test", &options.test),
+        (Role::CODE_BASE, &options.code_base),
     ];
+    let code_base = match (&options.code_base, encoding) {
+        (Some(path), Encoding::Search(search)) => Some(search.code_base(&Dataset::read(path)?)?),
+        _ => None,
+    };
+    let known = Known {
+        labels,
+        code_base: code_base.as_ref(),
+    };
     for (name, path) in splits {
         if let Some(path) = path {
-            let encoded = encoding.encode(&Dataset::read(path)?, checkpoint, labels)?;
+            let data = Dataset::read(path)?;
+            let encoded = encoding.encode(&data, checkpoint, Role::of(name), known)?;
             current.set(name, content_hash(&encoded, labels));
         }
     }
@@ -350,19 +372,44 @@ fn check_cache(
     Ok(cache.require(&current, hint)?)
 }
 
+/// A threshold is tuned on a validation split.
+fn check_tuning(head: &HeadSettings, cache: &Cache) -> Result<(), Error> {
+    let tuned = matches!(head, HeadSettings::Cosine { tuned: true, .. });
+    if tuned && cache.manifest().split("valid").is_none() {
+        return Err(Error::Usage {
+            problem: format!(
+                "`--threshold tuned` needs a validation split, and `{}` has none",
+                cache.folder().display()
+            ),
+            hint: "make the cache with `--valid`, or pass a cosine".into(),
+        });
+    }
+    Ok(())
+}
+
 /// The cache's encoding with whatever was typed put over it.
 fn expected_encoding(cached: &Value, typed: &TaskOptions) -> Value {
     let mut expected = cached.clone();
-    if let (Value::Object(expected), Value::Object(typed)) = (&mut expected, json!(typed)) {
-        let given = typed.into_iter().filter(|(_, value)| !value.is_null());
+    if let (Value::Object(expected), Value::Object(given)) = (&mut expected, json!(typed)) {
+        let given = given.into_iter().filter(|(_, value)| !value.is_null());
         expected.extend(given);
+        // Words for what the cache has settled.
+        match (typed.mode_token.as_deref(), cached.get("mode_token")) {
+            (Some("auto"), Some(token)) => {
+                expected.insert("mode_token".into(), token.clone());
+            }
+            (Some("auto" | "none"), _) => {
+                expected.shift_remove("mode_token");
+            }
+            _ => {}
+        }
     }
     expected
 }
 
 fn settings(
     options: &TrainOptions,
-    encoding: &Encoding,
+    [head, usual]: [&HeadSettings; 2],
     cache: &Cache,
 ) -> Result<TrainSettings, Error> {
     let settings = TrainSettings {
@@ -375,7 +422,8 @@ fn settings(
         dropout: options.dropout,
         seed: options.seed.unwrap_or(1),
         shuffle: options.shuffle.unwrap_or_default().shuffle(cache),
-        pooling: options.pooling.unwrap_or(encoding.task().default_pooling()),
+        pooling: options.pooling.unwrap_or(head.default_pooling()),
+        head: (head != usual).then(|| head.clone()),
         log_every: options.log_every.unwrap_or(10),
         checkpoint_seconds: options.checkpoint_seconds.unwrap_or(300),
         micro_batch: options.micro_batch,
@@ -453,8 +501,11 @@ fn resolved_recipe(
     let mut recipe = table(toml::Table::try_from(options));
     // The folder of the repeated run is its own.
     recipe.remove("out");
-    recipe.extend(table(toml::Table::try_from(encoding)));
-    recipe.extend(table(toml::Table::try_from(settings)));
+    let encoding = table(toml::Table::try_from(encoding));
+    let settings = table(toml::Table::try_from(settings));
+    let settled = encoding.into_iter().chain(settings);
+    // What follows from the fields, and what `--head` and its like say.
+    recipe.extend(settled.filter(|(key, _)| key != "form" && key != "head"));
     recipe.insert(
         "freeze".into(),
         match freeze {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::trained::file_name;
 use super::{Error, Format, Reading, TrainedModel, folder};
 use crate::frozen::FrozenPrecision;
-use crate::task::Encoding;
+use crate::task::{Encoding, HeadSettings};
 use crate::trainable::Pooling;
 
 /// The keys of a recipe that name files of one machine: their last names are kept.
@@ -152,6 +152,12 @@ def embed(texts, max_length):
         Pooling::Cls => "the first token's state",
         Pooling::Mean => "the mean of all tokens' states",
     };
+    if let HeadSettings::Cosine { threshold, .. } = trained.head {
+        let _ = writeln!(
+            text,
+            "\nTwo functions are clones where the cosine of their embeddings is above {threshold}."
+        );
+    }
     let _ = writeln!(
         text,
         "\nAn embedding is {pooling}, scaled to unit length. `transformers.AutoModel` loads the model alone."
@@ -174,6 +180,11 @@ fn onnx(trained: &TrainedModel) -> String {
             .into();
     }
     let padding = trained.checkpoint.config.padding_id;
+    let pairs = if trained.head == HeadSettings::Concat {
+        "  # two that follow each other are a pair"
+    } else {
+        ""
+    };
     let all = lengths(&trained.identity.encoding);
     let said: Vec<String> = all
         .iter()
@@ -189,7 +200,7 @@ session = onnxruntime.InferenceSession(\"model.onnx\")
 tokenizer.enable_truncation(max_length)
 tokenizer.enable_padding(pad_id={padding})
 
-texts = [\" \".join(text.split()) for text in [\"def add(a, b): return a + b\", \"some other text\"]]
+texts = [\" \".join(text.split()) for text in [\"def add(a, b): return a + b\", \"some other text\"]]{pairs}
 encoded = tokenizer.encode_batch(texts)
 inputs = {{
     \"input_ids\": np.array([text.ids for text in encoded], np.int64),

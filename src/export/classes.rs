@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, TrainedModel};
 use crate::checkpoint::{self, Family};
+use crate::task::HeadSettings;
 use crate::trainable::Pooling;
 
 /// 2⁻¹⁴, by which states are multiplied before the tanh. A state of 7 then loses less than the
@@ -89,7 +90,7 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
         if choice != ClassChoice::Auto {
             return Err(Error::Meaningless {
                 flag: "--class".into(),
-                reason: "a search model has no classes, and is loaded by `AutoModel`",
+                reason: "the run has no classes, and its export is loaded by `AutoModel`",
             });
         }
         return Ok(Target {
@@ -101,6 +102,9 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
                 Pooling::Mean => Reading::MeanOfTokens,
             },
         });
+    }
+    if trained.head == HeadSettings::Concat {
+        return Err(Error::NoPairClass);
     }
     let first = trained.identity.pooling == Pooling::Cls;
     if choice == ClassChoice::Sequence && !first {

@@ -32,6 +32,9 @@ pub enum Error {
         /// The class.
         class: String,
     },
+    /// A classifier of two texts that are encoded each on its own.
+    #[error("no class of transformers encodes two texts each on its own, as `--head concat` does")]
+    NoPairClass,
     /// A flag that means nothing for this run or format.
     #[error("`{flag}` means nothing here: {reason}")]
     Meaningless {
@@ -85,6 +88,7 @@ impl Explain for Error {
             }
             Self::NotAnExport { .. } => "choose another `--out`, or move the folder away".into(),
             Self::NoSuchClass { .. } => "leave out `--class` for the token classifier whose logits' mean is what was trained, take `--format onnx`, or train with `--pooling cls`".into(),
+            Self::NoPairClass => "take `--format onnx`".into(),
             Self::Meaningless { .. } => "leave it out".into(),
             Self::Overflow { .. } => "take `--dtype bf16` or `--dtype f32`".into(),
             Self::Write(error) => return write_hint(error, "an `--out` folder"),

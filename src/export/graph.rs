@@ -8,11 +8,12 @@ use super::{Error, ONNX_FILE, TrainedModel};
 use crate::checkpoint;
 use crate::frozen::FrozenPrecision;
 use crate::frozen::onnx::{self, Dense, Pool, Readout, WholeModel};
+use crate::task::HeadSettings;
 use crate::trainable::Pooling;
 
 /// The graph's output of a classifier, f32 `[batch, classes]`.
 const LOGITS: &str = "logits";
-/// The graph's output of a search model, f32 `[batch, hidden]`.
+/// The graph's output of a model without classes, f32 `[batch, hidden]`.
 const EMBEDDING: &str = "sentence_embedding";
 
 /// Writes the model of `trained`.
@@ -40,23 +41,37 @@ fn readout(trained: &TrainedModel) -> Readout {
         Pooling::Cls => Pool::First,
         Pooling::Mean => Pool::Mean,
     };
-    if trained.gives_embeddings() {
-        return Readout {
-            pool,
-            layers: Vec::new(),
-            unit_length: true,
-            output: EMBEDDING,
-        };
-    }
+    let layer = |name: &str, outputs, activation| Dense {
+        name: name.into(),
+        outputs,
+        activation,
+    };
+    let classes = trained.classes();
+    let layers = match trained.head {
+        HeadSettings::Linear { .. } => vec![layer("classifier", classes, None)],
+        HeadSettings::Concat => vec![
+            layer(
+                "classifier.dense",
+                trained.checkpoint.config.hidden_size,
+                Some("Tanh"),
+            ),
+            layer("classifier.out_proj", classes, None),
+        ],
+        HeadSettings::Match { .. } | HeadSettings::Cosine { .. } | HeadSettings::Contrast => {
+            Vec::new()
+        }
+    };
+    let columns = match trained.head {
+        HeadSettings::Concat => 2,
+        _ => 1,
+    };
+    let embeddings = trained.gives_embeddings();
     Readout {
         pool,
-        layers: vec![Dense {
-            name: "classifier".into(),
-            outputs: trained.classes(),
-            activation: None,
-        }],
-        unit_length: false,
-        output: LOGITS,
+        columns,
+        layers,
+        unit_length: embeddings,
+        output: if embeddings { EMBEDDING } else { LOGITS },
     }
 }
 
@@ -69,6 +84,9 @@ fn metadata(trained: &TrainedModel) -> Vec<(&'static str, String)> {
     ];
     for (name, length) in identity.encoding.lengths() {
         metadata.push((name, length.to_string()));
+    }
+    if let HeadSettings::Cosine { threshold, .. } = trained.head {
+        metadata.push(("threshold", threshold.to_string()));
     }
     if trained.classes() > 0 {
         let names = trained.class_names().into_iter().enumerate();

@@ -29,7 +29,10 @@ const SPECIAL: [(&str, [&str; 2]); 5] = [
 pub(super) fn write(folder: &Path, trained: &TrainedModel) -> Result<(), Error> {
     let checkpoint = &trained.checkpoint;
     let from = &checkpoint.folder;
-    if from.join(TOKENIZER).is_file() {
+    if let Some(mode) = trained.identity.encoding.mode_token() {
+        let text = checkpoint.tokenizer.to_json_in_mode(mode)?;
+        folder::write_text(folder, TOKENIZER, &text)?;
+    } else if from.join(TOKENIZER).is_file() {
         let bytes = fs_err::read(from.join(TOKENIZER)).map_err(Error::Read)?;
         fs_err::write(folder.join(TOKENIZER), bytes).map_err(Error::Write)?;
     } else {
@@ -56,7 +59,10 @@ pub(super) fn write(folder: &Path, trained: &TrainedModel) -> Result<(), Error> 
             "pad_token" => checkpoint.tokenizer.token(checkpoint.config.padding_id),
             _ => None,
         };
-        let known = || names.iter().find(|name| checkpoint.tokenizer.knows(name));
+        let known = || {
+            let mut names = names.iter();
+            names.find(|name| checkpoint.tokenizer.id(name).is_some())
+        };
         let token = token.or_else(|| known().map(ToString::to_string));
         if let (Some(token), true) = (token, config.get(field).is_none_or(Value::is_null)) {
             config.insert(field.into(), token.into());

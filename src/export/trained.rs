@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Error;
 use crate::checkpoint::Checkpoint;
-use crate::task::{Labels, TaskKind};
+use crate::task::HeadSettings;
 use crate::train::{self, RunFolder, RunIdentity, SavedRun};
 
 /// A run and the model that it was trained from, put together.
@@ -17,6 +17,8 @@ pub struct TrainedModel {
     pub hash: String,
     /// How the run is used.
     pub identity: RunIdentity,
+    /// What stands on top of the pooled vectors.
+    pub head: HeadSettings,
     /// The model, with what was trained in the place of its own tensors, and the head beside them.
     pub checkpoint: Checkpoint,
     /// The run's recipe, TOML.
@@ -53,6 +55,7 @@ impl TrainedModel {
         Ok(Self {
             name: file_name(&name),
             hash,
+            head: identity.head(),
             identity,
             checkpoint,
             recipe: recipe.map_err(Error::Read)?,
@@ -62,17 +65,30 @@ impl TrainedModel {
 
     /// Whether what comes out is an embedding of unit length, rather than logits.
     pub fn gives_embeddings(&self) -> bool {
-        self.identity.encoding.task() == TaskKind::Search
+        match self.head {
+            HeadSettings::Match { .. } | HeadSettings::Cosine { .. } | HeadSettings::Contrast => {
+                true
+            }
+            HeadSettings::Linear { .. } | HeadSettings::Concat => false,
+        }
     }
 
     /// Classes, 0 of a model without any.
     pub(super) fn classes(&self) -> usize {
-        self.identity.labels.as_ref().map_or(0, Labels::count)
+        match self.head {
+            HeadSettings::Linear { classes } => classes,
+            // No clone, clone.
+            HeadSettings::Concat => 2,
+            _ => 0,
+        }
     }
 
     /// The classes' names, in order.
     pub(super) fn class_names(&self) -> Vec<String> {
-        let labels = self.identity.labels.iter().flat_map(Labels::iter);
+        let Some(labels) = &self.identity.labels else {
+            return (0..self.classes()).map(|class| class.to_string()).collect();
+        };
+        let labels = labels.iter();
         labels
             .map(|label| match label {
                 crate::dataset::Label::Integer(number) => number.to_string(),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Shuffle;
+use crate::task::HeadSettings;
 use crate::trainable::Pooling;
 
 /// Everything that decides a run's outcome, besides the cache, and how it is recorded.
@@ -30,6 +31,9 @@ pub struct TrainSettings {
     pub shuffle: Shuffle,
     /// One vector a sequence.
     pub pooling: Pooling,
+    /// The head, where it is not the usual one.
+    #[serde(default)]
+    pub head: Option<HeadSettings>,
     /// Steps between two lines of `metrics.jsonl`.
     pub log_every: usize,
     /// Seconds between two checkpoints, besides the one after each epoch.

@@ -45,6 +45,9 @@ pub struct Dense {
 pub struct Readout {
     /// One vector a sequence.
     pub pool: Pool,
+    /// Sequences whose vectors are put side by side: so many of the batch, one after the other,
+    /// make a row of the output.
+    pub columns: usize,
     /// Layers on top of it, one after the other.
     pub layers: Vec<Dense>,
     /// Whether the result is scaled to unit length.
@@ -82,7 +85,11 @@ pub fn write_whole(
         }
         Pool::Mean => mean(&mut graph, &hidden, &mask),
     };
-    let mut width = checkpoint.config.hidden_size;
+    let mut width = checkpoint.config.hidden_size * readout.columns;
+    if readout.columns > 1 {
+        let shape = graph.int("row_shape", &[2], &[-1, width as i64]);
+        vector = graph.node("pooling", "Reshape", &[&vector, &shape], &[]);
+    }
     for layer in &readout.layers {
         let (weights, fp32) = (&checkpoint.weights, FrozenPrecision::Fp32);
         let sizes = [width, layer.outputs];
@@ -95,7 +102,8 @@ pub fn write_whole(
     if readout.unit_length {
         vector = normalised(&mut graph, &vector);
     }
-    let axes = [Axis::Dynamic("batch"), Axis::Fixed(width)];
+    let rows = if readout.columns > 1 { "rows" } else { "batch" };
+    let axes = [Axis::Dynamic(rows), Axis::Fixed(width)];
     graph.output(readout.output, &vector, &axes);
     let (mut model, data) = graph.into_parts();
     let entries = metadata.iter().map(|(key, value)| StringStringEntry {
