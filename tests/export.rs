@@ -1,5 +1,7 @@
 //! An export gives what the run gives, wherever it is loaded.
 
+#![allow(clippy::print_stdout, reason = "the figures are shown")]
+
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -64,7 +66,7 @@ impl Trained {
         let all: Vec<&str> = fixed.chain(model.iter().copied()).collect();
         telly_ok(&all);
         let text = fs_err::read_to_string(&output).expect("predictions");
-        let lines = text.lines().map(|line| serde_json::from_str(line));
+        let lines = text.lines().map(serde_json::from_str);
         lines.collect::<Result<_, _>>().expect("JSON")
     }
 

@@ -1,5 +1,7 @@
 //! Predicting at scale: files of any size, commands that are stopped, pipes, a stored code base.
 
+#![allow(clippy::print_stdout, reason = "the figures are shown")]
+
 mod support;
 
 use std::fs::File;
@@ -48,14 +50,14 @@ fn succeeds(mut command: Command) -> String {
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs_err::read_to_string(path).expect("readable");
-    let lines = text.lines().map(|line| serde_json::from_str(line));
+    let lines = text.lines().map(serde_json::from_str);
     lines.collect::<Result<_, _>>().expect("JSON")
 }
 
 /// Records that an unfinished output says are done.
 fn done(output: &Path) -> u64 {
     let position = format!("{}.partial.json", text(output));
-    let said = std::fs::read(position).ok();
+    let said = fs_err::read(position).ok();
     let said = said.and_then(|said| serde_json::from_slice::<Value>(&said).ok());
     said.and_then(|said| said["records"].as_u64()).unwrap_or(0)
 }
@@ -161,7 +163,7 @@ fn peak(mut command: Command) -> u64 {
     let mut child = command.stderr(Stdio::null()).spawn().expect("telly runs");
     let mut peak = 0;
     while child.try_wait().expect("a child").is_none() {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
+        let status = fs_err::read_to_string(format!("/proc/{}/status", child.id()));
         let status = status.unwrap_or_default();
         let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let mark = mark.and_then(|mark| mark.trim().strip_suffix(" kB"));
@@ -172,13 +174,13 @@ fn peak(mut command: Command) -> u64 {
     peak * 1024
 }
 
-/// Five times the records take no more memory, where the file alone is larger than what is allowed.
+/// Ten times the records, 60 MB more, take no more memory than what allocators differ by.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_does_not_grow_with_the_file() {
     let space = Workspace::new();
     let run = trained(&space, "classify", "run", "");
-    let peaks = [3000, 15_000].map(|rows| {
+    let peaks = [3000, 30_000].map(|rows| {
         let input = space.path(&format!("{rows}.jsonl"));
         write_long_classification(&input, rows);
         // Fields that are not read.
@@ -189,7 +191,7 @@ fn memory_does_not_grow_with_the_file() {
         peak(predict(&run, &input, &output, &["--threads", "1"]))
     });
     println!("peaks: {peaks:?}");
-    assert!(peaks[1] < peaks[0] + (16 << 20), "{peaks:?}");
+    assert!(peaks[1] < peaks[0] + (40 << 20), "{peaks:?}");
 }
 
 /// All layers in 8-bit integers: nearly the same embeddings.
@@ -233,8 +235,8 @@ fn an_index_is_searched_exactly() {
             .map(String::from)
             .collect::<Vec<_>>()
     };
-    let made = telly_json(&make(&index, &[]));
-    assert_eq!(made["records"], 1100);
+    let report = telly_json(&make(&index, &[]));
+    assert_eq!(report["records"], 1100);
     telly_json(&make(&half, &["--dtype", "fp16", "--keep", "code"]));
     fails(telly(&make(&index, &[])), 2, &["is there already"]);
     telly_ok(&make(&index, &["--force"]));

@@ -176,4 +176,24 @@ mod tests {
             "{unknown:?}"
         );
     }
+
+    /// What is exported of a run with a mode token: a tokenizer that puts it there by itself.
+    #[test]
+    fn a_mode_can_be_built_in() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/roberta-tiny");
+        let tokenizer = Tokenizer::open(&golden.join("tokenizer.json"), 400).expect("a tokenizer");
+        let text = tokenizer.to_json_in_mode("<mask>").expect("text");
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(text.as_bytes()).expect("written");
+        let built_in = Tokenizer::open(file.path(), 400).expect("a tokenizer");
+        let texts = || {
+            ["", "a", "return the number of words in it"]
+                .map(String::from)
+                .to_vec()
+        };
+        let found = built_in.encode(texts(), 9).expect("ids");
+        let expected = tokenizer.encode_in_mode(texts(), "<mask>", 9);
+        assert_eq!(found, expected.expect("ids"));
+        assert_eq!((found.length(0), found.length(2)), (4, 9));
+    }
 }

@@ -12,7 +12,15 @@ use crate::task::{Encoding, HeadSettings};
 use crate::trainable::Pooling;
 
 /// The keys of a recipe that name files of one machine: their last names are kept.
-const PATHS: [&str; 5] = ["cache", "model", "train", "valid", "test"];
+const PATHS: [&str; 7] = [
+    "cache",
+    "model",
+    "train",
+    "valid",
+    "test",
+    "code_base",
+    "onnxruntime",
+];
 
 /// Writes `README.md`.
 pub(super) fn write(
