@@ -15,7 +15,7 @@ use support::{Golden, goldens};
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
 use telly::task::{Batch, Labels, Model};
-use telly::train::{Activations, FreshActivations, Shuffle, TrainSettings, Trainer};
+use telly::train::{Activations, FreshActivations, TrainSettings, Trainer};
 use telly::trainable::{Ops, Pooling};
 
 /// Of each step's loss, relative.
@@ -224,17 +224,8 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
         epochs: 1,
         batch_size: batches[0].len(),
         lr: 2e-3,
-        warmup: 0.1,
-        weight_decay: 0.01,
-        clip: 1.0,
-        dropout: None,
-        seed: 1,
-        shuffle: Shuffle::Exact,
         pooling,
-        log_every: 1,
-        checkpoint_seconds: 300,
-        micro_batch: None,
-        memory_budget: None,
+        ..TrainSettings::default()
     };
     let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
     trainer.ops = way.ops;

@@ -18,6 +18,7 @@ import transformers
 
 import metrics
 import reference
+import schedules
 import tiny
 import training
 
@@ -59,6 +60,10 @@ def main():
     for model, task, pooling, frozen in training.TRAININGS:
         path = out / "training" / training.training_name(model, task, pooling, frozen)
         training.make_training(out / model, task, pooling, frozen, path, VERSIONS)
+    for model, task, pooling, frozen, option in training.VARIANTS:
+        path = out / "training" / training.training_name(model, task, pooling, frozen, option)
+        training.make_training(out / model, task, pooling, frozen, path, VERSIONS, option)
+    schedules.make_schedules(out / "schedules.json", VERSIONS)
     metrics.make_metrics(out / "metrics.json", VERSIONS)
 
 

@@ -55,6 +55,12 @@ impl Split {
         self.rows[row * self.columns + column]
     }
 
+    /// The classes of `rows`; empty when there are none.
+    pub fn labels_of(&self, rows: &[usize]) -> Vec<i64> {
+        let labels = rows.iter().filter_map(|&row| self.labels.get(row).copied());
+        labels.collect()
+    }
+
     /// All sequences of `rows`, column after column.
     pub fn sequences_of(&self, rows: &[usize]) -> Vec<usize> {
         let columns = 0..self.columns;

@@ -3,6 +3,7 @@
 mod cache;
 mod cache_catalog;
 mod cache_derive;
+mod chart;
 mod console;
 mod doctor;
 mod dry_run;
@@ -15,8 +16,11 @@ mod precompute;
 mod predict;
 mod recipe;
 mod repair;
+mod runs;
+mod seeds;
 mod shard;
 mod train;
+mod train_options;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -54,11 +58,13 @@ Exit status: 0 done, 1 failed while running, 2 the input or the command line was
 enum Command {
     Doctor(doctor::DoctorArguments),
     Precompute(precompute::PrecomputeArguments),
-    Train(train::TrainArguments),
+    Train(Box<train::TrainArguments>),
     Evaluate(evaluate::EvaluateArguments),
     Predict(predict::PredictArguments),
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
 }
 
 /// Runs the command line of this process.
@@ -82,6 +88,7 @@ pub fn run() -> ExitCode {
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Cache(command) => cache::run(&command),
+        Command::Runs(command) => runs::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

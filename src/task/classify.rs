@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::Error;
+use super::cross_entropy::CrossEntropy;
 use super::metrics::ClassificationMetrics;
 use crate::dataset::FieldChoice;
 use crate::trainable::ops::{dropout, linear};
@@ -52,15 +53,14 @@ impl Classifier {
     }
 }
 
-/// Mean cross-entropy of `logits` `[rows, classes]` against the classes `labels`.
-pub(super) fn loss(logits: &Tensor, labels: &[i64]) -> Result<Tensor, Error> {
-    let labels = Tensor::from_slice(labels, labels.len(), logits.device())?;
-    Ok(candle_nn::loss::cross_entropy(logits, &labels)?)
-}
-
-/// Metrics from logits `[rows, classes]`.
+/// Metrics from logits `[rows, classes]`. The loss is the plain cross-entropy, whatever is trained
+/// with, so that runs can be compared.
 pub(super) fn metrics(logits: &Tensor, labels: &[i64]) -> Result<ClassificationMetrics, Error> {
-    let loss = f64::from(loss(logits, labels)?.to_scalar::<f32>()?);
+    let loss = f64::from(
+        CrossEntropy::default()
+            .loss(logits, labels)?
+            .to_scalar::<f32>()?,
+    );
     let predictions = logits.argmax(1)?.to_vec1::<u32>()?;
     let classes = logits.dim(1)?;
     Ok(ClassificationMetrics::new(

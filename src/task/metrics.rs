@@ -45,6 +45,16 @@ impl Metrics {
         }
     }
 
+    /// What `name` says, or the one that chooses by default, as a number of which more is better:
+    /// a loss with its sign turned. None of a name that the task does not have.
+    pub fn score(&self, name: Option<&str>) -> Option<f64> {
+        let Some(name) = name else {
+            return Some(self.selection().1);
+        };
+        let value = self.to_json().get(name)?.as_f64()?;
+        Some(if name == "loss" { -value } else { value })
+    }
+
     /// Mean loss.
     pub fn loss(&self) -> f64 {
         match self {

@@ -2,6 +2,7 @@
 //! One file a task.
 
 mod classify;
+mod cross_entropy;
 mod encoding;
 mod error;
 mod labels;
@@ -9,6 +10,7 @@ mod metrics;
 mod model;
 mod search;
 
+pub use cross_entropy::CrossEntropy;
 pub use encoding::{EncodedSplit, Encoding, TaskKind};
 pub use error::Error;
 pub use labels::Labels;

@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
 use super::classify::{self, Classifier};
-use super::{Error, Labels, Metrics, search};
+use super::metrics::{ClassificationMetrics, RankingMetrics};
+use super::{CrossEntropy, Error, Labels, Metrics, search};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::trainable::{
     EncoderInput, Gradients, Parameters, Part, PartLimit, Pass, Pooling, Profile, TrainableEncoder,
@@ -24,6 +25,15 @@ pub struct Batch {
     pub labels: Vec<i64>,
 }
 
+/// What a batch's loss is taken of.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    places: &'a [usize],
+    labels: &'a [i64],
+    /// Of the mean over several batches.
+    share: f64,
+}
+
 /// What is trained: top layers, head, and their parameters.
 pub struct Model {
     /// Every trained tensor.
@@ -31,6 +41,8 @@ pub struct Model {
     encoder: TrainableEncoder,
     pooling: Pooling,
     head: Head,
+    layers: usize,
+    criterion: CrossEntropy,
 }
 
 enum Head {
@@ -72,7 +84,40 @@ impl Model {
             encoder,
             pooling,
             head,
+            layers: config.layers,
+            criterion: CrossEntropy::default(),
         })
+    }
+
+    /// Trains a classifier by `criterion`.
+    #[must_use]
+    pub fn with_criterion(mut self, criterion: CrossEntropy) -> Self {
+        self.criterion = criterion;
+        self
+    }
+
+    /// Layers of the whole encoder, frozen ones among them.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// The names of what [`metrics`](Self::metrics) measures.
+    pub fn metric_names(&self) -> Vec<String> {
+        let of_nothing = match self.head {
+            Head::Classify(_) => {
+                Metrics::Classification(ClassificationMetrics::new(&[], &[], 0, 0.0))
+            }
+            Head::Search => Metrics::Ranking(RankingMetrics::new(&[], 0.0)),
+        };
+        of_nothing.to_json().keys().cloned().collect()
+    }
+
+    /// What `rows` rows, of the classes `labels`, weigh in the mean over several batches.
+    pub fn weight(&self, rows: usize, labels: &[i64]) -> f64 {
+        match self.head {
+            Head::Classify(_) => self.criterion.weight(labels),
+            Head::Search => rows as f64,
+        }
     }
 
     /// One vector a sequence, `[sequences, hidden]`; of unit length for search.
@@ -102,14 +147,28 @@ impl Model {
     }
 
     /// The mean loss over the rows of `batch`, and its `gradients`.
+    pub fn gradients(
+        &self,
+        batch: Batch,
+        pass: &Pass,
+        limit: PartLimit,
+        gradients: &mut Gradients,
+    ) -> Result<f64, Error> {
+        gradients.clear();
+        self.add_gradients(batch, 1.0, pass, limit, gradients)
+    }
+
+    /// The mean loss over the rows of `batch`; `share` times its gradients are added to
+    /// `gradients`.
     ///
     /// No more than `limit` is kept for the backward pass at a time, and the gradients are those
     /// of the whole batch all the same: the vectors of the whole batch
     /// are computed first, then the loss and its gradient with respect to them, then each part
     /// once more with its way back (gradient caching: Gao et al., 2021, arXiv 2101.06983).
-    pub fn gradients(
+    pub fn add_gradients(
         &self,
         batch: Batch,
+        share: f64,
         pass: &Pass,
         limit: PartLimit,
         gradients: &mut Gradients,
@@ -119,12 +178,16 @@ impl Model {
             places,
             labels,
         } = batch;
-        gradients.clear();
+        let rows = Rows {
+            places: &places,
+            labels: &labels,
+            share,
+        };
         let packing = input.packing();
         let parts = packing.parts(limit);
         if parts.len() <= 1 {
             let pooled = self.encoder.pool(input, packing, self.pooling, pass)?;
-            let (loss, gradient) = self.head(&pooled.vectors, &places, &labels, pass, gradients)?;
+            let (loss, gradient) = self.head(&pooled.vectors, rows, pass, gradients)?;
             pooled.backward(&gradient, &self.parameters, gradients)?;
             return Ok(loss);
         }
@@ -136,7 +199,7 @@ impl Model {
         let once = pass.without_way_back();
         let vectors = parts.iter().map(|part| Ok(pool(part, &once)?.vectors));
         let vectors = Tensor::cat(&vectors.collect::<Result<Vec<_>, Error>>()?, 0)?;
-        let (loss, gradient) = self.head(&vectors, &places, &labels, pass, gradients)?;
+        let (loss, gradient) = self.head(&vectors, rows, pass, gradients)?;
         for part in parts {
             let gradient = gradient.narrow(0, part.start, part.len())?;
             pool(&part, pass)?.backward(&gradient, &self.parameters, gradients)?;
@@ -144,23 +207,22 @@ impl Model {
         Ok(loss)
     }
 
-    /// The loss of pooled `vectors` and its gradient with respect to them; those of the head's
-    /// own parameters go to `gradients`.
+    /// The loss of pooled `vectors`, and the rows' share of its gradient with respect to them;
+    /// those of the head's own parameters go to `gradients`.
     fn head(
         &self,
         vectors: &Tensor,
-        places: &[usize],
-        labels: &[i64],
+        rows: Rows,
         pass: &Pass,
         gradients: &mut Gradients,
     ) -> Result<(f64, Tensor), Error> {
         self.profile().time(Part::Head, || {
             let vectors = Var::from_tensor(vectors)?;
             #[allow(clippy::cast_possible_truncation)] // A batch holds far fewer than 2³².
-            let places = places.iter().map(|&place| place as u32);
+            let places = rows.places.iter().map(|&place| place as u32);
             let places = Tensor::from_iter(places, vectors.device())?;
-            let loss = self.loss(&vectors.index_select(&places, 0)?, labels, pass)?;
-            let store = loss.backward()?;
+            let loss = self.loss(&vectors.index_select(&places, 0)?, rows.labels, pass)?;
+            let store = (&loss * rows.share)?.backward()?;
             gradients.add(&self.parameters, &store)?;
             let gradient = match store.get(vectors.as_tensor()) {
                 Some(gradient) => gradient.clone(),
@@ -174,7 +236,10 @@ impl Model {
     /// of all queries and then of all codes.
     fn loss(&self, pooled: &Tensor, labels: &[i64], pass: &Pass) -> Result<Tensor, Error> {
         match &self.head {
-            Head::Classify(classifier) => classify::loss(&classifier.logits(pooled, pass)?, labels),
+            Head::Classify(classifier) => {
+                let logits = classifier.logits(pooled, pass)?;
+                self.criterion.loss(&logits, labels)
+            }
             Head::Search => {
                 let vectors = search::normalise(pooled)?;
                 let pairs = vectors.dim(0)? / 2;

@@ -30,13 +30,10 @@ pub fn read_batch(
             places.push(place);
         }
     }
-    let labels = rows
-        .iter()
-        .filter_map(|&row| split.labels.get(row).copied());
     Ok(Batch {
         input: activations.input(&sequences)?,
         places,
-        labels: labels.collect(),
+        labels: split.labels_of(rows),
     })
 }
 

@@ -42,6 +42,20 @@ pub enum Error {
         /// What is missing.
         file: &'static str,
     },
+    /// Nothing is validated.
+    #[error("`{flag}` needs a validation split, and the cache has none")]
+    NoValidation {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// A metric that the task does not have.
+    #[error("`--best-metric {found}` is none of the task's metrics")]
+    UnknownMetric {
+        /// As given.
+        found: String,
+        /// Those it has.
+        known: Vec<String>,
+    },
     /// There is no run to go on with.
     #[error("`{folder}` holds no run to go on with: no `{file}`")]
     NothingToResume {
@@ -109,6 +123,8 @@ impl Explain for Error {
                 "choose another `--out`, or replace the run with `--force`".into()
             }
             Self::MemoryBudget { .. } => "raise `--memory-budget`, or freeze more layers".into(),
+            Self::NoValidation { .. } => "fill the cache with `telly precompute --valid`".into(),
+            Self::UnknownMetric { known, .. } => format!("it has {}", known.join(", ")),
             Self::NothingToResume { .. } => "leave out `--resume` to begin a run".into(),
             Self::OtherRun { .. } => {
                 "`--resume` needs no flags but `--out`; for another run choose another `--out`"
@@ -129,6 +145,8 @@ impl Explain for Error {
             Self::Trainable(error) => error.is_input(),
             Self::RunExists { .. }
             | Self::NoRun { .. }
+            | Self::NoValidation { .. }
+            | Self::UnknownMetric { .. }
             | Self::NothingToResume { .. }
             | Self::MemoryBudget { .. }
             | Self::OtherRun { .. }
