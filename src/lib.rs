@@ -33,6 +33,7 @@ mod progress;
 mod publish;
 pub mod ragged;
 mod simd;
+pub mod targets;
 pub mod task;
 pub mod train;
 pub mod trainable;

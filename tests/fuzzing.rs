@@ -26,6 +26,7 @@ use telly::cache::{
 use telly::checkpoint::{Checkpoint, EncoderConfig, Family, Tokenizer, Weights};
 use telly::dataset::Dataset;
 use telly::ragged::Ragged;
+use telly::targets::Targets;
 use telly::task::Encoding;
 
 #[global_allocator]
@@ -283,7 +284,7 @@ fn plan(precision: Option<Precision>) -> (Manifest, [SplitRows; 1]) {
         name: "train".into(),
         columns: 1,
         rows: vec![0, 1, 2, 3, 4, 0],
-        labels: vec![0, 1, 0, 1, 0, 0],
+        targets: Targets::Classes(vec![0, 1, 0, 1, 0, 0]),
         tokens: 15,
     };
     (manifest, [split])
@@ -327,7 +328,7 @@ fn use_cache(folder: &Path) -> bool {
             for column in 0..split.columns {
                 assert!(split.sequence(row, column) < all.len());
             }
-            assert!(split.labels.is_empty() || split.labels.len() == split.len());
+            assert!(split.targets.is_empty() || split.targets.len() == split.len());
         }
     }
     assert_eq!(cache.identity().len(), 64);

@@ -10,7 +10,8 @@ use support::{
 };
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::ragged::Ragged;
-use telly::task::{Batch, Labels, Model};
+use telly::targets::Targets;
+use telly::task::{Batch, HeadSettings, Model};
 use telly::trainable::{EncoderInput, Gradients, Ops, PartLimit, Pass, Pooling};
 
 fn sequences(count: u32) -> Ragged<u32> {
@@ -27,18 +28,20 @@ fn sequences(count: u32) -> Ragged<u32> {
 
 /// Of three classes, or for search.
 fn model(checkpoint: &Checkpoint, freeze: Freeze, classify: bool) -> Model {
-    let labels: Option<Labels> = classify
-        .then(|| serde_json::from_value(serde_json::json!(["a", "b", "c"])).expect("labels"));
+    let head = if classify {
+        HeadSettings::Linear { classes: 3 }
+    } else {
+        HeadSettings::Match
+    };
     let pooling = if classify {
         Pooling::Cls
     } else {
         Pooling::Mean
     };
-    let labels = labels.as_ref();
-    Model::new(checkpoint, freeze, labels, pooling, 1, &Device::Cpu).expect("a model")
+    Model::new(checkpoint, freeze, &head, pooling, 1, &Device::Cpu).expect("a model")
 }
 
-fn batch(checkpoint: &Checkpoint, freeze: Freeze) -> Batch {
+fn batch(checkpoint: &Checkpoint, freeze: Freeze, classify: bool) -> Batch {
     let ids = sequences(6);
     let input = match freeze {
         Freeze::Nothing => EncoderInput::TokenIds(ids),
@@ -52,7 +55,8 @@ fn batch(checkpoint: &Checkpoint, freeze: Freeze) -> Batch {
     Batch {
         input,
         places: (0..6).collect(),
-        labels: vec![0, 1, 2, 0, 1, 2],
+        columns: if classify { 1 } else { 2 },
+        targets: Targets::Classes(vec![0, 1, 2, 0, 1, 2]),
     }
 }
 
@@ -65,7 +69,7 @@ fn gradients(model_name: &str, freeze: Freeze, classify: bool, ops: Ops) -> Vec<
     let mut gradients = Gradients::new(&model.parameters);
     model
         .gradients(
-            batch(&checkpoint, freeze),
+            batch(&checkpoint, freeze, classify),
             &pass,
             PartLimit::NONE,
             &mut gradients,
@@ -122,7 +126,7 @@ fn finite_differences_agree() {
         let checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
         let model = model(&checkpoint, Freeze::Nothing, classify);
         let loss = |gradients: &mut Gradients| {
-            let batch = batch(&checkpoint, Freeze::Nothing);
+            let batch = batch(&checkpoint, Freeze::Nothing, classify);
             let mut pass = Pass::training(&Device::Cpu, 1, 0);
             pass.ops = ops;
             let limit = PartLimit::NONE;

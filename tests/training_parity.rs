@@ -14,8 +14,9 @@ use candle_core::Device;
 use support::{Golden, goldens};
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
-use telly::task::{Batch, Labels, Model};
-use telly::train::{Activations, FreshActivations, TrainSettings, Trainer};
+use telly::targets::Targets;
+use telly::task::{Batch, CrossEntropy, HeadSettings, Model};
+use telly::train::{Activations, FreshActivations, Schedule, TrainSettings, Trainer};
 use telly::trainable::{Ops, Pooling};
 
 /// Of each step's loss, relative.
@@ -31,18 +32,13 @@ fn initial_model(
     pooling: Pooling,
 ) -> Model {
     let classes = golden.tensors.get("initial.classifier.bias");
-    let labels: Option<Labels> = classes.map(|bias| {
-        let names: Vec<usize> = (0..bias.elem_count()).collect();
-        serde_json::from_value(serde_json::json!(names)).expect("labels")
-    });
-    let model = Model::new(
-        checkpoint,
-        freeze,
-        labels.as_ref(),
-        pooling,
-        1,
-        &Device::Cpu,
-    );
+    let head = match classes {
+        Some(bias) => HeadSettings::Linear {
+            classes: bias.elem_count(),
+        },
+        None => HeadSettings::Match,
+    };
+    let model = Model::new(checkpoint, freeze, &head, pooling, 1, &Device::Cpu);
     let model = model.expect("a model");
     for parameter in model.parameters.iter() {
         if let Some(initial) = golden.tensors.get(&format!("initial.{}", parameter.name)) {
@@ -156,7 +152,7 @@ fn ways(task: &str) -> Vec<Way> {
         },
     ];
     // A second copy of a code would be one more wrong answer to its query.
-    if task != "search" {
+    if !task.starts_with("search") {
         ways.extend([
             Way {
                 twice: true,
@@ -195,7 +191,12 @@ fn read(
     Batch {
         input: activations.input(&read).expect("input"),
         places,
-        labels: if way.twice { labels.repeat(2) } else { labels },
+        columns: if labels.is_empty() { 2 } else { 1 },
+        targets: if way.twice {
+            Targets::Classes(labels.repeat(2))
+        } else {
+            Targets::Classes(labels)
+        },
     }
 }
 
@@ -213,20 +214,30 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
     let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
     checkpoint.config.hidden_dropout = 0.0;
     checkpoint.config.attention_dropout = 0.0;
-    let pooling = if task == "classify" {
+    let pooling = if task.starts_with("classify") && task != "classify-mean" {
         Pooling::Cls
     } else {
         Pooling::Mean
     };
-    let model = initial_model(&golden, &checkpoint, freeze, pooling);
+    let told = golden.hyperparameters();
+    let model = initial_model(&golden, &checkpoint, freeze, pooling).learning_by(CrossEntropy {
+        label_smoothing: told["label_smoothing"].as_f64().unwrap_or(0.0),
+        class_weights: serde_json::from_value(told["class_weights"].clone()).expect("weights"),
+    });
     let batches = golden.tensors["batches"].to_vec2::<i64>().expect("batches");
     let settings = TrainSettings {
         epochs: 1,
         batch_size: batches[0].len(),
         lr: 2e-3,
         pooling,
+        schedule: match told["schedule"].as_str() {
+            Some("cosine") => Schedule::Cosine,
+            _ => Schedule::Linear,
+        },
+        layer_decay: told["layer_decay"].as_f64().unwrap_or(1.0),
         ..TrainSettings::default()
     };
+    let accumulation = told["accumulation"].as_u64().unwrap_or(1) as usize;
     let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
     trainer.ops = way.ops;
     trainer.all_rows = way.all_rows;
@@ -237,9 +248,13 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
     let (losses, norms) = (golden.floats("losses"), golden.floats("gradient_norms"));
     let rates = golden.floats("learning_rates");
     for (step, rows) in batches.iter().enumerate() {
-        let (sequences, labels) = batch(&golden, rows);
-        let batch = read(&mut activations, &sequences, labels, way);
-        let report = trainer.step(batch).expect("a step");
+        for rows in rows.chunks(rows.len() / accumulation) {
+            let (sequences, labels) = batch(&golden, rows);
+            let batch = read(&mut activations, &sequences, labels, way);
+            let share = 1.0 / accumulation as f64;
+            trainer.accumulate(batch, share).expect("a batch");
+        }
+        let report = trainer.update().expect("a step");
         assert!(
             (report.learning_rate - rates[step]).abs() < 1e-12,
             "rate of step {step}"
@@ -337,4 +352,27 @@ fn mpnet_search_with_a_layer_frozen() {
 #[test]
 fn mpnet_search_with_nothing_frozen() {
     check("mpnet-tiny", "search", "none");
+}
+
+#[test]
+fn layer_decay_in_two_families() {
+    check("roberta-tiny", "classify-layer-decay", "none");
+    check("mpnet-tiny", "classify-layer-decay", "none");
+}
+
+#[test]
+fn label_smoothing_and_class_weights() {
+    check("bert-tiny", "classify-label-smoothing", "1");
+    check("bert-tiny", "classify-class-weights", "1");
+    check("bert-tiny", "classify-weights-and-smoothing", "1");
+}
+
+#[test]
+fn two_batches_a_step() {
+    check("bert-tiny", "search-accumulation", "1");
+}
+
+#[test]
+fn cosine_schedule() {
+    check("bert-tiny", "classify-cosine", "1");
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::shard::Shard;
 use super::{Error, Fingerprint, Manifest, SplitEntry};
 use crate::ragged::Ragged;
+use crate::targets::Targets;
 
 /// An open cache: shards are mapped, nothing is read until it is asked for.
 pub struct Cache {
@@ -35,8 +36,8 @@ pub struct Split {
     pub columns: usize,
     /// Index of each row's sequences, row after row.
     pub rows: Vec<usize>,
-    /// Class of each row, or empty.
-    pub labels: Vec<i64>,
+    /// What each row is to come to.
+    pub targets: Targets,
 }
 
 impl Split {
@@ -53,12 +54,6 @@ impl Split {
     /// The sequence in `column` of `row`.
     pub fn sequence(&self, row: usize, column: usize) -> usize {
         self.rows[row * self.columns + column]
-    }
-
-    /// The classes of `rows`; empty when there are none.
-    pub fn labels_of(&self, rows: &[usize]) -> Vec<i64> {
-        let labels = rows.iter().filter_map(|&row| self.labels.get(row).copied());
-        labels.collect()
     }
 
     /// All sequences of `rows`, column after column.
@@ -261,23 +256,21 @@ impl Cache {
                 "`rows` names a sequence that the cache does not hold".into(),
             ));
         }
-        let labels = match tensors.tensor("labels") {
+        let targets = match tensors.tensor("labels") {
             Ok(labels) => {
                 if labels.dtype() != Dtype::I64 || labels.shape() != [entry.rows] {
                     return Err(damaged(format!("`labels` is not i64 [{}]", entry.rows)));
                 }
                 let (labels, _) = labels.data().as_chunks::<8>();
-                labels
-                    .iter()
-                    .map(|label| i64::from_le_bytes(*label))
-                    .collect()
+                let classes = labels.iter().map(|label| i64::from_le_bytes(*label));
+                Targets::Classes(classes.collect())
             }
-            Err(_) => Vec::new(),
+            Err(_) => Targets::None,
         };
         Ok(Split {
             columns: entry.columns,
             rows,
-            labels,
+            targets,
         })
     }
 }

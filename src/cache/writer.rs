@@ -15,6 +15,7 @@ use super::{EncodedStates, Error, MANIFEST, Manifest, ShardEntry, SplitEntry};
 use crate::disk;
 use crate::publish::{TEMPORARY_PREFIX, publish, publish_from};
 use crate::ragged::Ragged;
+use crate::targets::Targets;
 
 /// A shard takes sequences until it would exceed this many bytes: small enough to be held in
 /// memory while it is computed, large enough that sequences can be sorted by length within it.
@@ -33,8 +34,8 @@ pub struct SplitRows {
     pub columns: usize,
     /// Index of each row's sequences, row after row.
     pub rows: Vec<u32>,
-    /// Class of each row, or empty.
-    pub labels: Vec<i64>,
+    /// What each row is to come to.
+    pub targets: Targets,
     /// Tokens of all rows.
     pub tokens: usize,
 }
@@ -428,7 +429,8 @@ fn write_split(folder: &Path, split: &SplitRows) -> Result<SplitEntry, Error> {
         .flat_map(|row| row.to_le_bytes())
         .collect();
     let label_bytes: Vec<u8> = split
-        .labels
+        .targets
+        .classes()
         .iter()
         .flat_map(|label| label.to_le_bytes())
         .collect();
@@ -437,7 +439,7 @@ fn write_split(folder: &Path, split: &SplitRows) -> Result<SplitEntry, Error> {
         "rows",
         view(Dtype::U32, vec![rows, split.columns], &row_bytes)?,
     )];
-    if !split.labels.is_empty() {
+    if !label_bytes.is_empty() {
         tensors.push(("labels", view(Dtype::I64, vec![rows], &label_bytes)?));
     }
     let bytes = safetensors::serialize(tensors, None).map_err(invalid)?;

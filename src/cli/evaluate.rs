@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
     let split = Split {
         columns: encoded.columns,
         rows: (0..encoded.sequences.len()).collect(),
-        labels: encoded.labels,
+        targets: encoded.targets,
     };
     let mut activations = FreshActivations {
         sequences: encoded.sequences,

@@ -9,7 +9,7 @@ use super::options::{DeviceChoice, RuntimeOptions, TaskOptions, limit_threads};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, FrozenPrecision};
-use crate::task::{Encoding, Labels, Model, TaskKind};
+use crate::task::{Encoding, HeadSettings, Labels, Model, TaskKind};
 use crate::train::SavedRun;
 use crate::trainable::Pooling;
 
@@ -90,7 +90,7 @@ impl ModelOptions {
         let model = Model::new(
             &checkpoint,
             identity.freeze,
-            identity.labels.as_ref(),
+            &identity.head(),
             identity.pooling,
             0,
             &self.device.unwrap_or_default().device()?,
@@ -121,7 +121,8 @@ impl ModelOptions {
         let freeze = Freeze::Layers(checkpoint.config.layers);
         let pooling = self.pooling.unwrap_or(encoding.task().default_pooling());
         let device = self.device.unwrap_or_default().device()?;
-        let model = Model::new(&checkpoint, freeze, None, pooling, 0, &device)?;
+        let head = HeadSettings::usual(None);
+        let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?;
         Ok(LoadedModel {
             checkpoint,
             encoding,

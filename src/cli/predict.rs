@@ -13,7 +13,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::FrozenEncoder;
 use crate::ragged::Ragged;
-use crate::task::{Labels, TaskKind, similarity};
+use crate::task::{Labels, Predictions, TaskKind, similarity};
 use crate::train::{FreshActivations, embed};
 use crate::trainable::Pass;
 
@@ -65,11 +65,17 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
     let encoded = loaded.encoding.encode_queries(&data, &loaded.checkpoint)?;
     let vectors = embedder.embed(encoded.sequences, "predict")?;
     let lines = match (&loaded.labels, &against) {
-        (Some(labels), _) => classify(&loaded, labels, &vectors)?,
-        (None, None) => rows(&vectors)?
-            .into_iter()
-            .map(|row| json!({ "embedding": row }))
-            .collect(),
+        (Some(labels), _) => {
+            let pass = Pass::evaluation(vectors.device());
+            match loaded
+                .model
+                .predict(std::slice::from_ref(&vectors), &pass)?
+            {
+                Predictions::Probabilities(probabilities) => classify(labels, &probabilities)?,
+                Predictions::Vectors(vectors) => embeddings(&vectors)?,
+            }
+        }
+        (None, None) => embeddings(&vectors)?,
         (None, Some(base)) => {
             let encoded = loaded.encoding.encode_codes(base, &loaded.checkpoint)?;
             let codes = embedder.embed(encoded.sequences, "code base")?;
@@ -106,11 +112,13 @@ impl Embedder<'_> {
     }
 }
 
-fn classify(loaded: &LoadedModel, labels: &Labels, vectors: &Tensor) -> Result<Vec<Value>, Error> {
-    let pass = Pass::evaluation(vectors.device());
-    let logits = loaded.model.logits(vectors, &pass)?;
-    let probabilities = candle_nn::ops::softmax(&logits, 1).map_err(tensor)?;
-    let lines = rows(&probabilities)?.into_iter().map(|probabilities| {
+fn embeddings(vectors: &Tensor) -> Result<Vec<Value>, Error> {
+    let rows = rows(vectors)?.into_iter();
+    Ok(rows.map(|row| json!({ "embedding": row })).collect())
+}
+
+fn classify(labels: &Labels, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
+    let lines = rows(probabilities)?.into_iter().map(|probabilities| {
         let likeliest = (0..probabilities.len())
             .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]))
             .unwrap_or_default();

@@ -14,7 +14,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
-use crate::task::{Encoding, Labels, Model};
+use crate::task::{Encoding, HeadSettings, Labels, Model};
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
 };
@@ -166,7 +166,7 @@ impl Training {
         let model = Model::new(
             &self.checkpoint,
             contents.freeze,
-            contents.labels.as_ref(),
+            &self.head(),
             settings.pooling,
             settings.seed,
             &self.options.device.unwrap_or_default().device()?,
@@ -213,6 +213,11 @@ impl Training {
         Ok(object)
     }
 
+    /// What stands on top.
+    fn head(&self) -> HeadSettings {
+        HeadSettings::usual(self.contents.labels.as_ref())
+    }
+
     /// What is kept with the trained tensors.
     fn identity(&self, settings: &TrainSettings) -> Result<RunIdentity, Error> {
         let identity = self.checkpoint.identity()?;
@@ -227,6 +232,7 @@ impl Training {
             encoding: contents.encoding.clone(),
             pooling: settings.pooling,
             labels: contents.labels.clone(),
+            head: Some(self.head()),
         })
     }
 }

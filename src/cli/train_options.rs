@@ -10,7 +10,7 @@ use super::options::{DeviceChoice, ShuffleChoice, TaskOptions};
 use crate::cache::Cache;
 use crate::checkpoint::Freeze;
 use crate::error::Error;
-use crate::task::{Encoding, TaskKind};
+use crate::task::{ClassWeights, Encoding, TaskKind};
 use crate::train::{Schedule, TrainSettings};
 use crate::trainable::Pooling;
 
@@ -52,6 +52,10 @@ pub(super) struct TrainOptions {
     /// classify: this share of the target is spread over all classes [default: 0].
     #[arg(long, value_name = "SHARE", help_heading = "Training")]
     pub label_smoothing: Option<f64>,
+    /// classify: how much the rows of each class count in training: balanced, or a number a class
+    /// in the order of the classes, as 1,2.5 [default: all the same].
+    #[arg(long, value_name = "WEIGHTS", help_heading = "Training")]
+    pub class_weights: Option<ClassWeights>,
     /// Evaluate the validation split every so many steps too, not only after each epoch.
     #[arg(long, value_name = "STEPS", help_heading = "Training")]
     pub evaluate_every: Option<usize>,
@@ -148,6 +152,7 @@ impl TrainOptions {
                 .unwrap_or(default.gradient_accumulation),
             layer_decay: self.layer_decay.unwrap_or(default.layer_decay),
             label_smoothing: self.label_smoothing.unwrap_or(default.label_smoothing),
+            class_weights: self.class_weights.clone(),
             evaluate_every: self.evaluate_every,
             best_metric: self.best_metric.clone(),
             early_stopping: self.early_stopping,
@@ -166,13 +171,17 @@ impl TrainOptions {
         };
         check_ranges(&settings)?;
         let task = encoding.task();
-        if settings.label_smoothing > 0.0 && task != TaskKind::Classify {
-            return Err(Error::Usage {
-                problem: format!("`--label-smoothing` does not belong to `--task {task}`"),
-                hint: "leave it out: only a classifier has classes to spread it over".into(),
-            });
+        let of_classify = [
+            ("--label-smoothing", settings.label_smoothing > 0.0),
+            ("--class-weights", settings.class_weights.is_some()),
+        ];
+        match of_classify.iter().find(|(_, given)| *given) {
+            Some((flag, _)) if task != TaskKind::Classify => Err(Error::Usage {
+                problem: format!("`{flag}` does not belong to `--task {task}`"),
+                hint: "leave it out: only a classifier has classes".into(),
+            }),
+            _ => Ok(settings),
         }
-        Ok(settings)
     }
 }
 

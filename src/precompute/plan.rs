@@ -88,7 +88,7 @@ impl Plan {
                     .iter()
                     .map(|ids| distinct.index(ids))
                     .collect(),
-                labels: encoded.labels,
+                targets: encoded.targets,
                 tokens: encoded.sequences.tokens(),
             });
         }
@@ -198,7 +198,7 @@ pub fn content_hash(split: &EncodedSplit, labels: Option<&Labels>) -> String {
         }
     }
     if let Some(labels) = labels {
-        for &class in &split.labels {
+        for &class in split.targets.classes() {
             // Classes are indices into `labels`, so they are small and not negative.
             let label = labels.label(usize::try_from(class).unwrap_or_default());
             hasher.update(label.to_string().as_bytes());

@@ -8,6 +8,7 @@ use super::{Error, Labels, classify, search};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::{Dataset, FieldChoice};
 use crate::ragged::Ragged;
+use crate::targets::Targets;
 use crate::trainable::Pooling;
 
 /// `--task`.
@@ -73,8 +74,8 @@ pub struct EncodedSplit {
     pub sequences: Ragged<u32>,
     /// Sequences a row.
     pub columns: usize,
-    /// Class of each row; empty for a task without labels.
-    pub labels: Vec<i64>,
+    /// What each row is to come to.
+    pub targets: Targets,
 }
 
 impl EncodedSplit {
@@ -180,7 +181,7 @@ impl Encoding {
                 Ok(EncodedSplit {
                     sequences: tokenizer.encode(texts, *max_length)?,
                     columns: 1,
-                    labels: labels.transpose()?.unwrap_or_default(),
+                    targets: labels.transpose()?.map_or(Targets::None, Targets::Classes),
                 })
             }
             Self::Search {
@@ -197,7 +198,7 @@ impl Encoding {
                 Ok(EncodedSplit {
                     sequences: rows.flat_map(|(query, code)| [query, code]).collect(),
                     columns: 2,
-                    labels: Vec::new(),
+                    targets: Targets::None,
                 })
             }
         }

@@ -45,6 +45,11 @@ impl Metrics {
         }
     }
 
+    /// What they are called.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.to_json().keys().cloned().collect()
+    }
+
     /// What `name` says, or the one that chooses by default, as a number of which more is better:
     /// a loss with its sign turned. None of a name that the task does not have.
     pub fn score(&self, name: Option<&str>) -> Option<f64> {

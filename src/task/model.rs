@@ -3,14 +3,11 @@
 use std::ops::Range;
 
 use candle_core::{Device, Tensor, Var};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Normal};
 
-use super::classify::{self, Classifier};
-use super::metrics::{ClassificationMetrics, RankingMetrics};
-use super::{CrossEntropy, Error, Labels, Metrics, search};
+use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
+use super::{CrossEntropy, Error, Metrics};
 use crate::checkpoint::{Checkpoint, Freeze};
+use crate::targets::Targets;
 use crate::trainable::{
     EncoderInput, Gradients, Parameters, Part, PartLimit, Pass, Pooling, Profile, TrainableEncoder,
 };
@@ -21,17 +18,10 @@ pub struct Batch {
     pub input: EncoderInput,
     /// For each sequence of the rows, column after column, its place in `input`.
     pub places: Vec<usize>,
-    /// The rows' classes, for a task that has them.
-    pub labels: Vec<i64>,
-}
-
-/// What a batch's loss is taken of.
-#[derive(Clone, Copy)]
-struct Rows<'a> {
-    places: &'a [usize],
-    labels: &'a [i64],
-    /// Of the mean over several batches.
-    share: f64,
+    /// Sequences a row.
+    pub columns: usize,
+    /// What the rows are to come to.
+    pub targets: Targets,
 }
 
 /// What is trained: top layers, head, and their parameters.
@@ -40,59 +30,38 @@ pub struct Model {
     pub parameters: Parameters,
     encoder: TrainableEncoder,
     pooling: Pooling,
-    head: Head,
+    head: Box<dyn Head>,
     layers: usize,
-    criterion: CrossEntropy,
-}
-
-enum Head {
-    Classify(Classifier),
-    Search,
 }
 
 impl Model {
     /// Loads the top layers that `freeze` leaves from `checkpoint` and draws a fresh head with
-    /// `seed`: weights normal with the checkpoint's `initializer_range`, biases 0. With `labels`
-    /// it classifies, without it searches.
+    /// `seed`: weights normal with the checkpoint's `initializer_range`, biases 0.
     pub fn new(
         checkpoint: &Checkpoint,
         freeze: Freeze,
-        labels: Option<&Labels>,
+        head: &HeadSettings,
         pooling: Pooling,
         seed: u64,
         device: &Device,
     ) -> Result<Self, Error> {
         let mut parameters = Parameters::new(device);
         let encoder = TrainableEncoder::load(checkpoint, freeze, &mut parameters)?;
-        let config = &checkpoint.config;
-        let head = match labels {
-            Some(labels) => {
-                let count = labels.count() * config.hidden_size;
-                let weight = normal(count, config.initializer_range, seed);
-                let dropout = config.hidden_dropout;
-                Head::Classify(Classifier::new(
-                    &mut parameters,
-                    labels.count(),
-                    weight,
-                    dropout,
-                )?)
-            }
-            None => Head::Search,
-        };
+        let mut builder = HeadBuilder::new(&mut parameters, &checkpoint.config, seed);
+        let head = head.build(&mut builder)?;
         Ok(Self {
             parameters,
             encoder,
             pooling,
             head,
-            layers: config.layers,
-            criterion: CrossEntropy::default(),
+            layers: checkpoint.config.layers,
         })
     }
 
-    /// Trains a classifier by `criterion`.
+    /// Weighs and smooths the classes of a classifier in training.
     #[must_use]
-    pub fn with_criterion(mut self, criterion: CrossEntropy) -> Self {
-        self.criterion = criterion;
+    pub fn learning_by(mut self, criterion: CrossEntropy) -> Self {
+        self.head.learn_by(criterion);
         self
     }
 
@@ -101,33 +70,26 @@ impl Model {
         self.layers
     }
 
-    /// The names of what [`metrics`](Self::metrics) measures.
+    /// What [`metrics`](Self::metrics) are called.
     pub fn metric_names(&self) -> Vec<String> {
-        let of_nothing = match self.head {
-            Head::Classify(_) => {
-                Metrics::Classification(ClassificationMetrics::new(&[], &[], 0, 0.0))
-            }
-            Head::Search => Metrics::Ranking(RankingMetrics::new(&[], 0.0)),
-        };
-        of_nothing.to_json().keys().cloned().collect()
+        self.head.metric_names()
     }
 
-    /// What `rows` rows, of the classes `labels`, weigh in the mean over several batches.
-    pub fn weight(&self, rows: usize, labels: &[i64]) -> f64 {
-        match self.head {
-            Head::Classify(_) => self.criterion.weight(labels),
-            Head::Search => rows as f64,
-        }
+    /// Classes of a classifier of one class a row.
+    pub fn classes(&self) -> Option<usize> {
+        self.head.classes()
     }
 
-    /// One vector a sequence, `[sequences, hidden]`; of unit length for search.
+    /// What a batch of `rows` rows weighs in the mean over several batches.
+    pub fn weight(&self, targets: &Targets, rows: usize) -> f64 {
+        self.head.weight(targets, rows)
+    }
+
+    /// One vector a sequence, `[sequences, hidden]`, as the head makes it of the pooled one.
     pub fn embed(&self, input: EncoderInput, pass: &Pass) -> Result<Tensor, Error> {
         let packing = input.packing();
         let pooled = self.encoder.pool(input, packing, self.pooling, pass)?;
-        match self.head {
-            Head::Classify(_) => Ok(pooled.vectors),
-            Head::Search => search::normalise(&pooled.vectors),
-        }
+        self.head.embed(&pooled.vectors)
     }
 
     /// Bytes that training takes whatever the batch: parameters, gradients, the optimizer's two
@@ -176,11 +138,13 @@ impl Model {
         let Batch {
             input,
             places,
-            labels,
+            columns,
+            targets,
         } = batch;
         let rows = Rows {
             places: &places,
-            labels: &labels,
+            columns,
+            targets: &targets,
             share,
         };
         let packing = input.packing();
@@ -218,10 +182,8 @@ impl Model {
     ) -> Result<(f64, Tensor), Error> {
         self.profile().time(Part::Head, || {
             let vectors = Var::from_tensor(vectors)?;
-            #[allow(clippy::cast_possible_truncation)] // A batch holds far fewer than 2³².
-            let places = rows.places.iter().map(|&place| place as u32);
-            let places = Tensor::from_iter(places, vectors.device())?;
-            let loss = self.loss(&vectors.index_select(&places, 0)?, rows.labels, pass)?;
+            let columns = rows.columns_of(&self.head.embed(&vectors)?)?;
+            let loss = self.head.loss(&columns, rows.targets, pass)?;
             let store = (&loss * rows.share)?.backward()?;
             gradients.add(&self.parameters, &store)?;
             let gradient = match store.get(vectors.as_tensor()) {
@@ -232,63 +194,37 @@ impl Model {
         })
     }
 
-    /// The mean loss of pooled vectors, a scalar: for classification one a row, for search those
-    /// of all queries and then of all codes.
-    fn loss(&self, pooled: &Tensor, labels: &[i64], pass: &Pass) -> Result<Tensor, Error> {
-        match &self.head {
-            Head::Classify(classifier) => {
-                let logits = classifier.logits(pooled, pass)?;
-                self.criterion.loss(&logits, labels)
-            }
-            Head::Search => {
-                let vectors = search::normalise(pooled)?;
-                let pairs = vectors.dim(0)? / 2;
-                let queries = vectors.narrow(0, 0, pairs)?;
-                search::loss(&queries, &vectors.narrow(0, pairs, pairs)?)
-            }
-        }
+    /// What rows come to. `columns` holds, for each column, the embedded `[rows, hidden]`.
+    pub fn predict(&self, columns: &[Tensor], pass: &Pass) -> Result<Predictions, Error> {
+        self.head.predict(columns, pass)
     }
 
-    /// Logits `[rows, classes]` of pooled vectors.
-    ///
-    /// # Panics
-    /// If the model searches.
-    pub fn logits(&self, pooled: &Tensor, pass: &Pass) -> Result<Tensor, Error> {
-        match &self.head {
-            Head::Classify(classifier) => classifier.logits(pooled, pass),
-            Head::Search => panic!("a search model has no classes"),
-        }
-    }
-
-    /// Metrics of one split. `vectors` holds, for each column of a row, `[rows, hidden]`.
-    pub fn metrics(
-        &self,
-        vectors: &[Tensor],
-        labels: &[i64],
-        pass: &Pass,
-    ) -> Result<Metrics, Error> {
-        match &self.head {
-            Head::Classify(classifier) => {
-                let logits = classifier.logits(&vectors[0], pass)?;
-                classify::metrics(&logits, labels).map(Metrics::Classification)
-            }
-            Head::Search => {
-                let (queries, codes) = (
-                    &vectors[search::QUERY_COLUMN],
-                    &vectors[search::CODE_COLUMN],
-                );
-                search::metrics(queries, codes).map(Metrics::Ranking)
-            }
-        }
+    /// Metrics of one split.
+    pub fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error> {
+        self.head.metrics(split, pass)
     }
 }
 
-#[allow(clippy::cast_possible_truncation)]
-fn normal(count: usize, deviation: f64, seed: u64) -> Vec<f32> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let normal = Normal::new(0.0, deviation)
-        .unwrap_or_else(|_| unreachable!("`initializer_range` is a finite number out of JSON"));
-    (0..count)
-        .map(|_| normal.sample(&mut random) as f32)
-        .collect()
+/// Which vectors a batch's rows are made of, and what they are to come to.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    places: &'a [usize],
+    columns: usize,
+    targets: &'a Targets,
+    /// Of the mean over several batches.
+    share: f64,
+}
+
+impl Rows<'_> {
+    /// For each column, `[rows, hidden]` out of `vectors` `[sequences, hidden]`.
+    fn columns_of(&self, vectors: &Tensor) -> Result<Vec<Tensor>, Error> {
+        let columns = self.places.chunks(self.places.len() / self.columns);
+        let columns = columns.map(|places| {
+            #[allow(clippy::cast_possible_truncation)] // A batch holds far fewer than 2³².
+            let places = places.iter().map(|&place| place as u32);
+            let places = Tensor::from_iter(places, vectors.device())?;
+            Ok(vectors.index_select(&places, 0)?)
+        });
+        columns.collect()
+    }
 }

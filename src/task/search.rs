@@ -4,10 +4,13 @@
 
 use candle_core::{D, Tensor};
 
-use super::metrics::{RankingMetrics, rank_of};
+use super::head::{EmbeddedSplit, Head, Predictions};
+use super::metrics::{Metrics, RankingMetrics, rank_of};
 use super::{EncodedSplit, Error};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::{Dataset, FieldChoice};
+use crate::targets::Targets;
+use crate::trainable::Pass;
 
 /// Cosines are multiplied by this before the softmax: a temperature of 0.05.
 pub const SCORE_SCALE: f64 = 20.0;
@@ -49,8 +52,34 @@ pub(super) fn encode_column(
     Ok(EncodedSplit {
         sequences: checkpoint.tokenizer.encode(texts, max_length)?,
         columns: 1,
-        labels: Vec::new(),
+        targets: Targets::None,
     })
+}
+
+/// No layer of its own: unit vectors, compared.
+pub(super) struct Matcher;
+
+impl Head for Matcher {
+    fn embed(&self, pooled: &Tensor) -> Result<Tensor, Error> {
+        normalise(pooled)
+    }
+
+    fn loss(&self, columns: &[Tensor], _: &Targets, _: &Pass) -> Result<Tensor, Error> {
+        loss(&columns[QUERY_COLUMN], &columns[CODE_COLUMN])
+    }
+
+    fn predict(&self, columns: &[Tensor], _: &Pass) -> Result<Predictions, Error> {
+        Ok(Predictions::Vectors(columns[QUERY_COLUMN].clone()))
+    }
+
+    fn metrics(&self, split: &EmbeddedSplit, _: &Pass) -> Result<Metrics, Error> {
+        let columns = &split.columns;
+        metrics(&columns[QUERY_COLUMN], &columns[CODE_COLUMN]).map(Metrics::Ranking)
+    }
+
+    fn metric_names(&self) -> Vec<String> {
+        Metrics::Ranking(RankingMetrics::new(&[], 0.0)).names()
+    }
 }
 
 /// Scales each row of `[rows, width]` to unit length.
@@ -71,7 +100,7 @@ pub fn similarity(queries: &Tensor, codes: &Tensor) -> Result<Tensor, Error> {
 
 /// In-batch cross-entropy: row `i` of `queries` belongs to row `i` of `codes`, every other code
 /// of the batch is a negative. Both `[pairs, width]`, of unit length.
-pub(super) fn loss(queries: &Tensor, codes: &Tensor) -> Result<Tensor, Error> {
+fn loss(queries: &Tensor, codes: &Tensor) -> Result<Tensor, Error> {
     let scores = (similarity(queries, codes)? * SCORE_SCALE)?;
     let targets = Tensor::arange(0, scores.dim(0)? as i64, scores.device())?;
     Ok(candle_nn::loss::cross_entropy(&scores, &targets)?)
@@ -79,7 +108,7 @@ pub(super) fn loss(queries: &Tensor, codes: &Tensor) -> Result<Tensor, Error> {
 
 /// Ranks the whole code base for every query: row `i` of `queries` belongs to row `i` of `codes`.
 /// The loss is the cross-entropy against the whole code base, so that it depends on no batch.
-pub(super) fn metrics(queries: &Tensor, codes: &Tensor) -> Result<RankingMetrics, Error> {
+fn metrics(queries: &Tensor, codes: &Tensor) -> Result<RankingMetrics, Error> {
     /// Queries scored at a time: a code base of a million then takes 256 MB.
     const QUERIES: usize = 64;
     let mut ranks = Vec::new();

@@ -33,7 +33,8 @@ pub fn read_batch(
     Ok(Batch {
         input: activations.input(&sequences)?,
         places,
-        labels: split.labels_of(rows),
+        columns: split.columns,
+        targets: split.targets.of_rows(rows),
     })
 }
 

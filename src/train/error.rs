@@ -2,6 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error::{Explain, write_hint};
+use crate::task::ClassWeights;
 use crate::{cache, frozen, task, trainable};
 
 /// Why training failed.
@@ -47,6 +48,14 @@ pub enum Error {
     NoValidation {
         /// The flag.
         flag: &'static str,
+    },
+    /// Not a weight a class.
+    #[error("`--class-weights {found}` is not one weight for each of {classes} classes")]
+    ClassWeights {
+        /// As given.
+        found: ClassWeights,
+        /// How many there are.
+        classes: usize,
     },
     /// A metric that the task does not have.
     #[error("`--best-metric {found}` is none of the task's metrics")]
@@ -124,6 +133,7 @@ impl Explain for Error {
             }
             Self::MemoryBudget { .. } => "raise `--memory-budget`, or freeze more layers".into(),
             Self::NoValidation { .. } => "fill the cache with `telly precompute --valid`".into(),
+            Self::ClassWeights { .. } => "give them in the order of the classes: integers by value, then words by the alphabet; or `balanced`".into(),
             Self::UnknownMetric { known, .. } => format!("it has {}", known.join(", ")),
             Self::NothingToResume { .. } => "leave out `--resume` to begin a run".into(),
             Self::OtherRun { .. } => {
@@ -146,6 +156,7 @@ impl Explain for Error {
             Self::RunExists { .. }
             | Self::NoRun { .. }
             | Self::NoValidation { .. }
+            | Self::ClassWeights { .. }
             | Self::UnknownMetric { .. }
             | Self::NothingToResume { .. }
             | Self::MemoryBudget { .. }

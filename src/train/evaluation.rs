@@ -7,7 +7,7 @@ use crate::cache::Split;
 use crate::frozen::by_token_budget;
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::task::{Metrics, Model};
+use crate::task::{EmbeddedSplit, Metrics, Model};
 use crate::trainable::Pass;
 
 /// Tokens evaluated at a time: more are no faster, and evaluation is not to take more memory than
@@ -71,5 +71,14 @@ pub fn evaluate(
         .collect::<Result<Vec<_>, _>>()
         .map_err(crate::trainable::Error::from)?;
     let pass = Pass::evaluation(model.parameters.device());
-    Ok(model.metrics(&columns, &split.labels, &pass)?)
+    let sequences = (0..split.columns).map(|column| {
+        let rows = 0..split.len();
+        rows.map(|row| split.sequence(row, column)).collect()
+    });
+    let embedded = EmbeddedSplit {
+        columns,
+        sequences: sequences.collect(),
+        targets: &split.targets,
+    };
+    Ok(model.metrics(&embedded, &pass)?)
 }

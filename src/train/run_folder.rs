@@ -16,7 +16,7 @@ use super::tensorboard::{TensorBoard, reopen};
 use crate::checkpoint::Freeze;
 use crate::frozen::FrozenPrecision;
 use crate::publish::{publish, publish_with};
-use crate::task::{Encoding, Labels, Model};
+use crate::task::{Encoding, HeadSettings, Labels, Model};
 use crate::trainable::Pooling;
 
 pub(super) const RECIPE: &str = "recipe.toml";
@@ -48,6 +48,17 @@ pub struct RunIdentity {
     pub pooling: Pooling,
     /// The classes, for a task that has them.
     pub labels: Option<Labels>,
+    /// The head; the usual one of `labels` in runs of before there was a choice.
+    #[serde(default)]
+    pub head: Option<HeadSettings>,
+}
+
+impl RunIdentity {
+    /// The head that it was trained with.
+    pub fn head(&self) -> HeadSettings {
+        let usual = || HeadSettings::usual(self.labels.as_ref());
+        self.head.clone().unwrap_or_else(usual)
+    }
 }
 
 /// A run folder being written.

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Error, Schedule, Shuffle};
-use crate::task::Model;
+use crate::targets::Targets;
+use crate::task::{ClassWeights, CrossEntropy, Model};
 use crate::trainable::Pooling;
 
 /// Everything that decides a run's outcome, besides the cache, and how it is recorded.
@@ -30,6 +31,9 @@ pub struct TrainSettings {
     /// Share of a classifier's target that is spread over all classes.
     #[serde(default)]
     pub label_smoothing: f64,
+    /// How much the rows of each class count; all the same when absent.
+    #[serde(default)]
+    pub class_weights: Option<ClassWeights>,
     /// Steps between two evaluations, besides those after each epoch.
     #[serde(default)]
     pub evaluate_every: Option<usize>,
@@ -83,6 +87,7 @@ impl Default for TrainSettings {
             gradient_accumulation: one_batch(),
             layer_decay: no_decay(),
             label_smoothing: 0.0,
+            class_weights: None,
             evaluate_every: None,
             best_metric: None,
             early_stopping: None,
@@ -101,6 +106,27 @@ impl Default for TrainSettings {
 }
 
 impl TrainSettings {
+    /// What a classifier learns by from a training split of these `targets`.
+    pub(super) fn criterion(
+        &self,
+        model: &Model,
+        targets: &Targets,
+    ) -> Result<CrossEntropy, Error> {
+        let class_weights = self.class_weights.as_ref().map(|weights| {
+            let classes = model.classes().unwrap_or(0);
+            weights
+                .of(targets.classes(), classes)
+                .ok_or_else(|| Error::ClassWeights {
+                    found: weights.clone(),
+                    classes,
+                })
+        });
+        Ok(CrossEntropy {
+            label_smoothing: self.label_smoothing,
+            class_weights: class_weights.transpose()?,
+        })
+    }
+
     /// Refuses what `model` and the splits of a cache cannot do.
     pub fn check(&self, model: &Model, has_valid: bool) -> Result<(), Error> {
         let on_valid = [
@@ -111,6 +137,7 @@ impl TrainSettings {
         if let Some((flag, _)) = on_valid.iter().find(|(_, given)| *given && !has_valid) {
             return Err(Error::NoValidation { flag });
         }
+        self.criterion(model, &Targets::None)?;
         let known = model.metric_names();
         match &self.best_metric {
             Some(found) if !known.contains(found) => Err(Error::UnknownMetric {

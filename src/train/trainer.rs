@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::Tensor;
 
 use super::{Error, TrainSettings};
-use crate::task::{Batch, CrossEntropy, Model};
+use crate::task::{Batch, Model};
 use crate::trainable::{
     AdamW, AdamWSettings, Gradients, Ops, Parameter, Parameters, Part, PartLimit, Pass,
     layer_scales,
@@ -56,10 +56,6 @@ pub struct StepReport {
 impl Trainer {
     /// For `total_steps` steps in all.
     pub fn new(model: Model, settings: TrainSettings, total_steps: usize) -> Result<Self, Error> {
-        let model = model.with_criterion(CrossEntropy {
-            label_smoothing: settings.label_smoothing,
-            class_weights: None,
-        });
         let optimizer = AdamW::new(
             &model.parameters,
             AdamWSettings {

@@ -28,7 +28,7 @@ pub enum Outcome {
     Finished(Model, Summary),
     /// Ctrl-C. A checkpoint is written; the model has the best epoch's weights, or those of the
     /// last step when no epoch has been evaluated.
-    Interrupted(Model, Position),
+    Interrupted(Model, Box<Position>),
 }
 
 /// Trains `model` from `cache`, evaluates each epoch on the validation split if there is one, and
@@ -62,7 +62,7 @@ pub fn train(
             training.restore_best()?;
             Ok(Outcome::Interrupted(
                 training.trainer.model,
-                training.position,
+                Box::new(training.position),
             ))
         }
         Err(error) => Err(error),
@@ -95,6 +95,8 @@ impl<'a> Training<'a> {
         let steps = batches.div_ceil(settings.gradient_accumulation) * settings.epochs;
         let now = Instant::now();
         let copies = usize::from(keeps_best);
+        let criterion = settings.criterion(&model, &split.targets)?;
+        let model = model.learning_by(criterion);
         let micro_batch = micro_batch(&model, settings, split.columns, copies)?;
         let mut trainer = Trainer::new(model, settings.clone(), steps)?;
         trainer.micro_batch = micro_batch;
@@ -244,8 +246,8 @@ impl<'a> Training<'a> {
         ahead: &Receiver<Result<Batch, Error>>,
     ) -> Result<StepReport, Error> {
         let weight = |rows: &Vec<usize>| {
-            let labels = self.split.labels_of(rows);
-            self.trainer.model.weight(rows.len(), &labels)
+            let targets = self.split.targets.of_rows(rows);
+            self.trainer.model.weight(&targets, rows.len())
         };
         let weights: Vec<f64> = group.iter().map(weight).collect();
         let all: f64 = weights.iter().sum();

@@ -1,0 +1,157 @@
+//! What stands on top of the pooled vectors: the seam between a model and what it learns. A new
+//! head is a file with an implementation of [`Head`], and a line in [`HeadSettings`].
+
+use candle_core::Tensor;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use serde::{Deserialize, Serialize};
+
+use super::classify::Classifier;
+use super::search::Matcher;
+use super::{CrossEntropy, Error, Labels, Metrics};
+use crate::checkpoint::EncoderConfig;
+use crate::targets::Targets;
+use crate::trainable::{Parameters, Pass, Weight};
+
+/// Which head, and how it was set; kept with a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "head", rename_all = "lowercase")]
+pub enum HeadSettings {
+    /// Dropout, a linear layer, cross-entropy.
+    Linear {
+        /// How many classes.
+        classes: usize,
+    },
+    /// Unit vectors; of a batch, each query's code is to be told from the others.
+    Match,
+}
+
+impl HeadSettings {
+    /// The usual head of a task with `labels`, or without: what runs have that do not say.
+    pub fn usual(labels: Option<&Labels>) -> Self {
+        match labels {
+            Some(labels) => Self::Linear {
+                classes: labels.count(),
+            },
+            None => Self::Match,
+        }
+    }
+
+    /// A fresh head; what it trains is added to the builder's parameters.
+    pub(super) fn build(&self, builder: &mut HeadBuilder) -> Result<Box<dyn Head>, Error> {
+        Ok(match self {
+            Self::Linear { classes } => Box::new(Classifier::new(builder, *classes)?),
+            Self::Match => Box::new(Matcher),
+        })
+    }
+}
+
+/// A head: from the pooled vectors of a row to a loss, predictions and metrics.
+///
+/// A row has one or more columns, the sequences that it is made of. `columns` holds a matrix
+/// `[rows, hidden]` for each, put out by [`embed`](Self::embed).
+pub trait Head: Send + Sync {
+    /// What is made of pooled vectors `[sequences, hidden]` whichever column they stand in.
+    fn embed(&self, pooled: &Tensor) -> Result<Tensor, Error>;
+
+    /// The mean loss over the rows of a batch, a scalar.
+    fn loss(&self, columns: &[Tensor], targets: &Targets, pass: &Pass) -> Result<Tensor, Error>;
+
+    /// What the rows come to.
+    fn predict(&self, columns: &[Tensor], pass: &Pass) -> Result<Predictions, Error>;
+
+    /// How good that is on a whole split.
+    fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error>;
+
+    /// What those metrics are called.
+    fn metric_names(&self) -> Vec<String>;
+
+    /// What a batch of `rows` rows weighs in the mean over several batches.
+    fn weight(&self, _targets: &Targets, rows: usize) -> f64 {
+        rows as f64
+    }
+
+    /// Classes of a classifier of one class a row.
+    fn classes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Weighs and smooths classes in training, where there are any.
+    fn learn_by(&mut self, _criterion: CrossEntropy) {}
+}
+
+/// What rows come to.
+pub enum Predictions {
+    /// A probability a class, `[rows, classes]`.
+    Probabilities(Tensor),
+    /// The vectors themselves, `[rows, hidden]`.
+    Vectors(Tensor),
+}
+
+/// A split run through the model.
+pub struct EmbeddedSplit<'a> {
+    /// For each column, `[rows, hidden]`.
+    pub columns: Vec<Tensor>,
+    /// For each column the number of each row's sequence: equal sequences have equal numbers.
+    pub sequences: Vec<Vec<usize>>,
+    /// What the rows are to come to.
+    pub targets: &'a Targets,
+}
+
+/// What a fresh head is made from.
+pub(super) struct HeadBuilder<'a> {
+    parameters: &'a mut Parameters,
+    config: &'a EncoderConfig,
+    random: ChaCha8Rng,
+}
+
+impl<'a> HeadBuilder<'a> {
+    /// For a head on top of a model of `config`, drawn with `seed`.
+    pub(super) fn new(
+        parameters: &'a mut Parameters,
+        config: &'a EncoderConfig,
+        seed: u64,
+    ) -> Self {
+        Self {
+            parameters,
+            config,
+            random: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    /// Numbers of a pooled vector.
+    pub(super) fn hidden(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    /// Dropout probability of the head.
+    pub(super) fn dropout(&self) -> f64 {
+        self.config.hidden_dropout
+    }
+
+    /// A linear layer under the names `name.weight` `[outputs, inputs]`, drawn normal with the
+    /// checkpoint's `initializer_range`, and `name.bias` `[outputs]`, 0.
+    pub(super) fn linear(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<(Weight, Weight), Error> {
+        let weight = self.normal(outputs * inputs);
+        let parameters = &mut *self.parameters;
+        Ok((
+            parameters.add(&format!("{name}.weight"), &[outputs, inputs], weight)?,
+            parameters.add(&format!("{name}.bias"), &[outputs], vec![0.0; outputs])?,
+        ))
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn normal(&mut self, count: usize) -> Vec<f32> {
+        let normal = Normal::new(0.0, self.config.initializer_range)
+            .unwrap_or_else(|_| unreachable!("`initializer_range` is a finite number out of JSON"));
+        (0..count)
+            .map(|_| normal.sample(&mut self.random) as f32)
+            .collect()
+    }
+}
