@@ -15,7 +15,7 @@ use support::{Golden, goldens};
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
 use telly::targets::Targets;
-use telly::task::{Batch, CrossEntropy, HeadSettings, Model};
+use telly::task::{Batch, CrossEntropy, HeadSettings, Model, Objective};
 use telly::train::{Activations, FreshActivations, Schedule, TrainSettings, Trainer};
 use telly::trainable::{Ops, Pooling};
 
@@ -31,11 +31,24 @@ fn initial_model(
     freeze: Freeze,
     pooling: Pooling,
 ) -> Model {
-    let classes = golden.tensors.get("initial.classifier.bias");
-    let head = match classes {
-        Some(bias) => HeadSettings::Linear {
-            classes: bias.elem_count(),
-        },
+    let told = golden.hyperparameters();
+    let objective = match told["objective"].as_str() {
+        Some("multi-label") => Objective::MultiLabel,
+        Some("regression") => Objective::Regression,
+        _ => Objective::SingleLabel,
+    };
+    let mut outputs = golden.tensors.iter().filter(|(name, _)| {
+        let last = [
+            "initial.classifier.bias",
+            "initial.classifier.out_proj.bias",
+        ];
+        last.contains(&name.as_str())
+    });
+    let head = match outputs.next().map(|(_, bias)| bias.elem_count()) {
+        Some(classes) if told["head"] == "huggingface" => {
+            HeadSettings::HuggingFace { classes, objective }
+        }
+        Some(classes) => HeadSettings::Linear { classes, objective },
         None => HeadSettings::Match,
     };
     let model = Model::new(checkpoint, freeze, &head, pooling, 1, &Device::Cpu);
@@ -69,18 +82,26 @@ fn activations(golden: &Golden, checkpoint: &Checkpoint, freeze: Freeze) -> Fres
     }
 }
 
-/// Sequences and labels of a step's rows: for search all queries, then all codes.
-fn batch(golden: &Golden, rows: &[i64]) -> (Vec<usize>, Vec<i64>) {
+/// Sequences and targets of a step's rows: for search all queries, then all codes.
+fn batch(golden: &Golden, rows: &[i64]) -> (Vec<usize>, Targets) {
     let rows: Vec<usize> = rows.iter().map(|&row| row as usize).collect();
-    if golden.tensors.contains_key("labels") {
-        let labels = golden.integers("labels");
-        let labels = rows.iter().map(|&row| labels[row]).collect();
-        (rows, labels)
+    let all = if golden.tensors.contains_key("labels") {
+        Targets::Classes(golden.integers("labels"))
+    } else if let Some(sets) = golden.tensors.get("label_sets") {
+        let members = sets.flatten_all().and_then(|sets| sets.to_vec1());
+        Targets::Sets {
+            classes: sets.dims()[1],
+            members: members.expect("members"),
+        }
+    } else if let Some(numbers) = golden.tensors.get("label_numbers") {
+        Targets::Numbers(numbers.to_vec1().expect("numbers"))
     } else {
         let queries = rows.iter().map(|row| 2 * row);
         let codes = rows.iter().map(|row| 2 * row + 1);
-        (queries.chain(codes).collect(), Vec::new())
-    }
+        return (queries.chain(codes).collect(), Targets::None);
+    };
+    let targets = all.of_rows(&rows);
+    (rows, targets)
 }
 
 /// The largest difference of a final weight, and its name.
@@ -177,7 +198,7 @@ fn ways(task: &str) -> Vec<Way> {
 fn read(
     activations: &mut FreshActivations,
     sequences: &[usize],
-    labels: Vec<i64>,
+    targets: Targets,
     way: Way,
 ) -> Batch {
     let (places, read) = if way.twice && way.merged {
@@ -191,11 +212,12 @@ fn read(
     Batch {
         input: activations.input(&read).expect("input"),
         places,
-        columns: if labels.is_empty() { 2 } else { 1 },
+        columns: if targets == Targets::None { 2 } else { 1 },
         targets: if way.twice {
-            Targets::Classes(labels.repeat(2))
+            let rows: Vec<usize> = (0..targets.len()).collect();
+            targets.of_rows(&rows.repeat(2))
         } else {
-            Targets::Classes(labels)
+            targets
         },
     }
 }
@@ -249,8 +271,8 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
     let rates = golden.floats("learning_rates");
     for (step, rows) in batches.iter().enumerate() {
         for rows in rows.chunks(rows.len() / accumulation) {
-            let (sequences, labels) = batch(&golden, rows);
-            let batch = read(&mut activations, &sequences, labels, way);
+            let (sequences, targets) = batch(&golden, rows);
+            let batch = read(&mut activations, &sequences, targets, way);
             let share = 1.0 / accumulation as f64;
             trainer.accumulate(batch, share).expect("a batch");
         }
@@ -375,4 +397,17 @@ fn two_batches_a_step() {
 #[test]
 fn cosine_schedule() {
     check("bert-tiny", "classify-cosine", "1");
+}
+
+#[test]
+fn the_heads_of_transformers() {
+    check("bert-tiny", "classify-huggingface", "1");
+    check("roberta-tiny", "classify-huggingface", "1");
+    check("mpnet-tiny", "classify-huggingface", "1");
+}
+
+#[test]
+fn sets_of_labels_and_numbers() {
+    check("bert-tiny", "classify-huggingface-multi-label", "1");
+    check("roberta-tiny", "classify-huggingface-regression", "1");
 }

@@ -16,6 +16,7 @@ import tokenizers
 import torch
 import transformers
 
+import classifier_metrics
 import metrics
 import reference
 import schedules
@@ -65,6 +66,7 @@ def main():
         training.make_training(out / model, task, pooling, frozen, path, VERSIONS, option)
     schedules.make_schedules(out / "schedules.json", VERSIONS)
     metrics.make_metrics(out / "metrics.json", VERSIONS)
+    classifier_metrics.make_classifier_metrics(out / "classifier-metrics.json", VERSIONS)
 
 
 if __name__ == "__main__":

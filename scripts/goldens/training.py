@@ -5,7 +5,11 @@ import json
 import numpy
 import torch
 from tokenizers import Tokenizer
-from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+from transformers import (
+    AutoModelForSequenceClassification,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 from corpus import SENTENCES
 from ragged import encode, padded, ragged, write_tensors
@@ -35,6 +39,14 @@ OPTIONS = {
     "weights-and-smoothing": {"class_weights": [0.5, 1.0, 2.5], "label_smoothing": 0.1},
     "accumulation": {"accumulation": 2},
     "cosine": {"schedule": "cosine"},
+    "huggingface": {"head": "huggingface"},
+    "huggingface-multi-label": {"head": "huggingface", "objective": "multi-label"},
+    "huggingface-regression": {"head": "huggingface", "objective": "regression"},
+}
+PROBLEMS = {
+    "single-label": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
 }
 VARIANTS = [
     ("mpnet-tiny", "classify", "cls", None, "layer-decay"),
@@ -44,6 +56,11 @@ VARIANTS = [
     ("bert-tiny", "classify", "cls", 1, "weights-and-smoothing"),
     ("bert-tiny", "search", "mean", 1, "accumulation"),
     ("bert-tiny", "classify", "cls", 1, "cosine"),
+    ("bert-tiny", "classify", "cls", 1, "huggingface"),
+    ("roberta-tiny", "classify", "cls", 1, "huggingface"),
+    ("mpnet-tiny", "classify", "cls", 1, "huggingface"),
+    ("bert-tiny", "classify", "cls", 1, "huggingface-multi-label"),
+    ("roberta-tiny", "classify", "cls", 1, "huggingface-regression"),
 ]
 TRAININGS = [
     (model, task, pooling, frozen)
@@ -121,6 +138,40 @@ def search_loss(model, sequences, rows):
     return torch.nn.functional.cross_entropy(SCALE * queries @ codes.T, torch.arange(len(rows)))
 
 
+def load_classifier(folder, data, options):
+    """The family's ...ForSequenceClassification without dropout, its fresh tensors those of `data`."""
+    objective = options.get("objective", "single-label")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        num_labels=1 if objective == "regression" else CLASSES,
+        problem_type=PROBLEMS[objective],
+        attn_implementation="eager",
+        dtype=torch.float32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    values = dict(model.named_parameters())
+    with torch.no_grad():
+        for name in head_names(folder):
+            values[name].copy_(torch.from_numpy(data[f"initial.{name}"]))
+    return model
+
+
+def head_names(folder):
+    """What transformers draws anew on top of a family."""
+    if folder.name == "bert-tiny":
+        return ["classifier.weight", "classifier.bias"]
+    return [f"classifier.{layer}.{part}" for layer in ("dense", "out_proj") for part in ("weight", "bias")]
+
+
+def transformers_loss(model, data, rows):
+    """The loss that the model itself gives."""
+    ids, mask = padded([data["sequences"][row] for row in rows], model.config.pad_token_id)
+    [name] = [name for name in ("labels", "label_sets", "label_numbers") if name in data]
+    labels = torch.from_numpy(data[name][rows])
+    return model(ids, attention_mask=mask, labels=labels if name == "labels" else labels.to(model.dtype)).loss
+
+
 def optimizer_of(parameters, layer_decay=None):
     """AdamW in two groups, by name as transformers' Trainer does: no weight decay on biases and LayerNorm weights.
 
@@ -152,10 +203,18 @@ def train(folder, task, pooling, frozen_layers, data, dtype, options):
 
     Dropout is 0 everywhere; the model is in training mode all the same, as a user's would be.
     """
-    model = load(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).to(dtype).train()
-    freeze(model, frozen_layers)
-    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    if task == "classify":
+    own_head = options.get("head") == "huggingface"
+    if own_head:
+        model = load_classifier(folder, data, options).to(dtype).train()
+        freeze(model.base_model, frozen_layers)
+    else:
+        model = load(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).to(dtype).train()
+        freeze(model, frozen_layers)
+    prefix = model.base_model_prefix + "."
+    parameters = {
+        name.removeprefix(prefix): value for name, value in model.named_parameters() if value.requires_grad
+    }
+    if task == "classify" and not own_head:
         classifier = torch.nn.Linear(model.config.hidden_size, CLASSES)
         with torch.no_grad():
             classifier.weight.copy_(torch.from_numpy(data["initial.classifier.weight"]))
@@ -174,7 +233,9 @@ def train(folder, task, pooling, frozen_layers, data, dtype, options):
         total = 0.0
         size = len(rows) // accumulation
         for part in [rows[start : start + size] for start in range(0, len(rows), size)]:
-            if task == "classify":
+            if own_head:
+                loss = transformers_loss(model, data, part)
+            elif task == "classify":
                 labels = data["labels"].tolist()
                 loss = classify_loss(model, classifier, data["sequences"], labels, pooling, part, options)
             else:
@@ -192,7 +253,7 @@ def train(folder, task, pooling, frozen_layers, data, dtype, options):
     return {name: numpy.array(values, dtype=numpy.float64) for name, values in steps.items()}, final
 
 
-def training_data(folder, task):
+def training_data(folder, task, options):
     """What both the reference and Telly start from: sequences, batches, labels, the head's initial values."""
     generator = numpy.random.default_rng(SEED)
     data = {
@@ -204,7 +265,26 @@ def training_data(folder, task):
         head = 0.15 * generator.standard_normal((CLASSES, SIZES["hidden_size"]))
         data["initial.classifier.weight"] = head.astype(numpy.float32)
         data["initial.classifier.bias"] = (0.1 * generator.standard_normal(CLASSES)).astype(numpy.float32)
+    if options.get("head") == "huggingface":
+        own_head_data(folder, options, generator, data)
     return data
+
+
+def own_head_data(folder, options, generator, data):
+    """Puts the family's own head in place of the linear one, and labels of other kinds in place of classes."""
+    width, objective = SIZES["hidden_size"], options.get("objective", "single-label")
+    for name in ("initial.classifier.weight", "initial.classifier.bias"):
+        del data[name]
+    for name in head_names(folder):
+        outputs = width if ".dense." in name else 1 if objective == "regression" else CLASSES
+        shape, size = ((outputs, width), 0.15) if name.endswith("weight") else ((outputs,), 0.1)
+        data[f"initial.{name}"] = (size * generator.standard_normal(shape)).astype(numpy.float32)
+    if objective == "multi-label":
+        del data["labels"]
+        data["label_sets"] = generator.integers(0, 2, (ROWS, CLASSES)).astype(numpy.uint8)
+    if objective == "regression":
+        del data["labels"]
+        data["label_numbers"] = generator.standard_normal(ROWS).astype(numpy.float32)
 
 
 def hyperparameters(task, pooling, frozen_layers, options):
@@ -230,7 +310,7 @@ def hyperparameters(task, pooling, frozen_layers, options):
 def make_training(folder, task, pooling, frozen_layers, path, versions, option=None):
     """One training golden: float32 values, and in the metadata how far a float64 run of the same ends from them."""
     options = OPTIONS.get(option, {})
-    data = training_data(folder, task)
+    data = training_data(folder, task, options)
     steps, final = train(folder, task, pooling, frozen_layers, data, torch.float32, options)
     exact_steps, exact_final = train(folder, task, pooling, frozen_layers, data, torch.float64, options)
     rounding = {name: float(numpy.abs(final[name] - exact_final[name]).max()) for name in sorted(final)}

@@ -121,7 +121,7 @@ impl ModelOptions {
         let freeze = Freeze::Layers(checkpoint.config.layers);
         let pooling = self.pooling.unwrap_or(encoding.task().default_pooling());
         let device = self.device.unwrap_or_default().device()?;
-        let head = HeadSettings::usual(None);
+        let head = HeadSettings::usual(&encoding, None);
         let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?;
         Ok(LoadedModel {
             checkpoint,
@@ -142,10 +142,12 @@ impl ModelOptions {
                 text_field,
                 label_field,
                 max_length,
+                objective,
             } => Encoding::Classify {
                 text_field: typed.text_field.clone().or(text_field),
                 label_field: typed.label_field.clone().or(label_field),
                 max_length,
+                objective,
             },
             Encoding::Search {
                 query_field,

@@ -10,7 +10,7 @@ use super::console;
 use crate::cache::{Cache, Medium};
 use crate::error::Error;
 use crate::frozen::{FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
-use crate::task::{Encoding, TaskKind};
+use crate::task::{Encoding, Objective, TaskKind};
 use crate::train::{Shuffle, memory_limit};
 
 /// How records become token sequences.
@@ -26,6 +26,10 @@ pub(super) struct TaskOptions {
     /// classify: field of the label [default: label or target].
     #[arg(long, value_name = "FIELD")]
     pub label_field: Option<String>,
+    /// classify: what the label field holds: one label, a list of labels, or a number
+    /// [default: single-label].
+    #[arg(long, value_enum)]
+    pub objective: Option<Objective>,
     /// search: field of the query [default: the first of `docstring_tokens`, docstring,
     /// query].
     #[arg(long, value_name = "FIELD")]
@@ -53,6 +57,7 @@ impl TaskOptions {
             ("--text-field", self.text_field.is_some()),
             ("--label-field", self.label_field.is_some()),
             ("--max-length", self.max_length.is_some()),
+            ("--objective", self.objective.is_some()),
         ];
         let of_search = [
             ("--query-field", self.query_field.is_some()),
@@ -75,6 +80,7 @@ impl TaskOptions {
                 text_field: self.text_field.clone(),
                 label_field: self.label_field.clone(),
                 max_length: self.max_length.unwrap_or(256),
+                objective: self.objective.unwrap_or_default(),
             },
             TaskKind::Search => Encoding::Search {
                 query_field: self.query_field.clone(),

@@ -19,7 +19,8 @@ use crate::trainable::Pass;
 
 /// Apply a run to new records: one JSON line for each.
 ///
-/// classify: the label and every class's probability. search: the query's embedding or, with
+/// classify: the label and every class's probability; with `--objective multi-label` the labels that
+/// are likelier than not, with regression the number. search: the query's embedding or, with
 /// `--against`, the best matching records of that file.
 #[derive(Args)]
 #[command(after_help = "\
@@ -72,6 +73,13 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
                 .predict(std::slice::from_ref(&vectors), &pass)?
             {
                 Predictions::Probabilities(probabilities) => classify(labels, &probabilities)?,
+                Predictions::Labels(probabilities) => sets(labels, &probabilities)?,
+                Predictions::Numbers(numbers) => {
+                    let lines = numbers
+                        .into_iter()
+                        .map(|number| json!({ "number": number }));
+                    lines.collect()
+                }
                 Predictions::Vectors(vectors) => embeddings(&vectors)?,
             }
         }
@@ -122,20 +130,34 @@ fn classify(labels: &Labels, probabilities: &Tensor) -> Result<Vec<Value>, Error
         let likeliest = (0..probabilities.len())
             .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]))
             .unwrap_or_default();
-        let by_label: Map<String, Value> = labels
-            .iter()
-            .zip(&probabilities)
-            .map(|(label, probability)| {
-                let name = json!(label);
-                let name = name
-                    .as_str()
-                    .map_or_else(|| name.to_string(), str::to_owned);
-                (name, json!(probability))
-            })
-            .collect();
-        json!({ "label": labels.label(likeliest), "probabilities": by_label })
+        json!({ "label": labels.label(likeliest), "probabilities": by_label(labels, &probabilities) })
     });
     Ok(lines.collect())
+}
+
+/// The labels that are as likely as not and more, and every label's probability.
+fn sets(labels: &Labels, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
+    let lines = rows(probabilities)?.into_iter().map(|probabilities| {
+        let likely = labels.iter().zip(&probabilities);
+        let likely = likely.filter(|(_, probability)| **probability >= 0.5);
+        let likely: Vec<Value> = likely.map(|(label, _)| json!(label)).collect();
+        json!({ "labels": likely, "probabilities": by_label(labels, &probabilities) })
+    });
+    Ok(lines.collect())
+}
+
+fn by_label(labels: &Labels, probabilities: &[f32]) -> Map<String, Value> {
+    let named = labels
+        .iter()
+        .zip(probabilities)
+        .map(|(label, probability)| {
+            let name = json!(label);
+            let name = name
+                .as_str()
+                .map_or_else(|| name.to_string(), str::to_owned);
+            (name, json!(probability))
+        });
+    named.collect()
 }
 
 fn search(

@@ -14,7 +14,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
-use crate::task::{Encoding, HeadSettings, Labels, Model};
+use crate::task::{Encoding, HeadSettings, Labels, Model, Objective};
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
 };
@@ -128,7 +128,8 @@ impl Training {
         let mut checkpoint = Checkpoint::open(&model_folder)?;
         let (encoding, labels) = (&contents.encoding, contents.labels.as_ref());
         check_cache(&cache, &checkpoint, &options, encoding, labels)?;
-        let settings = options.settings(encoding, &cache)?;
+        let mut settings = options.settings(encoding, &cache)?;
+        settings.head = options.head(&contents.usual_head(), encoding)?;
         if let Some(dropout) = settings.dropout {
             checkpoint.config.hidden_dropout = dropout;
             checkpoint.config.attention_dropout = dropout;
@@ -166,7 +167,10 @@ impl Training {
         let model = Model::new(
             &self.checkpoint,
             contents.freeze,
-            &self.head(),
+            &settings
+                .head
+                .clone()
+                .unwrap_or_else(|| contents.usual_head()),
             settings.pooling,
             settings.seed,
             &self.options.device.unwrap_or_default().device()?,
@@ -213,11 +217,6 @@ impl Training {
         Ok(object)
     }
 
-    /// What stands on top.
-    fn head(&self) -> HeadSettings {
-        HeadSettings::usual(self.contents.labels.as_ref())
-    }
-
     /// What is kept with the trained tensors.
     fn identity(&self, settings: &TrainSettings) -> Result<RunIdentity, Error> {
         let identity = self.checkpoint.identity()?;
@@ -232,7 +231,12 @@ impl Training {
             encoding: contents.encoding.clone(),
             pooling: settings.pooling,
             labels: contents.labels.clone(),
-            head: Some(self.head()),
+            head: Some(
+                settings
+                    .head
+                    .clone()
+                    .unwrap_or_else(|| contents.usual_head()),
+            ),
         })
     }
 }
@@ -263,6 +267,11 @@ struct Contents {
 }
 
 impl Contents {
+    /// The head unless told otherwise.
+    fn usual_head(&self) -> HeadSettings {
+        HeadSettings::usual(&self.encoding, self.labels.as_ref())
+    }
+
     fn of(cache: &Cache) -> Result<Self, Error> {
         let manifest = cache.manifest();
         let from_cache = |value: &Value, what: &str| cache::Error::Damaged {
@@ -341,6 +350,10 @@ fn expected_encoding(cached: &Value, typed: &TaskOptions) -> Value {
     if let (Value::Object(expected), Value::Object(typed)) = (&mut expected, json!(typed)) {
         let given = typed.into_iter().filter(|(_, value)| !value.is_null());
         expected.extend(given);
+        // An encoding does not say what goes without saying.
+        if expected.get("objective") == Some(&json!(Objective::default())) {
+            expected.shift_remove("objective");
+        }
     }
     expected
 }

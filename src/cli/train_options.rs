@@ -10,7 +10,7 @@ use super::options::{DeviceChoice, ShuffleChoice, TaskOptions};
 use crate::cache::Cache;
 use crate::checkpoint::Freeze;
 use crate::error::Error;
-use crate::task::{ClassWeights, Encoding, TaskKind};
+use crate::task::{ClassWeights, Encoding, HeadSettings};
 use crate::train::{Schedule, TrainSettings};
 use crate::trainable::Pooling;
 
@@ -96,6 +96,10 @@ pub(super) struct TrainOptions {
     /// One vector a sequence [default: cls for classify, mean for search].
     #[arg(long, value_enum, help_heading = "Training")]
     pub pooling: Option<Pooling>,
+    /// classify: a linear layer on the pooled vector, or what transformers puts on the first token's
+    /// in the model's family, BERT's pooler with its weights [default: linear].
+    #[arg(long, value_enum, help_heading = "Training")]
+    pub head: Option<HeadChoice>,
     /// Steps between two lines of metrics.jsonl [default: 10].
     #[arg(long, value_name = "STEPS", help_heading = "Training")]
     pub log_every: Option<usize>,
@@ -162,6 +166,7 @@ impl TrainOptions {
             seed: self.seed.unwrap_or(default.seed),
             shuffle: self.shuffle.unwrap_or_default().shuffle(cache),
             pooling: self.pooling.unwrap_or(encoding.task().default_pooling()),
+            head: None,
             log_every: self.log_every.unwrap_or(default.log_every),
             checkpoint_seconds: self
                 .checkpoint_seconds
@@ -170,19 +175,43 @@ impl TrainOptions {
             memory_budget: self.memory_budget.map(|size| size.as_u64()),
         };
         check_ranges(&settings)?;
+        Ok(settings)
+    }
+
+    /// The head that is meant, if it is not the `usual` one of `encoding`.
+    pub(super) fn head(
+        &self,
+        usual: &HeadSettings,
+        encoding: &Encoding,
+    ) -> Result<Option<HeadSettings>, Error> {
+        let Some(choice) = self.head else {
+            return Ok(None);
+        };
         let task = encoding.task();
-        let of_classify = [
-            ("--label-smoothing", settings.label_smoothing > 0.0),
-            ("--class-weights", settings.class_weights.is_some()),
-        ];
-        match of_classify.iter().find(|(_, given)| *given) {
-            Some((flag, _)) if task != TaskKind::Classify => Err(Error::Usage {
-                problem: format!("`{flag}` does not belong to `--task {task}`"),
-                hint: "leave it out: only a classifier has classes".into(),
+        let of_family = usual.of_family().ok_or_else(|| Error::Usage {
+            problem: format!("`--head` does not belong to `--task {task}`"),
+            hint: "leave it out".into(),
+        })?;
+        match (choice, self.pooling) {
+            (HeadChoice::Linear, _) => Ok(None),
+            (HeadChoice::HuggingFace, None | Some(Pooling::Cls)) => Ok(Some(of_family)),
+            (HeadChoice::HuggingFace, Some(_)) => Err(Error::Usage {
+                problem: "`--head huggingface` reads the first token".into(),
+                hint: "leave `--pooling` out, or use `--head linear`".into(),
             }),
-            _ => Ok(settings),
         }
     }
+}
+
+/// `--head`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum HeadChoice {
+    /// Dropout and a linear layer.
+    Linear,
+    /// What transformers' `…ForSequenceClassification` has in the model's family.
+    #[value(name = "huggingface")]
+    HuggingFace,
 }
 
 /// Refuses numbers that mean nothing.
@@ -259,7 +288,9 @@ pub(super) fn resolved_recipe(
     // The folder of the repeated run is its own.
     recipe.remove("out");
     recipe.extend(table(toml::Table::try_from(encoding)));
-    recipe.extend(table(toml::Table::try_from(settings)));
+    let settings = table(toml::Table::try_from(settings));
+    // What `--head` says.
+    recipe.extend(settings.into_iter().filter(|(name, _)| name != "head"));
     recipe.insert(
         "freeze".into(),
         match freeze {

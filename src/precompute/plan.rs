@@ -11,6 +11,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, Runtime};
 use crate::ragged::Ragged;
+use crate::targets::Targets;
 use crate::task::{EncodedSplit, Encoding, Labels};
 
 /// Distinct sequences, the rows made of them, and the manifests of the caches to be.
@@ -187,7 +188,7 @@ fn fingerprint(
     fingerprint
 }
 
-/// BLAKE3 over a split's rows in order: token ids, and the label by its name.
+/// BLAKE3 over a split's rows in order: token ids, and labels by their names.
 pub fn content_hash(split: &EncodedSplit, labels: Option<&Labels>) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(split.columns as u64).to_le_bytes());
@@ -198,11 +199,31 @@ pub fn content_hash(split: &EncodedSplit, labels: Option<&Labels>) -> String {
         }
     }
     if let Some(labels) = labels {
-        for &class in split.targets.classes() {
-            // Classes are indices into `labels`, so they are small and not negative.
-            let label = labels.label(usize::try_from(class).unwrap_or_default());
-            hasher.update(label.to_string().as_bytes());
-            hasher.update(b"\n");
+        match &split.targets {
+            Targets::None => {}
+            Targets::Classes(classes) => {
+                for &class in classes {
+                    // Classes are indices into `labels`, so they are small and not negative.
+                    let label = labels.label(usize::try_from(class).unwrap_or_default());
+                    hasher.update(label.to_string().as_bytes());
+                    hasher.update(b"\n");
+                }
+            }
+            Targets::Sets { classes, members } => {
+                for members in members.chunks(*classes) {
+                    let labels = labels.iter().zip(members);
+                    for (label, _) in labels.filter(|(_, member)| **member == 1) {
+                        hasher.update(label.to_string().as_bytes());
+                        hasher.update(b"\t");
+                    }
+                    hasher.update(b"\n");
+                }
+            }
+            Targets::Numbers(numbers) => {
+                for number in numbers {
+                    hasher.update(&number.to_le_bytes());
+                }
+            }
         }
     }
     hasher.finalize().to_hex().to_string()

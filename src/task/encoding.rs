@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Labels, classify, search};
+use super::{Error, Labels, Objective, classify, search};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::{Dataset, FieldChoice};
 use crate::ragged::Ragged;
@@ -53,6 +53,9 @@ pub enum Encoding {
         label_field: Option<String>,
         /// Most tokens of a text, special tokens included.
         max_length: usize,
+        /// What the label field holds.
+        #[serde(default, skip_serializing_if = "Objective::is_default")]
+        objective: Objective,
     },
     /// Two sequences a row: query, code.
     Search {
@@ -139,9 +142,18 @@ impl Encoding {
     /// The classes of the training split, for a task that has them.
     pub fn labels(&self, training: &Dataset) -> Result<Option<Labels>, Error> {
         match self {
-            Self::Classify { label_field, .. } => {
+            Self::Classify {
+                label_field,
+                objective,
+                ..
+            } => {
                 let field = classify::label_field(label_field.as_deref());
-                Labels::of_training_split(training, &field).map(Some)
+                let labels = match objective {
+                    Objective::SingleLabel => Labels::of_training_split(training, &field)?,
+                    Objective::MultiLabel => Labels::of_sets(training, &field)?,
+                    Objective::Regression => Labels::none(),
+                };
+                Ok(Some(labels))
             }
             Self::Search { .. } => Ok(None),
         }
@@ -168,20 +180,15 @@ impl Encoding {
                 text_field,
                 label_field,
                 max_length,
+                objective,
             } => {
                 let field = classify::label_field(label_field.as_deref());
-                let labels = labels.map(|labels| {
-                    let classes = data.records.iter().map(|record| {
-                        let label = field.label(record, &data.path)?;
-                        labels.class(&label, &data.path, record.line)
-                    });
-                    classes.collect::<Result<_, Error>>()
-                });
+                let targets = labels.map(|labels| targets(*objective, labels, data, &field));
                 let texts = texts(classify::text_field(text_field.as_deref()))?;
                 Ok(EncodedSplit {
                     sequences: tokenizer.encode(texts, *max_length)?,
                     columns: 1,
-                    targets: labels.transpose()?.map_or(Targets::None, Targets::Classes),
+                    targets: targets.transpose()?.unwrap_or_default(),
                 })
             }
             Self::Search {
@@ -242,5 +249,41 @@ impl Encoding {
         };
         let field = search::code_field(code_field.as_deref());
         search::encode_column(data, checkpoint, &field, *max_code_length)
+    }
+}
+
+/// What the records of `data` are to come to, of the classes `labels`.
+fn targets(
+    objective: Objective,
+    labels: &Labels,
+    data: &Dataset,
+    field: &FieldChoice,
+) -> Result<Targets, Error> {
+    let records = data.records.iter();
+    match objective {
+        Objective::SingleLabel => {
+            let classes = records.map(|record| {
+                let label = field.label(record, &data.path)?;
+                labels.class(&label, &data.path, record.line)
+            });
+            Ok(Targets::Classes(classes.collect::<Result<_, Error>>()?))
+        }
+        Objective::MultiLabel => {
+            let classes = labels.count();
+            let mut members = vec![0; classes * data.records.len()];
+            for (row, record) in records.enumerate() {
+                for label in field.labels(record, &data.path)? {
+                    let class = labels.class(&label, &data.path, record.line)?;
+                    // A place in the list of labels.
+                    let class = usize::try_from(class).unwrap_or_default();
+                    members[row * classes + class] = 1;
+                }
+            }
+            Ok(Targets::Sets { classes, members })
+        }
+        Objective::Regression => {
+            let numbers = records.map(|record| field.number(record, &data.path));
+            Ok(Targets::Numbers(numbers.collect::<Result<_, _>>()?))
+        }
     }
 }

@@ -37,6 +37,18 @@ pub enum Error {
         /// The label.
         only: Label,
     },
+    /// No text of a split with sets of labels has any.
+    #[error("`{path}`: no record has a label")]
+    NoLabels {
+        /// The training file.
+        path: PathBuf,
+    },
+    /// transformers' head of a family is not known.
+    #[error("`--head huggingface` is not known for models whose tensors are named `{prefix}…`")]
+    NoFamilyHead {
+        /// What the family puts before its names.
+        prefix: String,
+    },
     /// Sequences longer than the model's positions.
     #[error("`{flag} {found}` is longer than the model's positions allow: {longest}")]
     TooLong {
@@ -84,6 +96,10 @@ impl Explain for Error {
                 "1 and \"1\" are different labels; every class must occur in the training split"
                     .into(),
             ),
+            Self::NoLabels { .. } => {
+                Some("the field of the labels holds a list, as [\"a\", \"b\"]".into())
+            }
+            Self::NoFamilyHead { .. } => Some("use `--head linear`".into()),
             Self::OneClass { .. } => Some("name another field with `--label-field`".into()),
             Self::TooLong { .. } | Self::TooShort { .. } => None,
         }

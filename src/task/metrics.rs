@@ -3,11 +3,17 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::{MultiLabelMetrics, RegressionMetrics};
+
 /// The metrics of one task on one split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Metrics {
     /// Of `classify`.
     Classification(ClassificationMetrics),
+    /// Of `classify` with sets of labels.
+    MultiLabel(MultiLabelMetrics),
+    /// Of `classify` with numbers.
+    Regression(RegressionMetrics),
     /// Of `search`.
     Ranking(RankingMetrics),
 }
@@ -23,6 +29,8 @@ impl Metrics {
                 "recall": metrics.recall,
                 "loss": metrics.loss,
             }),
+            Self::MultiLabel(metrics) => return metrics.to_json(),
+            Self::Regression(metrics) => return metrics.to_json(),
             Self::Ranking(metrics) => json!({
                 "mrr": metrics.mean_reciprocal_rank,
                 "r@1": metrics.recall_at_1,
@@ -37,10 +45,12 @@ impl Metrics {
         }
     }
 
-    /// The one that chooses the best epoch, with its name: accuracy, or mean reciprocal rank.
+    /// The one that chooses the best epoch, with its name.
     pub fn selection(&self) -> (&'static str, f64) {
         match self {
             Self::Classification(metrics) => ("accuracy", metrics.accuracy),
+            Self::MultiLabel(metrics) => ("micro_f1", metrics.micro_f1),
+            Self::Regression(metrics) => ("pearson", metrics.pearson),
             Self::Ranking(metrics) => ("mrr", metrics.mean_reciprocal_rank),
         }
     }
@@ -51,19 +61,24 @@ impl Metrics {
     }
 
     /// What `name` says, or the one that chooses by default, as a number of which more is better:
-    /// a loss with its sign turned. None of a name that the task does not have.
+    /// an error with its sign turned. None of a name that the task does not have.
     pub fn score(&self, name: Option<&str>) -> Option<f64> {
         let Some(name) = name else {
             return Some(self.selection().1);
         };
         let value = self.to_json().get(name)?.as_f64()?;
-        Some(if name == "loss" { -value } else { value })
+        Some(match name {
+            "loss" | "mse" => -value,
+            _ => value,
+        })
     }
 
     /// Mean loss.
     pub fn loss(&self) -> f64 {
         match self {
             Self::Classification(metrics) => metrics.loss,
+            Self::MultiLabel(metrics) => metrics.loss,
+            Self::Regression(metrics) => metrics.loss,
             Self::Ranking(metrics) => metrics.loss,
         }
     }

@@ -10,6 +10,9 @@ mod head;
 mod labels;
 mod metrics;
 mod model;
+mod multi_label;
+mod objective;
+mod regression;
 mod search;
 
 pub use class_weights::ClassWeights;
@@ -20,4 +23,7 @@ pub use head::{EmbeddedSplit, Head, HeadSettings, Predictions};
 pub use labels::Labels;
 pub use metrics::{ClassificationMetrics, Metrics, RankingMetrics, rank_of};
 pub use model::{Batch, Model};
+pub use multi_label::MultiLabelMetrics;
+pub use objective::Objective;
+pub use regression::RegressionMetrics;
 pub use search::{CODE_COLUMN, QUERY_COLUMN, SCORE_SCALE, similarity};

@@ -47,7 +47,7 @@ impl Model {
     ) -> Result<Self, Error> {
         let mut parameters = Parameters::new(device);
         let encoder = TrainableEncoder::load(checkpoint, freeze, &mut parameters)?;
-        let mut builder = HeadBuilder::new(&mut parameters, &checkpoint.config, seed);
+        let mut builder = HeadBuilder::new(&mut parameters, checkpoint, seed);
         let head = head.build(&mut builder)?;
         Ok(Self {
             parameters,

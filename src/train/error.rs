@@ -49,6 +49,12 @@ pub enum Error {
         /// The flag.
         flag: &'static str,
     },
+    /// Classes are weighed or smoothed where a row has not one of them.
+    #[error("`{flag}` is for classes of which each row has one")]
+    NotOneClass {
+        /// The flag.
+        flag: &'static str,
+    },
     /// Not a weight a class.
     #[error("`--class-weights {found}` is not one weight for each of {classes} classes")]
     ClassWeights {
@@ -133,6 +139,7 @@ impl Explain for Error {
             }
             Self::MemoryBudget { .. } => "raise `--memory-budget`, or freeze more layers".into(),
             Self::NoValidation { .. } => "fill the cache with `telly precompute --valid`".into(),
+            Self::NotOneClass { .. } => "leave it out: it belongs to `--task classify` with `--objective single-label`".into(),
             Self::ClassWeights { .. } => "give them in the order of the classes: integers by value, then words by the alphabet; or `balanced`".into(),
             Self::UnknownMetric { known, .. } => format!("it has {}", known.join(", ")),
             Self::NothingToResume { .. } => "leave out `--resume` to begin a run".into(),
@@ -156,6 +163,7 @@ impl Explain for Error {
             Self::RunExists { .. }
             | Self::NoRun { .. }
             | Self::NoValidation { .. }
+            | Self::NotOneClass { .. }
             | Self::ClassWeights { .. }
             | Self::UnknownMetric { .. }
             | Self::NothingToResume { .. }

@@ -56,7 +56,7 @@ pub struct RunIdentity {
 impl RunIdentity {
     /// The head that it was trained with.
     pub fn head(&self) -> HeadSettings {
-        let usual = || HeadSettings::usual(self.labels.as_ref());
+        let usual = || HeadSettings::usual(&self.encoding, self.labels.as_ref());
         self.head.clone().unwrap_or_else(usual)
     }
 }

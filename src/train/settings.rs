@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Error, Schedule, Shuffle};
 use crate::targets::Targets;
-use crate::task::{ClassWeights, CrossEntropy, Model};
+use crate::task::{ClassWeights, CrossEntropy, HeadSettings, Model};
 use crate::trainable::Pooling;
 
 /// Everything that decides a run's outcome, besides the cache, and how it is recorded.
@@ -56,6 +56,9 @@ pub struct TrainSettings {
     pub shuffle: Shuffle,
     /// One vector a sequence.
     pub pooling: Pooling,
+    /// The head, where it is not the usual one.
+    #[serde(default)]
+    pub head: Option<HeadSettings>,
     /// Steps between two lines of `metrics.jsonl`.
     pub log_every: usize,
     /// Seconds between two checkpoints, besides the one after each epoch.
@@ -97,6 +100,7 @@ impl Default for TrainSettings {
             seed: 1,
             shuffle: Shuffle::default(),
             pooling: Pooling::Cls,
+            head: None,
             log_every: 10,
             checkpoint_seconds: 300,
             micro_batch: None,
@@ -137,7 +141,16 @@ impl TrainSettings {
         if let Some((flag, _)) = on_valid.iter().find(|(_, given)| *given && !has_valid) {
             return Err(Error::NoValidation { flag });
         }
-        self.criterion(model, &Targets::None)?;
+        let of_classes = [
+            ("--label-smoothing", self.label_smoothing > 0.0),
+            ("--class-weights", self.class_weights.is_some()),
+        ];
+        match of_classes.iter().find(|(_, given)| *given) {
+            Some((flag, _)) if model.classes().is_none() => {
+                return Err(Error::NotOneClass { flag });
+            }
+            _ => self.criterion(model, &Targets::None)?,
+        };
         let known = model.metric_names();
         match &self.best_metric {
             Some(found) if !known.contains(found) => Err(Error::UnknownMetric {
