@@ -13,6 +13,7 @@ use support::{
     WRONG_INPUT, Workspace, content, fails, goldens, precompute, telly, telly_json, telly_ok, text,
     train, write_classification,
 };
+use telly::checkpoint::Checkpoint;
 
 /// Texts of up to 12 words out of two; the labels say which of them occur, or how many of them are
 /// the first.
@@ -183,6 +184,69 @@ fn heads_as_transformers_names_them() {
             &["`--head huggingface` reads the first token"],
         );
     }
+}
+
+#[test]
+fn pairs_are_put_together_as_in_transformers() {
+    let text = fs_err::read_to_string(goldens().join("pairs.json")).expect("a golden");
+    let golden: Value = serde_json::from_str(&text).expect("JSON");
+    let length = golden["max_length"].as_u64().expect("a length");
+    let length = usize::try_from(length).expect("small");
+    let pairs = golden["pairs"].as_array().expect("pairs");
+    for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
+        let checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        let pairs: Vec<&Value> = pairs.iter().filter(|pair| pair["model"] == model).collect();
+        assert!(pairs.len() > 40);
+        let word = |pair: &Value, field: &str| pair[field].as_str().expect(field).to_owned();
+        let texts = pairs
+            .iter()
+            .map(|pair| (word(pair, "first"), word(pair, "second")));
+        let encoded = checkpoint.tokenizer.encode_pairs(texts.collect(), length);
+        for (pair, found) in pairs.into_iter().zip(encoded.expect("sequences").iter()) {
+            let expected: Vec<u32> = serde_json::from_value(pair["ids"].clone()).expect("ids");
+            assert_eq!(found, expected, "{model}: {pair}");
+        }
+    }
+}
+
+#[test]
+fn two_texts() {
+    let space = Workspace::new();
+    let lines = |rows: usize| -> String {
+        let line = |row: usize| {
+            let words = ["return", "the"];
+            // The label is in the second text alone.
+            let (first, second) = (words[row % 2], words[row / 2 % 2]);
+            let (first, second) = (vec![first; 1 + row % 5], vec![second; 1 + row % 3]);
+            let (first, second) = (first.join(" "), second.join(" "));
+            let label = row / 2 % 2;
+            format!(
+                "{}\n",
+                json!({ "text": first, "other": second, "label": label })
+            )
+        };
+        (0..rows).map(line).collect()
+    };
+    let data = space.write("train.jsonl", &lines(120));
+    let test = space.write("test.jsonl", &lines(40));
+    let command = |model: &str, cache: &str| {
+        let (model, cache) = (goldens().join(model), space.path(cache));
+        let mut command = precompute("classify", &model, &data, "1", &cache);
+        command.extend(["--test", text(&test), "--second-field", "other"].map(String::from));
+        command
+    };
+    telly_json(&command("roberta-tiny", "cache"));
+    let (summary, predictions) = trained(&space, &space.path("cache"), "");
+    assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
+    assert_eq!(predictions.len(), 40);
+    fails(
+        telly(&command("bert-tiny", "none")),
+        WRONG_INPUT,
+        &["`--second-field`: this model tells two texts apart by token types"],
+    );
+    let mut moded = telly(&command("roberta-tiny", "none"));
+    moded.args(["--mode-token", "<s>"]);
+    fails(moded, WRONG_INPUT, &["is for one text"]);
 }
 
 /// What goes without saying is not said: a cache is the same with and without the flag.

@@ -34,7 +34,7 @@ fn model(checkpoint: &Checkpoint, freeze: Freeze, classify: bool) -> Model {
             objective: Objective::SingleLabel,
         }
     } else {
-        HeadSettings::Match
+        HeadSettings::Match { rank_limit: None }
     };
     let pooling = if classify {
         Pooling::Cls

@@ -49,7 +49,7 @@ fn initial_model(
             HeadSettings::HuggingFace { classes, objective }
         }
         Some(classes) => HeadSettings::Linear { classes, objective },
-        None => HeadSettings::Match,
+        None => HeadSettings::Match { rank_limit: None },
     };
     let model = Model::new(checkpoint, freeze, &head, pooling, 1, &Device::Cpu);
     let model = model.expect("a model");

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde::de::IgnoredAny;
-use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{EncodeInput, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::Error;
 use crate::ragged::Ragged;
@@ -44,8 +44,60 @@ impl Tokenizer {
         Ok(Self { inner })
     }
 
+    /// The number of `token`, if it is one of its tokens.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// Encodes `texts` with the model's special tokens, each cut to `max_length` tokens.
     pub fn encode(&self, texts: Vec<String>, max_length: usize) -> Result<Ragged<u32>, Error> {
+        let encodings = self.encode_batch(texts, max_length, true)?;
+        let ids = encodings.iter().map(tokenizers::Encoding::get_ids);
+        Ok(ids.collect())
+    }
+
+    /// Encodes `texts` as `UniXcoder` wants them: `<s> mode </s> text </s>`, with the text cut so
+    /// that all are `max_length` tokens at most. `mode` is one of its tokens.
+    pub fn encode_in_mode(
+        &self,
+        texts: Vec<String>,
+        mode: &str,
+        max_length: usize,
+    ) -> Result<Ragged<u32>, Error> {
+        let unknown = || Error::Tokenize(format!("`{mode}` is no token of the vocabulary").into());
+        let mode = self.id(mode).ok_or_else(unknown)?;
+        let empty = guarded(|| self.inner.encode_fast("", true)).map_err(Error::Tokenize)?;
+        let &[start, end] = empty.get_ids() else {
+            let problem = "its special tokens are not one before and one after the text";
+            return Err(Error::Tokenize(problem.into()));
+        };
+        let before = [start, mode, end];
+        let length = max_length.saturating_sub(before.len() + 1);
+        let mut sequences = Ragged::new(1);
+        for encoding in self.encode_batch(texts, length, false)? {
+            sequences.push(&[&before, encoding.get_ids(), &[end]].concat());
+        }
+        Ok(sequences)
+    }
+
+    /// Encodes each of `pairs` as one sequence, as the model's own template puts two texts together,
+    /// cut to `max_length` tokens from the longer text on.
+    pub fn encode_pairs(
+        &self,
+        pairs: Vec<(String, String)>,
+        max_length: usize,
+    ) -> Result<Ragged<u32>, Error> {
+        let encodings = self.encode_batch(pairs, max_length, true)?;
+        let ids = encodings.iter().map(tokenizers::Encoding::get_ids);
+        Ok(ids.collect())
+    }
+
+    fn encode_batch<'s>(
+        &self,
+        texts: Vec<impl Into<EncodeInput<'s>> + Send>,
+        max_length: usize,
+        special: bool,
+    ) -> Result<Vec<tokenizers::Encoding>, Error> {
         let mut tokenizer = self.inner.clone();
         tokenizer
             .with_truncation(Some(TruncationParams {
@@ -55,12 +107,7 @@ impl Tokenizer {
                 direction: TruncationDirection::Right,
             }))
             .map_err(Error::Tokenize)?;
-        let encodings = guarded(|| tokenizer.encode_batch_fast(texts, true));
-        let encodings = encodings.map_err(Error::Tokenize)?;
-        Ok(encodings
-            .iter()
-            .map(tokenizers::Encoding::get_ids)
-            .collect())
+        guarded(|| tokenizer.encode_batch_fast(texts, special)).map_err(Error::Tokenize)
     }
 }
 

@@ -9,6 +9,7 @@ mod doctor;
 mod dry_run;
 mod evaluate;
 mod freeze_list;
+mod head;
 mod model;
 mod options;
 mod parity;
@@ -19,6 +20,7 @@ mod repair;
 mod runs;
 mod seeds;
 mod shard;
+mod task;
 mod train;
 mod train_options;
 

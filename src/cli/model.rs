@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::console;
-use super::options::{DeviceChoice, RuntimeOptions, TaskOptions, limit_threads};
+use super::head::JudgementOptions;
+use super::options::{DeviceChoice, RuntimeOptions, limit_threads};
+use super::task::TaskOptions;
 use crate::checkpoint::{Checkpoint, Freeze};
+use crate::dataset::Record;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, FrozenPrecision};
 use crate::task::{Encoding, HeadSettings, Labels, Model, TaskKind};
@@ -30,7 +33,9 @@ pub(super) struct ModelOptions {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub task: TaskOptions,
-    /// One vector a sequence, without a run [default: mean for search].
+    #[command(flatten)]
+    pub judgement: JudgementOptions,
+    /// One vector a sequence, without a run [default: mean].
     #[arg(long, value_enum, help_heading = "Task")]
     pub pooling: Option<Pooling>,
     #[command(flatten)]
@@ -52,12 +57,12 @@ pub(super) struct LoadedModel {
 }
 
 impl ModelOptions {
-    /// Opens the model that is meant.
-    pub(super) fn load(&self) -> Result<LoadedModel, Error> {
+    /// Opens the model that is meant for data with this `first` record.
+    pub(super) fn load(&self, first: Option<&Record>) -> Result<LoadedModel, Error> {
         limit_threads(self.runtime.threads)?;
         match (&self.run, &self.model) {
             (Some(run), model) => self.load_run(run, model.as_deref()),
-            (None, Some(model)) => self.load_checkpoint(model),
+            (None, Some(model)) => self.load_checkpoint(model, first),
             (None, None) => Err(super::options::missing("--run")),
         }
     }
@@ -87,10 +92,11 @@ impl ModelOptions {
                 });
             }
         }
+        let head = self.judgement.over(identity.head(), &identity.encoding)?;
         let model = Model::new(
             &checkpoint,
             identity.freeze,
-            &identity.head(),
+            &head,
             identity.pooling,
             0,
             &self.device.unwrap_or_default().device()?,
@@ -98,7 +104,7 @@ impl ModelOptions {
         model.parameters.set_all(&tensors)?;
         Ok(LoadedModel {
             checkpoint,
-            encoding: self.with_fields(identity.encoding),
+            encoding: self.task.with_fields(identity.encoding),
             labels: identity.labels,
             model,
             freeze: identity.freeze,
@@ -107,21 +113,22 @@ impl ModelOptions {
         })
     }
 
-    fn load_checkpoint(&self, model: &Path) -> Result<LoadedModel, Error> {
-        let encoding = self.task.encoding()?;
+    fn load_checkpoint(&self, model: &Path, first: Option<&Record>) -> Result<LoadedModel, Error> {
+        let checkpoint = Checkpoint::open(model)?;
+        let encoding = self.task.encoding(&checkpoint, first)?;
         if encoding.task() == TaskKind::Classify {
             return Err(Error::Usage {
                 problem: "a pre-trained model has no classes yet".into(),
                 hint: "train it first and pass the run with `--run`".into(),
             });
         }
-        let checkpoint = Checkpoint::open(model)?;
         encoding.check_lengths(checkpoint.config.longest_sequence())?;
         // Nothing is trained, so ONNX Runtime runs every layer.
         let freeze = Freeze::Layers(checkpoint.config.layers);
-        let pooling = self.pooling.unwrap_or(encoding.task().default_pooling());
-        let device = self.device.unwrap_or_default().device()?;
         let head = HeadSettings::usual(&encoding, None);
+        let head = self.judgement.over(head, &encoding)?;
+        let pooling = self.pooling.unwrap_or(head.default_pooling());
+        let device = self.device.unwrap_or_default().device()?;
         let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?;
         Ok(LoadedModel {
             checkpoint,
@@ -132,35 +139,6 @@ impl ModelOptions {
             frozen_precision: FrozenPrecision::default(),
             runtime: self.runtime.clone(),
         })
-    }
-
-    /// Field names may differ from file to file; lengths are the run's.
-    fn with_fields(&self, encoding: Encoding) -> Encoding {
-        let typed = &self.task;
-        match encoding {
-            Encoding::Classify {
-                text_field,
-                label_field,
-                max_length,
-                objective,
-            } => Encoding::Classify {
-                text_field: typed.text_field.clone().or(text_field),
-                label_field: typed.label_field.clone().or(label_field),
-                max_length,
-                objective,
-            },
-            Encoding::Search {
-                query_field,
-                code_field,
-                max_query_length,
-                max_code_length,
-            } => Encoding::Search {
-                query_field: typed.query_field.clone().or(query_field),
-                code_field: typed.code_field.clone().or(code_field),
-                max_query_length,
-                max_code_length,
-            },
-        }
     }
 }
 

@@ -12,16 +12,16 @@ use super::model::{LoadedModel, ModelOptions};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::FrozenEncoder;
-use crate::ragged::Ragged;
-use crate::task::{Labels, Predictions, TaskKind, similarity};
+use crate::task::{EncodedSplit, Labels, Predictions, similarity};
 use crate::train::{FreshActivations, embed};
 use crate::trainable::Pass;
 
 /// Apply a run to new records: one JSON line for each.
 ///
 /// classify: the label and every class's probability; with `--objective multi-label` the labels that
-/// are likelier than not, with regression the number. search: the query's embedding or, with
-/// `--against`, the best matching records of that file.
+/// are likelier than not, with regression the number. search, and clone by groups: the text's
+/// embedding or, with `--against`, the best matching records of that file. clone by pairs: the label
+/// and the score that it comes from.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -33,10 +33,10 @@ pub(super) struct PredictArguments {
     /// Records, JSON Lines (.gz too); no labels are needed.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     input: PathBuf,
-    /// search: records whose code is searched.
+    /// search, clone by groups: records that are searched.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     against: Option<PathBuf>,
-    /// search: how many matches a query [default: 10].
+    /// How many matches of --against a record [default: 10].
     #[arg(long, value_name = "N", requires = "against", help_heading = "Output")]
     top: Option<usize>,
     /// Where to write; `-` is stdout.
@@ -51,45 +51,48 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
         .as_deref()
         .map(Dataset::read)
         .transpose()?;
-    let loaded = arguments.model.load()?;
-    let task = loaded.encoding.task();
-    if against.is_some() && task != TaskKind::Search {
-        return Err(Error::Usage {
-            problem: format!("`--against` does not belong to `--task {task}`"),
-            hint: "leave it out: a classifier needs no second file".into(),
-        });
-    }
+    let loaded = arguments.model.load(data.records.first())?;
+    let searched = match &against {
+        None => None,
+        Some(base) => match loaded.encoding.encode_codes(base, &loaded.checkpoint)? {
+            Some(encoded) => Some((base, encoded)),
+            None => {
+                return Err(Error::Usage {
+                    problem: "`--against` is of `--task search`, and of `--task clone` by groups"
+                        .into(),
+                    hint: "leave it out".into(),
+                });
+            }
+        },
+    };
     let mut embedder = Embedder {
         loaded: &loaded,
         frozen: loaded.frozen()?,
     };
     let encoded = loaded.encoding.encode_queries(&data, &loaded.checkpoint)?;
-    let vectors = embedder.embed(encoded.sequences, "predict")?;
-    let lines = match (&loaded.labels, &against) {
-        (Some(labels), _) => {
-            let pass = Pass::evaluation(vectors.device());
-            match loaded
-                .model
-                .predict(std::slice::from_ref(&vectors), &pass)?
-            {
-                Predictions::Probabilities(probabilities) => classify(labels, &probabilities)?,
-                Predictions::Labels(probabilities) => sets(labels, &probabilities)?,
-                Predictions::Numbers(numbers) => {
-                    let lines = numbers
-                        .into_iter()
-                        .map(|number| json!({ "number": number }));
-                    lines.collect()
-                }
-                Predictions::Vectors(vectors) => embeddings(&vectors)?,
+    let columns = embedder.embed(encoded, "predict")?;
+    let pass = Pass::evaluation(columns[0].device());
+    let labels = loaded.labels.as_ref();
+    let lines = match loaded.model.predict(&columns, &pass)? {
+        Predictions::Probabilities(probabilities) => classify(labels, &probabilities)?,
+        Predictions::Labels(probabilities) => sets(labels, &probabilities)?,
+        Predictions::Numbers(numbers) => numbers
+            .iter()
+            .map(|number| json!({ "number": number }))
+            .collect(),
+        Predictions::Pairs { scores, clones } => scores
+            .iter()
+            .zip(clones)
+            .map(|(score, clone)| json!({ "label": i32::from(clone), "score": score }))
+            .collect(),
+        Predictions::Vectors(vectors) => match searched {
+            None => embeddings(&vectors)?,
+            Some((base, encoded)) => {
+                let codes = embedder.embed(encoded, "code base")?;
+                let top = arguments.top.unwrap_or(10);
+                search(&data, base, &vectors, &codes[0], top)?
             }
-        }
-        (None, None) => embeddings(&vectors)?,
-        (None, Some(base)) => {
-            let encoded = loaded.encoding.encode_codes(base, &loaded.checkpoint)?;
-            let codes = embedder.embed(encoded.sequences, "code base")?;
-            let top = arguments.top.unwrap_or(10);
-            search(&data, base, &vectors, &codes, top)?
-        }
+        },
     };
     write(&arguments.output, &lines)?;
     console::say(&format!(
@@ -107,16 +110,20 @@ struct Embedder<'a> {
 }
 
 impl Embedder<'_> {
-    /// One vector a sequence, `[sequences, hidden]`.
-    fn embed(&mut self, sequences: Ragged<u32>, label: &str) -> Result<Tensor, Error> {
-        let indices: Vec<usize> = (0..sequences.len()).collect();
+    /// For each column of the rows, `[rows, hidden]`.
+    fn embed(&mut self, split: EncodedSplit, label: &str) -> Result<Vec<Tensor>, Error> {
+        let rows: Vec<usize> = split.rows.iter().map(|&number| number as usize).collect();
         let mut activations = FreshActivations {
-            sequences,
+            sequences: split.sequences,
             frozen: self.frozen.take(),
         };
-        let vectors = embed(&self.loaded.model, &mut activations, &indices, label)?;
+        let vectors = embed(&self.loaded.model, &mut activations, &rows, label)?;
         self.frozen = activations.frozen;
-        Ok(vectors)
+        let hidden = vectors.dim(1).map_err(tensor)?;
+        let shape = (rows.len() / split.columns, split.columns, hidden);
+        let vectors = vectors.reshape(shape).map_err(tensor)?;
+        let columns = (0..split.columns).map(|column| vectors.narrow(1, column, 1)?.squeeze(1));
+        columns.collect::<Result<_, _>>().map_err(tensor)
     }
 }
 
@@ -125,7 +132,8 @@ fn embeddings(vectors: &Tensor) -> Result<Vec<Value>, Error> {
     Ok(rows.map(|row| json!({ "embedding": row })).collect())
 }
 
-fn classify(labels: &Labels, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
+fn classify(labels: Option<&Labels>, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
+    let labels = known(labels);
     let lines = rows(probabilities)?.into_iter().map(|probabilities| {
         let likeliest = (0..probabilities.len())
             .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]))
@@ -136,7 +144,8 @@ fn classify(labels: &Labels, probabilities: &Tensor) -> Result<Vec<Value>, Error
 }
 
 /// The labels that are as likely as not and more, and every label's probability.
-fn sets(labels: &Labels, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
+fn sets(labels: Option<&Labels>, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
+    let labels = known(labels);
     let lines = rows(probabilities)?.into_iter().map(|probabilities| {
         let likely = labels.iter().zip(&probabilities);
         let likely = likely.filter(|(_, probability)| **probability >= 0.5);
@@ -144,6 +153,10 @@ fn sets(labels: &Labels, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
         json!({ "labels": likely, "probabilities": by_label(labels, &probabilities) })
     });
     Ok(lines.collect())
+}
+
+fn known(labels: Option<&Labels>) -> &Labels {
+    labels.unwrap_or_else(|| unreachable!("who has classes has their labels"))
 }
 
 fn by_label(labels: &Labels, probabilities: &[f32]) -> Map<String, Value> {

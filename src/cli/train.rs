@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::options::{TaskOptions, limit_threads, missing};
+use super::options::{limit_threads, missing};
+use super::task::TaskOptions;
 use super::train_options::{TrainOptions, resolved_recipe};
 use super::{console, recipe, runs, seeds};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
@@ -14,10 +15,11 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
-use crate::task::{Encoding, HeadSettings, Labels, Model, Objective};
+use crate::task::{Encoding, HeadSettings, Known, Labels, Model, Objective, Role};
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
 };
+use crate::trainable::Pooling;
 
 /// Train the top layers and the head from an activation cache.
 ///
@@ -128,8 +130,18 @@ impl Training {
         let mut checkpoint = Checkpoint::open(&model_folder)?;
         let (encoding, labels) = (&contents.encoding, contents.labels.as_ref());
         check_cache(&cache, &checkpoint, &options, encoding, labels)?;
-        let mut settings = options.settings(encoding, &cache)?;
-        settings.head = options.head(&contents.usual_head(), encoding)?;
+        let head = options.head.settings(encoding, labels)?;
+        check_tuning(&head, &cache)?;
+        if matches!(head, HeadSettings::HuggingFace { .. })
+            && options.pooling == Some(Pooling::Mean)
+        {
+            return Err(Error::Usage {
+                problem: "`--head huggingface` reads the first token".into(),
+                hint: "leave `--pooling` out, or use `--head linear`".into(),
+            });
+        }
+        let usual = HeadSettings::usual(encoding, labels);
+        let settings = options.settings([&head, &usual], &cache)?;
         if let Some(dropout) = settings.dropout {
             checkpoint.config.hidden_dropout = dropout;
             checkpoint.config.attention_dropout = dropout;
@@ -167,10 +179,7 @@ impl Training {
         let model = Model::new(
             &self.checkpoint,
             contents.freeze,
-            &settings
-                .head
-                .clone()
-                .unwrap_or_else(|| contents.usual_head()),
+            &self.head(settings),
             settings.pooling,
             settings.seed,
             &self.options.device.unwrap_or_default().device()?,
@@ -200,7 +209,7 @@ impl Training {
             Outcome::Finished(model, summary) => (model, Ok(summary)),
             Outcome::Interrupted(model, position) => (model, Err(position)),
         };
-        run.write_model(&model, &self.identity(settings)?)?;
+        run.write_model(&model, &self.identity(settings, &model)?)?;
         let summary = ending.map_err(|position| interrupted(position.step, out, resumed_by))?;
         if let Some(reason) = &summary.stopped {
             console::say(reason);
@@ -217,8 +226,17 @@ impl Training {
         Ok(object)
     }
 
+    /// What stands on top.
+    fn head(&self, settings: &TrainSettings) -> HeadSettings {
+        let Contents {
+            encoding, labels, ..
+        } = &self.contents;
+        let usual = || HeadSettings::usual(encoding, labels.as_ref());
+        settings.head.clone().unwrap_or_else(usual)
+    }
+
     /// What is kept with the trained tensors.
-    fn identity(&self, settings: &TrainSettings) -> Result<RunIdentity, Error> {
+    fn identity(&self, settings: &TrainSettings, model: &Model) -> Result<RunIdentity, Error> {
         let identity = self.checkpoint.identity()?;
         let folder = &self.model_folder;
         let contents = &self.contents;
@@ -231,12 +249,7 @@ impl Training {
             encoding: contents.encoding.clone(),
             pooling: settings.pooling,
             labels: contents.labels.clone(),
-            head: Some(
-                settings
-                    .head
-                    .clone()
-                    .unwrap_or_else(|| contents.usual_head()),
-            ),
+            head: Some(model.head_settings()),
         })
     }
 }
@@ -267,11 +280,6 @@ struct Contents {
 }
 
 impl Contents {
-    /// The head unless told otherwise.
-    fn usual_head(&self) -> HeadSettings {
-        HeadSettings::usual(&self.encoding, self.labels.as_ref())
-    }
-
     fn of(cache: &Cache) -> Result<Self, Error> {
         let manifest = cache.manifest();
         let from_cache = |value: &Value, what: &str| cache::Error::Damaged {
@@ -331,10 +339,20 @@ fn check_cache(
         ("train", &options.train),
         ("valid", &options.valid),
         ("test", &options.test),
+        (Role::CODE_BASE, &options.code_base),
     ];
+    let code_base = match (&options.code_base, encoding) {
+        (Some(path), Encoding::Search(search)) => Some(search.code_base(&Dataset::read(path)?)?),
+        _ => None,
+    };
+    let known = Known {
+        labels,
+        code_base: code_base.as_ref(),
+    };
     for (name, path) in splits {
         if let Some(path) = path {
-            let encoded = encoding.encode(&Dataset::read(path)?, checkpoint, labels)?;
+            let data = Dataset::read(path)?;
+            let encoded = encoding.encode(&data, checkpoint, Role::of(name), known)?;
             current.set(name, content_hash(&encoded, labels));
         }
     }
@@ -344,12 +362,37 @@ fn check_cache(
     Ok(cache.require(&current, hint)?)
 }
 
+/// A threshold is tuned on a validation split.
+fn check_tuning(head: &HeadSettings, cache: &Cache) -> Result<(), Error> {
+    let tuned = matches!(head, HeadSettings::Cosine { tuned: true, .. });
+    if tuned && cache.manifest().split("valid").is_none() {
+        return Err(Error::Usage {
+            problem: format!(
+                "`--threshold tuned` needs a validation split, and `{}` has none",
+                cache.folder().display()
+            ),
+            hint: "make the cache with `--valid`, or pass a cosine".into(),
+        });
+    }
+    Ok(())
+}
+
 /// The cache's encoding with whatever was typed put over it.
 fn expected_encoding(cached: &Value, typed: &TaskOptions) -> Value {
     let mut expected = cached.clone();
-    if let (Value::Object(expected), Value::Object(typed)) = (&mut expected, json!(typed)) {
-        let given = typed.into_iter().filter(|(_, value)| !value.is_null());
+    if let (Value::Object(expected), Value::Object(given)) = (&mut expected, json!(typed)) {
+        let given = given.into_iter().filter(|(_, value)| !value.is_null());
         expected.extend(given);
+        // Words for what the cache has settled.
+        match (typed.mode_token.as_deref(), cached.get("mode_token")) {
+            (Some("auto"), Some(token)) => {
+                expected.insert("mode_token".into(), token.clone());
+            }
+            (Some("auto" | "none"), _) => {
+                expected.shift_remove("mode_token");
+            }
+            _ => {}
+        }
         // An encoding does not say what goes without saying.
         if expected.get("objective") == Some(&json!(Objective::default())) {
             expected.shift_remove("objective");

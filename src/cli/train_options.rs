@@ -6,7 +6,9 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::options::{DeviceChoice, ShuffleChoice, TaskOptions};
+use super::head::HeadOptions;
+use super::options::{DeviceChoice, ShuffleChoice};
+use super::task::TaskOptions;
 use crate::cache::Cache;
 use crate::checkpoint::Freeze;
 use crate::error::Error;
@@ -93,13 +95,9 @@ pub(super) struct TrainOptions {
     /// rotating disk or a network file system [default: auto].
     #[arg(long, value_enum, help_heading = "Training")]
     pub shuffle: Option<ShuffleChoice>,
-    /// One vector a sequence [default: cls for classify, mean for search].
+    /// One vector a sequence [default: cls for classify and --head concat, else mean].
     #[arg(long, value_enum, help_heading = "Training")]
     pub pooling: Option<Pooling>,
-    /// classify: a linear layer on the pooled vector, or what transformers puts on the first token's
-    /// in the model's family, BERT's pooler with its weights [default: linear].
-    #[arg(long, value_enum, help_heading = "Training")]
-    pub head: Option<HeadChoice>,
     /// Steps between two lines of metrics.jsonl [default: 10].
     #[arg(long, value_name = "STEPS", help_heading = "Training")]
     pub log_every: Option<usize>,
@@ -132,16 +130,23 @@ pub(super) struct TrainOptions {
     /// The cache must have been made from this test split.
     #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
     pub test: Option<PathBuf>,
+    /// The cache must have been made with this code base.
+    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
+    pub code_base: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub head: HeadOptions,
     #[command(flatten)]
     #[serde(flatten)]
     pub task: TaskOptions,
 }
 
 impl TrainOptions {
-    /// What a run is told, with the defaults filled in.
+    /// What a run with this head is told, with the defaults filled in; `usual` is the head that goes
+    /// without saying.
     pub(super) fn settings(
         &self,
-        encoding: &Encoding,
+        [head, usual]: [&HeadSettings; 2],
         cache: &Cache,
     ) -> Result<TrainSettings, Error> {
         let default = TrainSettings::default();
@@ -165,8 +170,8 @@ impl TrainOptions {
             dropout: self.dropout,
             seed: self.seed.unwrap_or(default.seed),
             shuffle: self.shuffle.unwrap_or_default().shuffle(cache),
-            pooling: self.pooling.unwrap_or(encoding.task().default_pooling()),
-            head: None,
+            pooling: self.pooling.unwrap_or(head.default_pooling()),
+            head: (head != usual).then(|| head.clone()),
             log_every: self.log_every.unwrap_or(default.log_every),
             checkpoint_seconds: self
                 .checkpoint_seconds
@@ -177,41 +182,6 @@ impl TrainOptions {
         check_ranges(&settings)?;
         Ok(settings)
     }
-
-    /// The head that is meant, if it is not the `usual` one of `encoding`.
-    pub(super) fn head(
-        &self,
-        usual: &HeadSettings,
-        encoding: &Encoding,
-    ) -> Result<Option<HeadSettings>, Error> {
-        let Some(choice) = self.head else {
-            return Ok(None);
-        };
-        let task = encoding.task();
-        let of_family = usual.of_family().ok_or_else(|| Error::Usage {
-            problem: format!("`--head` does not belong to `--task {task}`"),
-            hint: "leave it out".into(),
-        })?;
-        match (choice, self.pooling) {
-            (HeadChoice::Linear, _) => Ok(None),
-            (HeadChoice::HuggingFace, None | Some(Pooling::Cls)) => Ok(Some(of_family)),
-            (HeadChoice::HuggingFace, Some(_)) => Err(Error::Usage {
-                problem: "`--head huggingface` reads the first token".into(),
-                hint: "leave `--pooling` out, or use `--head linear`".into(),
-            }),
-        }
-    }
-}
-
-/// `--head`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum HeadChoice {
-    /// Dropout and a linear layer.
-    Linear,
-    /// What transformers' `…ForSequenceClassification` has in the model's family.
-    #[value(name = "huggingface")]
-    HuggingFace,
 }
 
 /// Refuses numbers that mean nothing.
@@ -287,10 +257,11 @@ pub(super) fn resolved_recipe(
     let mut recipe = table(toml::Table::try_from(options));
     // The folder of the repeated run is its own.
     recipe.remove("out");
-    recipe.extend(table(toml::Table::try_from(encoding)));
+    let encoding = table(toml::Table::try_from(encoding));
     let settings = table(toml::Table::try_from(settings));
-    // What `--head` says.
-    recipe.extend(settings.into_iter().filter(|(name, _)| name != "head"));
+    let settled = encoding.into_iter().chain(settings);
+    // What follows from the fields, and what `--head` and its like say.
+    recipe.extend(settled.filter(|(key, _)| key != "form" && key != "head"));
     recipe.insert(
         "freeze".into(),
         match freeze {

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::head::{EmbeddedSplit, Head, HeadBuilder, Predictions};
+use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
 use super::metrics::Metrics;
 use super::{CrossEntropy, Error, Objective};
 use crate::dataset::FieldChoice;
@@ -155,6 +155,14 @@ impl Classifier {
 }
 
 impl Head for Classifier {
+    fn settings(&self) -> HeadSettings {
+        let (classes, objective) = (self.bias.elem_count(), self.objective);
+        match self.hidden {
+            None => HeadSettings::Linear { classes, objective },
+            Some(_) => HeadSettings::HuggingFace { classes, objective },
+        }
+    }
+
     fn embed(&self, pooled: &Tensor) -> Result<Tensor, Error> {
         Ok(pooled.clone())
     }
@@ -174,8 +182,8 @@ impl Head for Classifier {
         self.objective.metrics(&outputs, split.targets)
     }
 
-    fn metric_names(&self) -> Vec<String> {
-        self.objective.metric_names()
+    fn metrics_of_nothing(&self) -> Metrics {
+        self.objective.metrics_of_nothing()
     }
 
     fn weight(&self, targets: &Targets, rows: usize) -> f64 {
@@ -192,4 +200,9 @@ impl Head for Classifier {
     fn learn_by(&mut self, criterion: CrossEntropy) {
         self.criterion = criterion;
     }
+}
+
+/// Mean cross-entropy of `logits` `[rows, classes]` against the rows' classes.
+pub(super) fn cross_entropy(logits: &Tensor, targets: &Targets) -> Result<Tensor, Error> {
+    CrossEntropy::default().loss(logits, targets.classes())
 }

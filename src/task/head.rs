@@ -8,11 +8,15 @@ use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
 
 use super::classify::Classifier;
+use super::clone::CloneForm;
+use super::concat::Concat;
+use super::contrast::Contrast;
+use super::cosine::Cosine;
 use super::search::Matcher;
 use super::{CrossEntropy, Encoding, Error, Labels, Metrics, Objective};
 use crate::checkpoint::{self, Checkpoint};
 use crate::targets::Targets;
-use crate::trainable::{Parameters, Pass, Weight};
+use crate::trainable::{Parameters, Pass, Pooling, Weight};
 
 /// Which head, and how it was set; kept with a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,7 +39,21 @@ pub enum HeadSettings {
         objective: Objective,
     },
     /// Unit vectors; of a batch, each query's code is to be told from the others.
-    Match,
+    Match {
+        /// Queries whose code ranks lower count 0 in the mean reciprocal rank.
+        rank_limit: Option<usize>,
+    },
+    /// The cosine of a pair, by its squared distance from the label.
+    Cosine {
+        /// Pairs above it are clones.
+        threshold: f64,
+        /// Whether the threshold is chosen on the validation split.
+        tuned: bool,
+    },
+    /// A classifier over a pair's vectors side by side.
+    Concat,
+    /// Unit vectors; those of one group are to be told from all others.
+    Contrast,
 }
 
 impl HeadSettings {
@@ -50,7 +68,14 @@ impl HeadSettings {
                 },
                 objective: *objective,
             },
-            Encoding::Search { .. } => Self::Match,
+            Encoding::Search(_) => Self::Match { rank_limit: None },
+            Encoding::Clone(clone) => match clone.form {
+                CloneForm::Pairs => Self::Cosine {
+                    threshold: 0.5,
+                    tuned: false,
+                },
+                CloneForm::Groups => Self::Contrast,
+            },
         }
     }
 
@@ -60,7 +85,15 @@ impl HeadSettings {
             Self::Linear { classes, objective } | Self::HuggingFace { classes, objective } => {
                 Some(Self::HuggingFace { classes, objective })
             }
-            Self::Match => None,
+            _ => None,
+        }
+    }
+
+    /// How a sequence becomes one vector unless told otherwise.
+    pub fn default_pooling(&self) -> Pooling {
+        match self {
+            Self::Linear { .. } | Self::HuggingFace { .. } | Self::Concat => Pooling::Cls,
+            Self::Match { .. } | Self::Cosine { .. } | Self::Contrast => Pooling::Mean,
         }
     }
 
@@ -73,7 +106,15 @@ impl HeadSettings {
             Self::HuggingFace { classes, objective } => {
                 Box::new(Classifier::hugging_face(builder, *classes, *objective)?)
             }
-            Self::Match => Box::new(Matcher),
+            Self::Match { rank_limit } => Box::new(Matcher {
+                rank_limit: *rank_limit,
+            }),
+            Self::Cosine { threshold, tuned } => Box::new(Cosine {
+                threshold: *threshold,
+                tuned: *tuned,
+            }),
+            Self::Concat => Box::new(Concat::new(builder)?),
+            Self::Contrast => Box::new(Contrast),
         })
     }
 }
@@ -83,6 +124,9 @@ impl HeadSettings {
 /// A row has one or more columns, the sequences that it is made of. `columns` holds a matrix
 /// `[rows, hidden]` for each, put out by [`embed`](Self::embed).
 pub trait Head: Send + Sync {
+    /// How to make it again.
+    fn settings(&self) -> HeadSettings;
+
     /// What is made of pooled vectors `[sequences, hidden]` whichever column they stand in.
     fn embed(&self, pooled: &Tensor) -> Result<Tensor, Error>;
 
@@ -95,8 +139,8 @@ pub trait Head: Send + Sync {
     /// How good that is on a whole split.
     fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error>;
 
-    /// What those metrics are called.
-    fn metric_names(&self) -> Vec<String>;
+    /// Its metrics of no rows at all, for their names.
+    fn metrics_of_nothing(&self) -> Metrics;
 
     /// What a batch of `rows` rows weighs in the mean over several batches.
     fn weight(&self, _targets: &Targets, rows: usize) -> f64 {
@@ -110,6 +154,19 @@ pub trait Head: Send + Sync {
 
     /// Weighs and smooths classes in training, where there are any.
     fn learn_by(&mut self, _criterion: CrossEntropy) {}
+
+    /// Whether each row of a batch is to come with another row of its class, as a second column.
+    fn needs_partners(&self) -> bool {
+        false
+    }
+
+    /// Chooses on the validation split what is not learnt by gradients.
+    fn tune(&mut self, _split: &EmbeddedSplit, _pass: &Pass) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Takes up what was chosen when `metrics` were measured.
+    fn adopt(&mut self, _metrics: &Metrics) {}
 }
 
 /// What rows come to.
@@ -122,6 +179,13 @@ pub enum Predictions {
     Numbers(Vec<f32>),
     /// The vectors themselves, `[rows, hidden]`.
     Vectors(Tensor),
+    /// Of pairs.
+    Pairs {
+        /// What a threshold is put to.
+        scores: Vec<f32>,
+        /// Whether each is above it.
+        clones: Vec<bool>,
+    },
 }
 
 /// A split run through the model.
@@ -132,6 +196,16 @@ pub struct EmbeddedSplit<'a> {
     pub sequences: Vec<Vec<usize>>,
     /// What the rows are to come to.
     pub targets: &'a Targets,
+    /// What the rows are to be found among, if that is not another of their columns.
+    pub candidates: Option<Candidates>,
+}
+
+/// What rows are searched in; their targets are places among them.
+pub struct Candidates {
+    /// `[candidates, hidden]`.
+    pub vectors: Tensor,
+    /// The number of each one's sequence.
+    pub sequences: Vec<usize>,
 }
 
 /// What a fresh head is made from.

@@ -72,7 +72,7 @@ impl Model {
 
     /// What [`metrics`](Self::metrics) are called.
     pub fn metric_names(&self) -> Vec<String> {
-        self.head.metric_names()
+        self.head.metrics_of_nothing().names()
     }
 
     /// Classes of a classifier of one class a row.
@@ -202,6 +202,26 @@ impl Model {
     /// Metrics of one split.
     pub fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error> {
         self.head.metrics(split, pass)
+    }
+
+    /// How to make its head again.
+    pub fn head_settings(&self) -> HeadSettings {
+        self.head.settings()
+    }
+
+    /// Whether each row of a batch is to come with another row of its class.
+    pub fn needs_partners(&self) -> bool {
+        self.head.needs_partners()
+    }
+
+    /// Chooses on the validation split what is not learnt by gradients.
+    pub fn tune(&mut self, split: &EmbeddedSplit, pass: &Pass) -> Result<(), Error> {
+        self.head.tune(split, pass)
+    }
+
+    /// Takes up what was chosen when `metrics` were measured.
+    pub fn adopt(&mut self, metrics: &Metrics) {
+        self.head.adopt(metrics);
     }
 }
 

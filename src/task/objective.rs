@@ -106,16 +106,15 @@ impl Objective {
         })
     }
 
-    /// What the metrics are called.
-    pub(super) fn metric_names(self) -> Vec<String> {
-        let of_nothing = match self {
+    /// The metrics of no rows.
+    pub(super) fn metrics_of_nothing(self) -> Metrics {
+        match self {
             Self::SingleLabel => {
                 Metrics::Classification(ClassificationMetrics::new(&[], &[], 0, 0.0))
             }
             Self::MultiLabel => Metrics::MultiLabel(MultiLabelMetrics::new(&[], &[], 1, 0.0)),
             Self::Regression => Metrics::Regression(RegressionMetrics::new(&[], &[], 0.0)),
-        };
-        of_nothing.names()
+        }
     }
 }
 

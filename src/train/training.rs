@@ -9,16 +9,21 @@ use serde_json::json;
 
 use super::batches::with_batches;
 use super::checkpoint::{BestEpoch, Position, TrainingState};
+use super::evaluation::embed_split;
 use super::memory::micro_batch;
 use super::summary::{Summary, median};
 use super::trainer::{StepReport, Trainer, named};
-use super::{CachedActivations, EpochOrder, Error, RunFolder, TrainSettings, evaluate};
+use super::{
+    CachedActivations, EpochOrder, Error, RunFolder, TrainSettings, draw_partners, with_partners,
+};
 use crate::cache::{Cache, Split};
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::task::{Batch, Metrics, Model};
-use crate::trainable::{Part, Profile};
+use crate::task::{Batch, Metrics, Model, Role};
+use crate::trainable::{Part, Pass, Profile};
 
+/// The split that chooses what is kept.
+const VALID: &str = "valid";
 /// The kind of the kept weights in a checkpoint.
 const BEST: &str = "best";
 
@@ -51,7 +56,9 @@ pub fn train(
     })?;
     let (valid, test) = (split("valid")?, split("test")?);
     settings.check(&model, valid.is_some())?;
+    let code_base = split(Role::CODE_BASE)?;
     let mut training = Training::new(model, cache, training, settings, run, valid.is_some())?;
+    training.code_base = code_base;
     if let Some(state) = state {
         training.restore(state)?;
     }
@@ -74,6 +81,9 @@ struct Training<'a> {
     trainer: Trainer,
     cache: &'a Cache,
     split: Arc<Split>,
+    /// The current epoch's rows: those of `split`, with partners if the head needs them.
+    rows: Arc<Split>,
+    code_base: Option<Split>,
     run: &'a mut RunFolder,
     position: Position,
     best_weights: Option<Vec<Tensor>>,
@@ -91,19 +101,27 @@ impl<'a> Training<'a> {
         run: &'a mut RunFolder,
         keeps_best: bool,
     ) -> Result<Self, Error> {
+        let mut split = Arc::new(split);
+        let mut rows = Arc::clone(&split);
+        if model.needs_partners() {
+            split = Arc::new(with_partners(&split));
+            rows = Arc::new(draw_partners(&split, settings.seed, 0));
+        }
         let batches = split.len().div_ceil(settings.batch_size);
         let steps = batches.div_ceil(settings.gradient_accumulation) * settings.epochs;
         let now = Instant::now();
         let copies = usize::from(keeps_best);
         let criterion = settings.criterion(&model, &split.targets)?;
         let model = model.learning_by(criterion);
-        let micro_batch = micro_batch(&model, settings, split.columns, copies)?;
+        let micro_batch = micro_batch(&model, settings, rows.columns, copies)?;
         let mut trainer = Trainer::new(model, settings.clone(), steps)?;
         trainer.micro_batch = micro_batch;
         Ok(Self {
             trainer,
             cache,
-            split: Arc::new(split),
+            split,
+            rows,
+            code_base: None,
             run,
             position: Position {
                 settings: settings.clone(),
@@ -198,7 +216,10 @@ impl<'a> Training<'a> {
     fn train_epoch(&mut self, valid: Option<&Split>) -> Result<bool, Error> {
         let settings = self.trainer.settings().clone();
         let epoch = self.position.epoch;
-        let (cache, split) = (self.cache, Arc::clone(&self.split));
+        if self.trainer.model.needs_partners() {
+            self.rows = Arc::new(draw_partners(&self.split, settings.seed, epoch));
+        }
+        let (cache, split) = (self.cache, Arc::clone(&self.rows));
         let order = EpochOrder::new(settings.shuffle, cache, &split, settings.seed, epoch);
         let batches = order.batches(settings.batch_size);
         self.position.epoch_seconds.resize(epoch + 1, 0.0);
@@ -246,7 +267,7 @@ impl<'a> Training<'a> {
         ahead: &Receiver<Result<Batch, Error>>,
     ) -> Result<StepReport, Error> {
         let weight = |rows: &Vec<usize>| {
-            let targets = self.split.targets.of_rows(rows);
+            let targets = self.rows.targets.of_rows(rows);
             self.trainer.model.weight(&targets, rows.len())
         };
         let weights: Vec<f64> = group.iter().map(weight).collect();
@@ -286,8 +307,22 @@ impl<'a> Training<'a> {
 
     fn evaluate(&mut self, split: &Split, name: &str, epoch: usize) -> Result<Metrics, Error> {
         let mut activations = CachedActivations(self.cache);
+        let code_base = self.code_base.as_ref();
+        let embedded = self.profile().time_apart(Part::Evaluation, || {
+            embed_split(
+                &self.trainer.model,
+                &mut activations,
+                split,
+                code_base,
+                name,
+            )
+        })?;
+        let pass = Pass::evaluation(self.trainer.model.parameters.device());
+        if name == VALID {
+            self.trainer.model.tune(&embedded, &pass)?;
+        }
         let metrics = self.profile().time_apart(Part::Evaluation, || {
-            evaluate(&self.trainer.model, &mut activations, split, name)
+            self.trainer.model.metrics(&embedded, &pass)
         })?;
         self.run.log(&json!({
             "step": self.position.step,
@@ -315,7 +350,7 @@ impl<'a> Training<'a> {
             return Ok(());
         }
         let epoch = self.position.epoch + 1;
-        let metrics = self.evaluate(valid, "valid", epoch)?;
+        let metrics = self.evaluate(valid, VALID, epoch)?;
         self.position.evaluated = step;
         let name = self.trainer.settings().best_metric.as_deref();
         let score = |metrics: &Metrics| metrics.score(name).unwrap_or(f64::NAN);
@@ -351,9 +386,12 @@ impl<'a> Training<'a> {
         })
     }
 
-    fn restore_best(&self) -> Result<(), Error> {
+    fn restore_best(&mut self) -> Result<(), Error> {
         if let Some(weights) = &self.best_weights {
             self.trainer.model.parameters.restore(weights)?;
+        }
+        if let Some(best) = &self.position.best {
+            self.trainer.model.adopt(&best.metrics);
         }
         Ok(())
     }
@@ -387,13 +425,13 @@ impl<'a> Training<'a> {
 
     /// Tokens of the training split, seen once.
     fn tokens(&self) -> usize {
-        let lengths = self.split.rows.iter();
+        let lengths = self.rows.rows.iter();
         lengths.map(|&sequence| self.cache.length(sequence)).sum()
     }
 
     /// Tokens of `rows`.
     fn tokens_of(&self, rows: &[usize]) -> usize {
-        let sequences = self.split.sequences_of(rows).into_iter();
+        let sequences = self.rows.sequences_of(rows).into_iter();
         sequences.map(|sequence| self.cache.length(sequence)).sum()
     }
 }
