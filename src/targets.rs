@@ -8,6 +8,15 @@ pub enum Targets {
     None,
     /// The class of each row; where rows are to be told apart by whom they belong to, the group.
     Classes(Vec<i64>),
+    /// The set of labels of each row.
+    Sets {
+        /// How many labels there are.
+        classes: usize,
+        /// Row after row, for each label 1 if the row has it, else 0.
+        members: Vec<u8>,
+    },
+    /// A number for each row.
+    Numbers(Vec<f32>),
 }
 
 impl Targets {
@@ -16,6 +25,8 @@ impl Targets {
         match self {
             Self::None => 0,
             Self::Classes(classes) => classes.len(),
+            Self::Sets { classes, members } => members.len() / classes,
+            Self::Numbers(numbers) => numbers.len(),
         }
     }
 
@@ -30,13 +41,23 @@ impl Targets {
         match self {
             Self::None => Self::None,
             Self::Classes(classes) => Self::Classes(rows.iter().map(|&row| classes[row]).collect()),
+            Self::Sets { classes, members } => {
+                let sets = rows
+                    .iter()
+                    .map(|&row| &members[row * classes..][..*classes]);
+                Self::Sets {
+                    classes: *classes,
+                    members: sets.flatten().copied().collect(),
+                }
+            }
+            Self::Numbers(numbers) => Self::Numbers(rows.iter().map(|&row| numbers[row]).collect()),
         }
     }
 
     /// The classes; none where targets are something else.
     pub fn classes(&self) -> &[i64] {
         match self {
-            Self::None => &[],
+            Self::None | Self::Sets { .. } | Self::Numbers(_) => &[],
             Self::Classes(classes) => classes,
         }
     }

@@ -27,10 +27,19 @@ impl Trained {
         match task {
             "search" => write_search(&data, 40),
             "clone" => write_pairs(&data, 40),
+            "sets" | "numbers" => write_targets(&data, task),
             _ => write_classification(&data, 40),
         }
         let cache = space.path("cache");
-        let mut made = precompute(task, model, &data, freeze, &cache);
+        let (kind, objective) = match task {
+            "sets" => ("classify", "multi-label"),
+            "numbers" => ("classify", "regression"),
+            _ => (task, ""),
+        };
+        let mut made = precompute(kind, model, &data, freeze, &cache);
+        if !objective.is_empty() {
+            made.extend(["--objective", objective].map(String::from));
+        }
         made.extend(["--test", text(&data)].map(String::from));
         telly_json(&made);
         let flags = format!("--epochs 2 --batch-size 8 --lr 1e-3 {flags}");
@@ -44,7 +53,13 @@ impl Trained {
 
     fn has_classes(&self) -> bool {
         let recipe = fs_err::read_to_string(self.run().join("recipe.toml")).expect("a recipe");
-        self.task == "classify" || recipe.contains("concat")
+        matches!(self.task, "classify" | "sets" | "numbers") || recipe.contains("concat")
+    }
+
+    /// Whether it is one linear layer, which a token classifier has too.
+    fn has_own_layer(&self) -> bool {
+        let recipe = fs_err::read_to_string(self.run().join("recipe.toml")).expect("a recipe");
+        self.task == "classify" && !recipe.contains("huggingface")
     }
 
     fn run(&self) -> PathBuf {
@@ -92,6 +107,20 @@ impl Trained {
             "tolerance": tolerance,
         })
     }
+}
+
+/// Short texts with a list of labels or a number, as JSON Lines.
+fn write_targets(path: &Path, task: &str) {
+    let lines = (0..40).map(|row| {
+        let word = ["return", "the"][row % 2];
+        let label = match task {
+            "sets" => json!([vec!["code"], vec!["prose", "short"], vec!["short"]][row % 3]),
+            _ => json!(row % 5),
+        };
+        let text = format!("{} x{row}", vec![word; 1 + row % 7].join(" "));
+        json!({ "text": text, "label": label }).to_string() + "\n"
+    });
+    fs_err::write(path, lines.collect::<String>()).expect("written");
 }
 
 /// Pairs of functions, every other one of two that do the same, as JSON Lines.
@@ -153,6 +182,11 @@ fn other_libraries_give_what_the_run_gives() {
             runs.push(Trained::new(model, "search", freeze, ""));
         }
     }
+    for model in &models {
+        runs.push(Trained::new(model, "classify", "2", "--head huggingface"));
+    }
+    runs.push(Trained::new(&models[0], "sets", "2", ""));
+    runs.push(Trained::new(&models[1], "numbers", "2", ""));
     runs.push(Trained::new(&models[0], "clone", "2", ""));
     runs.push(Trained::new(&models[1], "clone", "none", "--head concat"));
     runs.push(Trained::new(&minilm(), "classify", "4", ""));
@@ -172,7 +206,7 @@ fn other_libraries_give_what_the_run_gives() {
         if run.task != "clone" || !run.has_classes() {
             jobs.push(run.job(&run.export(&format!("{name}-hf"), "--format hf"), &exact));
         }
-        if run.task == "classify" {
+        if run.has_own_layer() {
             let token = run.export(&format!("{name}-token"), "--format hf --class token");
             jobs.push(run.job(&token, &exact));
         }

@@ -8,8 +8,8 @@ use candle_core::{Device, Tensor};
 use serde_json::Value;
 use support::goldens;
 use telly::task::{
-    ClassificationMetrics, PairMetrics, RankingMetrics, RetrievalMetrics, average_precision_at_r,
-    rank_of,
+    ClassificationMetrics, MultiLabelMetrics, PairMetrics, RankingMetrics, RegressionMetrics,
+    RetrievalMetrics, average_precision_at_r, rank_of,
 };
 
 fn reference() -> Value {
@@ -19,6 +19,57 @@ fn reference() -> Value {
 
 fn array<'a>(value: &'a Value, key: &str) -> &'a Vec<Value> {
     value[key].as_array().expect("an array")
+}
+
+/// The numbers of `case`, with the name of each and where it is found.
+fn compare(case: &Value, found: &[(&str, f64)]) {
+    for (field, number) in found {
+        assert_same(
+            *number,
+            &case[*field],
+            &format!("{}, {field}", case["name"]),
+        );
+    }
+}
+
+#[test]
+fn sets_and_numbers_agree_with_scikit_learn_and_scipy() {
+    let text = fs_err::read_to_string(goldens().join("classifier-metrics.json"));
+    let golden: Value = serde_json::from_str(&text.expect("a golden")).expect("JSON");
+    for case in array(&golden, "sets") {
+        let decisions = |field: &str| -> Vec<Vec<u8>> {
+            serde_json::from_value(case[field].clone()).expect("a matrix")
+        };
+        let [known, found] = ["labels", "predictions"].map(decisions);
+        let flat = |rows: &[Vec<u8>]| -> Vec<bool> {
+            rows.concat().iter().map(|&member| member == 1).collect()
+        };
+        let metrics = MultiLabelMetrics::new(&flat(&found), &flat(&known), known[0].len(), 0.0);
+        compare(
+            case,
+            &[
+                ("micro_f1", metrics.micro_f1),
+                ("macro_f1", metrics.macro_f1),
+                ("precision", metrics.precision),
+                ("recall", metrics.recall),
+                ("accuracy", metrics.accuracy),
+            ],
+        );
+    }
+    for case in array(&golden, "numbers") {
+        let numbers = |field: &str| -> Vec<f32> {
+            serde_json::from_value(case[field].clone()).expect("numbers")
+        };
+        let metrics = RegressionMetrics::new(&numbers("predictions"), &numbers("labels"), 0.0);
+        compare(
+            case,
+            &[
+                ("pearson", metrics.pearson),
+                ("spearman", metrics.spearman),
+                ("mse", metrics.mse),
+            ],
+        );
+    }
 }
 
 /// Classes of labels and predictions by their first appearance, and how many there are.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::de::IgnoredAny;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{EncodeInput, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::Error;
 use crate::ragged::Ragged;
@@ -116,9 +116,21 @@ impl Tokenizer {
         Ok([start, mode, end])
     }
 
-    fn encode_batch(
+    /// Encodes each of `pairs` as one sequence, as the model's own template puts two texts together,
+    /// cut to `max_length` tokens from the longer text on.
+    pub fn encode_pairs(
         &self,
-        texts: Vec<String>,
+        pairs: Vec<(String, String)>,
+        max_length: usize,
+    ) -> Result<Ragged<u32>, Error> {
+        let encodings = self.encode_batch(pairs, max_length, true)?;
+        let ids = encodings.iter().map(tokenizers::Encoding::get_ids);
+        Ok(ids.collect())
+    }
+
+    fn encode_batch<'s>(
+        &self,
+        texts: Vec<impl Into<EncodeInput<'s>> + Send>,
         max_length: usize,
         special: bool,
     ) -> Result<Vec<tokenizers::Encoding>, Error> {

@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::task::foreign_flag;
 use crate::error::Error;
-use crate::task::{CloneForm, Encoding, HeadSettings, Labels};
+use crate::task::{Encoding, HeadSettings, Labels};
 
 /// Which head, and how it judges.
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct HeadOptions {
-    /// clone by pairs: cosine learns the cosine of two vectors by its squared distance from the
-    /// label, as the paper does; concat puts CodeXGLUE's classifier on both [default: cosine].
+    /// classify: linear, a layer on the pooled vector, or huggingface, what transformers has in the
+    /// model's family, as BERT's pooler with its weights [default: linear]. clone by pairs: cosine
+    /// learns the cosine of two vectors by its squared distance from the label, as the paper does;
+    /// concat puts CodeXGLUE's classifier on both [default: cosine].
     #[arg(long, value_enum, help_heading = "Training")]
     pub head: Option<HeadChoice>,
     #[command(flatten)]
@@ -43,6 +45,11 @@ pub(super) struct JudgementOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum HeadChoice {
+    /// Dropout and a linear layer.
+    Linear,
+    /// What transformers' `…ForSequenceClassification` has in the model's family.
+    #[value(name = "huggingface")]
+    HuggingFace,
     /// The cosine of two vectors.
     Cosine,
     /// A classifier over both.
@@ -85,19 +92,21 @@ impl HeadOptions {
         encoding: &Encoding,
         labels: Option<&Labels>,
     ) -> Result<HeadSettings, Error> {
-        let is_pairs = matches!(encoding, Encoding::Clone(clone) if clone.form == CloneForm::Pairs);
-        let usual = match self.head {
-            Some(_) if !is_pairs => {
+        let usual = HeadSettings::usual(encoding, labels);
+        let of_pairs = matches!(usual, HeadSettings::Cosine { .. });
+        let head = match (self.head, usual.of_family()) {
+            (None, _) | (Some(HeadChoice::Linear), Some(_)) => usual,
+            (Some(HeadChoice::HuggingFace), Some(of_family)) => of_family,
+            (Some(HeadChoice::Cosine), _) if of_pairs => usual,
+            (Some(HeadChoice::Concat), _) if of_pairs => HeadSettings::Concat,
+            (Some(_), _) => {
                 return Err(Error::Usage {
-                    problem: "`--head` is of pairs: `--task clone` with two functions a record"
-                        .into(),
-                    hint: "leave it out".into(),
+                    problem: "this `--head` is of another task".into(),
+                    hint: "`linear` and `huggingface` are of `--task classify`, `cosine` and `concat` of `--task clone` with two functions a record".into(),
                 });
             }
-            Some(HeadChoice::Concat) => HeadSettings::Concat,
-            Some(HeadChoice::Cosine) | None => HeadSettings::usual(encoding, labels),
         };
-        self.judgement.over(usual, encoding)
+        self.judgement.over(head, encoding)
     }
 }
 

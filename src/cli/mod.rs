@@ -3,6 +3,7 @@
 mod cache;
 mod cache_catalog;
 mod cache_derive;
+mod chart;
 mod chunks;
 mod console;
 mod doctor;
@@ -21,9 +22,12 @@ mod predict;
 mod predictions;
 mod recipe;
 mod repair;
+mod runs;
+mod seeds;
 mod shard;
 mod task;
 mod train;
+mod train_options;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -61,13 +65,15 @@ Exit status: 0 done, 1 failed while running, 2 the input or the command line was
 enum Command {
     Doctor(doctor::DoctorArguments),
     Precompute(precompute::PrecomputeArguments),
-    Train(train::TrainArguments),
+    Train(Box<train::TrainArguments>),
     Evaluate(evaluate::EvaluateArguments),
     Predict(predict::PredictArguments),
     Export(export::ExportArguments),
     Index(index::IndexArguments),
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
 }
 
 /// Runs the command line of this process.
@@ -94,6 +100,7 @@ pub fn run() -> ExitCode {
         Command::Export(arguments) => export::run(&arguments),
         Command::Index(arguments) => index::run(&arguments),
         Command::Cache(command) => cache::run(&command),
+        Command::Runs(command) => runs::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -22,11 +22,12 @@ use crate::{interrupt, train};
 
 /// Apply a run to new records: one JSON line for each.
 ///
-/// classify: the label and every class's probability. search, and clone by groups: the text's
+/// classify: the label and every class's probability; with `--objective multi-label` the labels
+/// that are likelier than not, with regression the number. search, and clone by groups: the text's
 /// embedding or, with --against or --index, the best matching records. clone by pairs: the label
-/// and the score that it comes from. Records are read and lines written a few
-/// hundred at a time, so files may be of any size. A command that was stopped goes on when it is
-/// typed again: until the file is whole it is called FILE.partial.
+/// and the score that it comes from. Records are read and lines written a few hundred at a time,
+/// so files may be of any size. A command that was stopped goes on when it is typed again: until
+/// the file is whole it is called FILE.partial.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -250,10 +251,14 @@ impl Predictor<'_> {
         } else {
             None
         };
+        let labels = loaded.labels.as_ref();
         let mut lines = match loaded.model.predict(&columns, &pass)? {
-            Predictions::Probabilities(probabilities) => {
-                classify(loaded.labels.as_ref(), &probabilities)?
-            }
+            Predictions::Probabilities(probabilities) => classify(labels, &probabilities)?,
+            Predictions::Labels(probabilities) => sets(labels, &probabilities)?,
+            Predictions::Numbers(numbers) => numbers
+                .iter()
+                .map(|number| json!({ "number": number }))
+                .collect(),
             Predictions::Pairs { scores, clones } => scores
                 .iter()
                 .zip(clones)
@@ -294,25 +299,44 @@ impl Predictor<'_> {
 }
 
 fn classify(labels: Option<&Labels>, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
-    let labels = labels.unwrap_or_else(|| unreachable!("who has classes has their labels"));
+    let labels = known(labels);
     let lines = rows(probabilities)?.into_iter().map(|probabilities| {
         let likeliest = (0..probabilities.len())
             .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]))
             .unwrap_or_default();
-        let by_label: Map<String, Value> = labels
-            .iter()
-            .zip(&probabilities)
-            .map(|(label, probability)| {
-                let name = json!(label);
-                let name = name
-                    .as_str()
-                    .map_or_else(|| name.to_string(), str::to_owned);
-                (name, json!(probability))
-            })
-            .collect();
-        json!({ "label": labels.label(likeliest), "probabilities": by_label })
+        json!({ "label": labels.label(likeliest), "probabilities": by_label(labels, &probabilities) })
     });
     Ok(lines.collect())
+}
+
+/// The labels that are as likely as not and more, and every label's probability.
+fn sets(labels: Option<&Labels>, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
+    let labels = known(labels);
+    let lines = rows(probabilities)?.into_iter().map(|probabilities| {
+        let likely = labels.iter().zip(&probabilities);
+        let likely = likely.filter(|(_, probability)| **probability >= 0.5);
+        let likely: Vec<Value> = likely.map(|(label, _)| json!(label)).collect();
+        json!({ "labels": likely, "probabilities": by_label(labels, &probabilities) })
+    });
+    Ok(lines.collect())
+}
+
+fn known(labels: Option<&Labels>) -> &Labels {
+    labels.unwrap_or_else(|| unreachable!("who has classes has their labels"))
+}
+
+fn by_label(labels: &Labels, probabilities: &[f32]) -> Map<String, Value> {
+    let named = labels
+        .iter()
+        .zip(probabilities)
+        .map(|(label, probability)| {
+            let name = json!(label);
+            let name = name
+                .as_str()
+                .map_or_else(|| name.to_string(), str::to_owned);
+            (name, json!(probability))
+        });
+    named.collect()
 }
 
 /// The `top` best of `codes` for each of `queries`.

@@ -7,7 +7,7 @@ use super::options::missing;
 use crate::checkpoint::{Checkpoint, Family};
 use crate::dataset::Record;
 use crate::error::Error;
-use crate::task::{CloneEncoding, CloneForm, Encoding, SearchEncoding, TaskKind};
+use crate::task::{CloneEncoding, CloneForm, Encoding, Objective, SearchEncoding, TaskKind};
 
 /// The token that `UniXcoder` is told with to encode and nothing else.
 const ENCODER_ONLY: &str = "<encoder-only>";
@@ -30,11 +30,16 @@ pub(super) struct TaskOptions {
     /// target].
     #[arg(long, value_name = "FIELD")]
     pub label_field: Option<String>,
+    /// classify: what the label field holds: one label, a list of labels, or a number
+    /// [default: single-label].
+    #[arg(long, value_enum)]
+    pub objective: Option<Objective>,
     /// clone by pairs: field of the first function [default: the first of func1, code1, text1,
     /// sentence1].
     #[arg(long, value_name = "FIELD")]
     pub first_field: Option<String>,
-    /// clone by pairs: field of the second function [default: the first of func2, code2, text2,
+    /// classify: field of a second text, put behind the first as the model's tokenizer does
+    /// [default: none]. clone by pairs: field of the second function [default: the first of func2, code2, text2,
     /// sentence2].
     #[arg(long, value_name = "FIELD")]
     pub second_field: Option<String>,
@@ -81,10 +86,12 @@ impl TaskOptions {
         let mode_token = self.mode_token(checkpoint)?;
         Ok(match task {
             TaskKind::Classify => Encoding::Classify {
+                mode_token: self.mode_token_of_pairs(checkpoint, mode_token)?,
+                second_field: self.second_field.clone(),
                 text_field: self.text_field.clone(),
                 label_field: self.label_field.clone(),
                 max_length: self.max_length.unwrap_or(256),
-                mode_token,
+                objective: self.objective.unwrap_or_default(),
             },
             TaskKind::Search => Encoding::Search(SearchEncoding {
                 query_field: self.query_field.clone(),
@@ -112,7 +119,8 @@ impl TaskOptions {
 
     fn refuse_others(&self, task: TaskKind) -> Result<(), Error> {
         use TaskKind::{Classify, Clone, Search};
-        let flags: [(&str, bool, &[TaskKind]); 11] = [
+        let flags: [(&str, bool, &[TaskKind]); 12] = [
+            ("--objective", self.objective.is_some(), &[Classify]),
             (
                 "--text-field",
                 self.text_field.is_some(),
@@ -143,7 +151,11 @@ impl TaskOptions {
                 &[Search],
             ),
             ("--first-field", self.first_field.is_some(), &[Clone]),
-            ("--second-field", self.second_field.is_some(), &[Clone]),
+            (
+                "--second-field",
+                self.second_field.is_some(),
+                &[Classify, Clone],
+            ),
         ];
         let foreign =
             |(_, given, tasks): &&(&str, bool, &[TaskKind])| *given && !tasks.contains(&task);
@@ -165,6 +177,33 @@ impl TaskOptions {
             (true, false) => Ok(CloneForm::Pairs),
             (false, true) => Ok(CloneForm::Groups),
             (false, false) => Ok(first.map_or(CloneForm::Pairs, CloneForm::of)),
+        }
+    }
+
+    /// The mode token of a text; two texts have none, and are refused where the model is to tell them
+    /// apart by token types.
+    fn mode_token_of_pairs(
+        &self,
+        checkpoint: &Checkpoint,
+        mode_token: Option<String>,
+    ) -> Result<Option<String>, Error> {
+        if self.second_field.is_none() {
+            return Ok(mode_token);
+        }
+        if checkpoint.config.token_types.is_some_and(|types| types > 1) {
+            return Err(Error::Usage {
+                problem: "`--second-field`: this model tells two texts apart by token types, and only those of one text are computed so far".into(),
+                hint: "use a model without token types, as those of the RoBERTa and MPNet families".into(),
+            });
+        }
+        match self.mode_token.as_deref() {
+            None | Some("auto" | "none") => Ok(None),
+            Some(token) => Err(Error::Usage {
+                problem: format!(
+                    "`--mode-token {token}` is for one text, and `--second-field` names a second"
+                ),
+                hint: "leave one of them out".into(),
+            }),
         }
     }
 
@@ -196,11 +235,16 @@ impl TaskOptions {
                 text_field,
                 label_field,
                 max_length,
+                objective,
                 mode_token,
+                second_field,
             } => Encoding::Classify {
+                // A run learns of one text or of two.
+                second_field: second_field.map(|field| self.second_field.clone().unwrap_or(field)),
                 text_field: or(&self.text_field, text_field),
                 label_field: or(&self.label_field, label_field),
                 max_length,
+                objective,
                 mode_token,
             },
             Encoding::Search(search) => Encoding::Search(SearchEncoding {

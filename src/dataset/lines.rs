@@ -62,6 +62,7 @@ fn trimmed(line: &str) -> &str {
 }
 
 /// `bytes`, which begin at line and column `start`, as text: UTF-8 without NUL.
+#[allow(clippy::naive_bytecount, reason = "once, for an error")]
 pub(super) fn text<'a>(
     path: &Path,
     start: (usize, usize),

@@ -117,6 +117,35 @@ impl FieldChoice {
         }
     }
 
+    /// The set of labels in `record`: a list of strings and integers.
+    pub fn labels(&self, record: &Record, path: &Path) -> Result<Vec<Label>, Error> {
+        let (name, value) = self.find(record, path)?;
+        let labels = value.as_array().and_then(|values| {
+            let labels = values.iter().map(|value| match value {
+                Value::String(text) => Some(Label::Text(text.clone())),
+                Value::Number(number) => number.as_i64().map(Label::Integer),
+                _ => None,
+            });
+            labels.collect()
+        });
+        labels
+            .ok_or_else(|| self.wrong_type(record, path, name, "a list of strings or of integers"))
+    }
+
+    /// The number in `record`; written as a string too, as some kinds of files have it.
+    #[allow(clippy::cast_possible_truncation, reason = "numbers are learnt in f32")]
+    pub fn number(&self, record: &Record, path: &Path) -> Result<f32, Error> {
+        let (name, value) = self.find(record, path)?;
+        let number = match value {
+            Value::String(text) => text.trim().parse().ok(),
+            other => other.as_f64(),
+        };
+        let number = number.map(|number: f64| number as f32);
+        number
+            .filter(|number| number.is_finite())
+            .ok_or_else(|| self.wrong_type(record, path, name, "a number"))
+    }
+
     fn wrong_type(
         &self,
         record: &Record,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::trained::file_name;
 use super::{Error, Format, Reading, TrainedModel, folder};
 use crate::frozen::FrozenPrecision;
-use crate::task::{Encoding, HeadSettings};
+use crate::task::{Encoding, HeadSettings, Objective};
 use crate::trainable::Pooling;
 
 /// The keys of a recipe that name files of one machine: their last names are kept.
@@ -97,6 +97,22 @@ fn classifier(trained: &TrainedModel, class: &str, reading: Reading) -> String {
             "    by_token = model(**inputs).logits  # their mean over all tokens is what was trained\n    mask = inputs[\"attention_mask\"].unsqueeze(-1)\n    logits = (by_token * mask).sum(1) / mask.sum(1)"
         }
     };
+    let result = match trained.objective() {
+        Objective::SingleLabel => {
+            "print([model.config.id2label[label] for label in logits.argmax(-1).tolist()])"
+        }
+        Objective::MultiLabel => {
+            "for row in logits.sigmoid():\n    print([model.config.id2label[label] for label, likely in enumerate(row) if likely >= 0.5])"
+        }
+        Objective::Regression => "print(logits[:, 0].tolist())",
+    };
+    let second = match &trained.identity.encoding {
+        Encoding::Classify {
+            second_field: Some(_),
+            ..
+        } => "texts, ",
+        _ => "",
+    };
     let mut text = format!(
         "```python
 import torch
@@ -107,15 +123,21 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 model = {auto}.from_pretrained(folder).eval()
 
 texts = [\" \".join(text.split()) for text in [\"def add(a, b): return a + b\", \"some other text\"]]
-inputs = tokenizer(texts, truncation=True, max_length={}, padding=True, return_tensors=\"pt\")
+inputs = tokenizer(texts, {second}truncation=True, max_length={}, padding=True, return_tensors=\"pt\")
 with torch.no_grad():
 {logits}
-print([model.config.id2label[label] for label in logits.argmax(-1).tolist()])
+{result}
 ```
 ",
         trained.longest()
     );
-    if reading == Reading::Output {
+    let own = matches!(trained.head, HeadSettings::HuggingFace { .. });
+    if !second.is_empty() {
+        text.push_str(
+            "\nIt was trained on pairs: put the second texts in the place of the second `texts`.\n",
+        );
+    }
+    if reading == Reading::Output && !own {
         let _ = write!(
             text,
             "\nWhat was trained is one linear layer on the first token's state. `{class}` has a square layer and\na tanh before it: here they multiply by 2⁻¹⁴, and the last layer's weights by 2¹⁴, which leaves the\nlogits as they are. To train on, begin with a new head.\n"
@@ -177,6 +199,8 @@ fn onnx(trained: &TrainedModel) -> String {
     let embeddings = trained.gives_embeddings();
     let result = if embeddings {
         "print(result.shape)  # each of unit length"
+    } else if trained.objective() != Objective::SingleLabel {
+        "print(labels, result)"
     } else {
         "print([labels[str(label)] for label in result.argmax(-1)])"
     };

@@ -1,6 +1,8 @@
 //! Which class of `transformers` computes what was trained.
 //!
-//! A classifier of Telly's is one linear layer on the first token's state, or on the mean of all.
+//! A classifier of Telly's is one linear layer on the first token's state, or on the mean of all;
+//! or with `--head huggingface` the family's own `…ForSequenceClassification`, which is written as
+//! it is.
 //!
 //! `…ForTokenClassification` has just that layer, on every token: at the first token its logits
 //! are those of the run, and the mean of its logits is the logits of the mean.
@@ -74,11 +76,33 @@ fn class_prefix(family: Family) -> &'static str {
     }
 }
 
-/// The square layer and the last one of a family's sequence classifier.
-fn sequence_head(family: Family) -> (String, &'static str) {
+/// A family's own sequence classifier: a square layer, an activation, a last layer.
+pub(super) struct SequenceHead {
+    /// The name of the square layer.
+    pub(super) square: &'static str,
+    /// Whether that is part of the encoder, and so has its prefix.
+    prefixed: bool,
+    /// ONNX's name of the activation.
+    pub(super) activation: &'static str,
+    /// The name of the last layer.
+    pub(super) last: &'static str,
+}
+
+/// The sequence classifier of a family.
+pub(super) fn sequence_head(family: Family) -> SequenceHead {
     match family {
-        Family::Bert => (format!("{}pooler.dense", family.prefix()), "classifier"),
-        Family::Roberta | Family::Mpnet => ("classifier.dense".into(), "classifier.out_proj"),
+        Family::Bert => SequenceHead {
+            square: "pooler.dense",
+            prefixed: true,
+            activation: "Tanh",
+            last: "classifier",
+        },
+        Family::Roberta | Family::Mpnet => SequenceHead {
+            square: "classifier.dense",
+            prefixed: false,
+            activation: "Tanh",
+            last: "classifier.out_proj",
+        },
     }
 }
 
@@ -112,12 +136,19 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
             class: format!("{name}ForSequenceClassification"),
         });
     }
-    let (weight, bias) = head_tensors(trained)?;
+    let own = matches!(trained.head, HeadSettings::HuggingFace { .. });
+    let width = trained.checkpoint.config.hidden_size;
     if choice == ClassChoice::Token || !first {
+        if own {
+            return Err(Error::Meaningless {
+                flag: "--class token".into(),
+                reason: "the run has the sequence classifier of its family, which reads the first token",
+            });
+        }
         return Ok(Target {
             class: format!("{name}ForTokenClassification"),
             prefix: family.prefix(),
-            head: layer("classifier", weight, bias),
+            head: trained_layer(trained, ["classifier"; 2], trained.classes())?,
             reading: if first {
                 Reading::FirstToken
             } else {
@@ -125,16 +156,33 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
             },
         });
     }
-    let (square, last) = sequence_head(family);
-    let width = trained.checkpoint.config.hidden_size;
-    let mut multiply = vec![0.0; width * width];
-    multiply
-        .iter_mut()
-        .step_by(width + 1)
-        .for_each(|number| *number = SMALL);
-    let weight = weight.into_iter().map(|number| number / SMALL).collect();
-    let mut head = layer(&square, multiply, vec![0.0; width]);
-    head.extend(layer(last, weight, bias));
+    let sequence = sequence_head(family);
+    let prefix = if sequence.prefixed {
+        family.prefix()
+    } else {
+        ""
+    };
+    let square = format!("{prefix}{}", sequence.square);
+    let head = if own {
+        let mut head = trained_layer(trained, [sequence.square, &square], width)?;
+        let last = [sequence.last; 2];
+        head.extend(trained_layer(trained, last, trained.classes())?);
+        head
+    } else {
+        let mut multiply = vec![0.0; width * width];
+        multiply
+            .iter_mut()
+            .step_by(width + 1)
+            .for_each(|number| *number = SMALL);
+        let mut last = trained_layer(trained, ["classifier", sequence.last], trained.classes())?;
+        last[0]
+            .values
+            .iter_mut()
+            .for_each(|number| *number /= SMALL);
+        let mut head = layer(&square, multiply, vec![0.0; width]);
+        head.extend(last);
+        head
+    };
     Ok(Target {
         class: format!("{name}ForSequenceClassification"),
         prefix: family.prefix(),
@@ -143,12 +191,17 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
     })
 }
 
-/// Weights `[classes, hidden]` and biases of the layer that was trained.
-fn head_tensors(trained: &TrainedModel) -> Result<(Vec<f32>, Vec<f32>), checkpoint::Error> {
-    let (classes, width) = (trained.classes(), trained.checkpoint.config.hidden_size);
+/// The layer from a pooled vector to `outputs` that was trained under one name, under another.
+fn trained_layer(
+    trained: &TrainedModel,
+    [name, written]: [&str; 2],
+    outputs: usize,
+) -> Result<Vec<HeadTensor>, checkpoint::Error> {
+    let width = trained.checkpoint.config.hidden_size;
     let weights = &trained.checkpoint.weights;
-    let weight = weights.tensor("classifier.weight", &[classes, width])?;
-    Ok((weight, weights.tensor("classifier.bias", &[classes])?))
+    let weight = weights.tensor(&format!("{name}.weight"), &[outputs, width])?;
+    let bias = weights.tensor(&format!("{name}.bias"), &[outputs])?;
+    Ok(layer(written, weight, bias))
 }
 
 fn layer(name: &str, weight: Vec<f32>, bias: Vec<f32>) -> Vec<HeadTensor> {

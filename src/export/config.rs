@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::tensors::StoredType;
 use super::{Error, TrainedModel, folder};
+use crate::task::Objective;
 
 pub(super) const CONFIG: &str = "config.json";
 
@@ -58,7 +59,11 @@ pub(super) fn write(
             .collect();
         config.insert("id2label".into(), by_class.into());
         config.insert("label2id".into(), by_name.into());
-        let problem = "single_label_classification";
+        let problem = match trained.objective() {
+            Objective::SingleLabel => "single_label_classification",
+            Objective::MultiLabel => "multi_label_classification",
+            Objective::Regression => "regression",
+        };
         config.insert("problem_type".into(), problem.into());
     }
     let config = Value::Object(config);

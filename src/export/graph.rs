@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::classes::sequence_head;
 use super::{Error, ONNX_FILE, TrainedModel};
 use crate::checkpoint;
 use crate::frozen::FrozenPrecision;
 use crate::frozen::onnx::{self, Dense, Pool, Readout, WholeModel};
-use crate::task::HeadSettings;
+use crate::task::{HeadSettings, Objective};
 use crate::trainable::Pooling;
 
 /// The graph's output of a classifier, f32 `[batch, classes]`.
@@ -49,6 +50,14 @@ fn readout(trained: &TrainedModel) -> Readout {
     let classes = trained.classes();
     let layers = match trained.head {
         HeadSettings::Linear { .. } => vec![layer("classifier", classes, None)],
+        HeadSettings::HuggingFace { .. } => {
+            let head = sequence_head(trained.checkpoint.config.family);
+            let width = trained.checkpoint.config.hidden_size;
+            vec![
+                layer(head.square, width, Some(head.activation)),
+                layer(head.last, classes, None),
+            ]
+        }
         HeadSettings::Concat => vec![
             layer(
                 "classifier.dense",
@@ -87,6 +96,10 @@ fn metadata(trained: &TrainedModel) -> Vec<(&'static str, String)> {
     }
     if let HeadSettings::Cosine { threshold, .. } = trained.head {
         metadata.push(("threshold", threshold.to_string()));
+    }
+    let objective = trained.objective();
+    if objective != Objective::SingleLabel {
+        metadata.push(("objective", objective.to_string()));
     }
     if trained.classes() > 0 {
         let names = trained.class_names().into_iter().enumerate();

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Error;
 use crate::checkpoint::Checkpoint;
-use crate::task::HeadSettings;
+use crate::task::{HeadSettings, Objective};
 use crate::train::{self, RunFolder, RunIdentity, SavedRun};
 
 /// A run and the model that it was trained from, put together.
@@ -69,24 +69,42 @@ impl TrainedModel {
             HeadSettings::Match { .. } | HeadSettings::Cosine { .. } | HeadSettings::Contrast => {
                 true
             }
-            HeadSettings::Linear { .. } | HeadSettings::Concat => false,
+            HeadSettings::Linear { .. }
+            | HeadSettings::HuggingFace { .. }
+            | HeadSettings::Concat => false,
         }
     }
 
     /// Classes, 0 of a model without any.
     pub(super) fn classes(&self) -> usize {
         match self.head {
-            HeadSettings::Linear { classes } => classes,
+            HeadSettings::Linear { classes, .. } | HeadSettings::HuggingFace { classes, .. } => {
+                classes
+            }
             // No clone, clone.
             HeadSettings::Concat => 2,
             _ => 0,
         }
     }
 
+    /// What its logits stand for.
+    pub(super) fn objective(&self) -> Objective {
+        match self.head {
+            HeadSettings::Linear { objective, .. }
+            | HeadSettings::HuggingFace { objective, .. } => objective,
+            _ => Objective::SingleLabel,
+        }
+    }
+
     /// The classes' names, in order.
     pub(super) fn class_names(&self) -> Vec<String> {
         let Some(labels) = &self.identity.labels else {
-            return (0..self.classes()).map(|class| class.to_string()).collect();
+            let classes = 0..self.classes();
+            // What transformers calls the one output of a regression.
+            return match self.objective() {
+                Objective::Regression => classes.map(|class| format!("LABEL_{class}")).collect(),
+                _ => classes.map(|class| class.to_string()).collect(),
+            };
         };
         let labels = labels.iter();
         labels

@@ -11,6 +11,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, Runtime};
 use crate::ragged::Ragged;
+use crate::targets::Targets;
 use crate::task::{EncodedSplit, Encoding, Known, Labels, Role};
 
 /// Distinct sequences, the rows made of them, and the manifests of the caches to be.
@@ -195,8 +196,8 @@ fn fingerprint(
     fingerprint
 }
 
-/// BLAKE3 over a split's rows in order: token ids, and the label by its name, or the number where
-/// there are no names.
+/// BLAKE3 over a split's rows in order: token ids, and labels by their names, or by their numbers
+/// where there are no names.
 pub fn content_hash(split: &EncodedSplit, labels: Option<&Labels>) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(split.columns as u64).to_le_bytes());
@@ -206,16 +207,33 @@ pub fn content_hash(split: &EncodedSplit, labels: Option<&Labels>) -> String {
             hasher.update(&id.to_le_bytes());
         }
     }
-    for &class in split.targets.classes() {
-        let name = match labels {
-            // Classes are indices into `labels`, so they are small and not negative.
-            Some(labels) => labels
-                .label(usize::try_from(class).unwrap_or_default())
-                .to_string(),
-            None => class.to_string(),
-        };
-        hasher.update(name.as_bytes());
-        hasher.update(b"\n");
+    let name = |class: usize| match labels {
+        Some(labels) => labels.label(class).to_string(),
+        None => class.to_string(),
+    };
+    match &split.targets {
+        Targets::None => {}
+        Targets::Classes(classes) => {
+            for &class in classes {
+                // Classes are indices, so they are small and not negative.
+                hasher.update(name(usize::try_from(class).unwrap_or_default()).as_bytes());
+                hasher.update(b"\n");
+            }
+        }
+        Targets::Sets { classes, members } => {
+            for members in members.chunks(*classes) {
+                for (class, _) in members.iter().enumerate().filter(|(_, found)| **found == 1) {
+                    hasher.update(name(class).as_bytes());
+                    hasher.update(b"\t");
+                }
+                hasher.update(b"\n");
+            }
+        }
+        Targets::Numbers(numbers) => {
+            for number in numbers {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
     }
     hasher.finalize().to_hex().to_string()
 }

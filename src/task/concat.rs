@@ -78,6 +78,10 @@ impl Head for Concat {
             f64::from(loss),
         )))
     }
+
+    fn metrics_of_nothing(&self) -> Metrics {
+        Metrics::Pairs(PairMetrics::new(&[], &[], 0.0, 0.0))
+    }
 }
 
 /// Of each row of `logits` `[rows, 2]`.

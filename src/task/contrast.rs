@@ -67,4 +67,11 @@ impl Head for Contrast {
         let vectors = &split.columns[ROW];
         RetrievalMetrics::new(vectors, split.targets.classes()).map(Metrics::Retrieval)
     }
+
+    fn metrics_of_nothing(&self) -> Metrics {
+        Metrics::Retrieval(RetrievalMetrics {
+            map_at_r: 0.0,
+            loss: 0.0,
+        })
+    }
 }

@@ -56,6 +56,10 @@ impl Head for Cosine {
         )))
     }
 
+    fn metrics_of_nothing(&self) -> Metrics {
+        Metrics::Pairs(PairMetrics::new(&[], &[], 0.0, 0.0))
+    }
+
     fn tune(&mut self, split: &EmbeddedSplit, _: &Pass) -> Result<(), Error> {
         if self.tuned {
             let scores = cosines(&split.columns)?.to_vec1()?;

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::clone::{CloneEncoding, CloneForm};
 use super::search_encoding::{CodeBase, SearchEncoding};
 use super::texts::{Rows, TextEncoder};
-use super::{Error, Labels, classify};
+use super::{Error, Labels, Objective, classify};
 use crate::checkpoint::Checkpoint;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, FieldChoice};
 use crate::ragged::Ragged;
 use crate::targets::Targets;
 
@@ -82,6 +82,12 @@ pub enum Encoding {
         label_field: Option<String>,
         /// Most tokens of a text, special tokens included.
         max_length: usize,
+        /// Where a second text is, which is put behind the first; none when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        second_field: Option<String>,
+        /// What the label field holds.
+        #[serde(default, skip_serializing_if = "Objective::is_default")]
+        objective: Objective,
         /// Put before each text, as `UniXcoder`'s `<encoder-only>`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mode_token: Option<String>,
@@ -160,7 +166,15 @@ impl Encoding {
     /// Checks the lengths against what the model's positions allow.
     pub fn check_lengths(&self, longest: usize) -> Result<(), Error> {
         // A classifier token, one token of text, a separator; a mode token has a separator too.
-        let shortest = if self.mode_token().is_some() { 5 } else { 3 };
+        let shortest = match self {
+            // Two texts, up to four special tokens.
+            Self::Classify {
+                second_field: Some(_),
+                ..
+            } => 6,
+            _ if self.mode_token().is_some() => 5,
+            _ => 3,
+        };
         for (flag, found) in self.lengths() {
             if found > longest {
                 return Err(Error::TooLong {
@@ -183,9 +197,18 @@ impl Encoding {
     /// The classes of the training split, for a task that has them.
     pub fn labels(&self, training: &Dataset) -> Result<Option<Labels>, Error> {
         match self {
-            Self::Classify { label_field, .. } => {
+            Self::Classify {
+                label_field,
+                objective,
+                ..
+            } => {
                 let field = classify::label_field(label_field.as_deref());
-                Labels::of_training_split(training, &field).map(Some)
+                let labels = match objective {
+                    Objective::SingleLabel => Labels::of_training_split(training, &field)?,
+                    Objective::MultiLabel => Labels::of_sets(training, &field)?,
+                    Objective::Regression => Labels::none(),
+                };
+                Ok(Some(labels))
             }
             Self::Search(_) | Self::Clone(_) => Ok(None),
         }
@@ -205,18 +228,25 @@ impl Encoding {
                 text_field,
                 label_field,
                 max_length,
+                objective,
+                second_field,
                 ..
             } => {
                 let field = classify::label_field(label_field.as_deref());
-                let targets = known.labels.map(|labels| {
-                    let classes = data.records.iter().map(|record| {
-                        let label = field.label(record, &data.path)?;
-                        labels.class(&label, &data.path, record.line)
-                    });
-                    classes.collect::<Result<_, Error>>().map(Targets::Classes)
-                });
+                let targets = known
+                    .labels
+                    .map(|labels| targets(*objective, labels, data, &field));
                 let targets = targets.transpose()?.unwrap_or_default();
                 let field = classify::text_field(text_field.as_deref());
+                if let Some(second) = second_field {
+                    let second = FieldChoice::new("--second-field", Some(second), &[]);
+                    let pairs = data.records.iter().map(|record| {
+                        let first = field.text(record, &data.path)?;
+                        Ok((first, second.text(record, &data.path)?))
+                    });
+                    let pairs = pairs.collect::<Result<_, Error>>()?;
+                    return encoder.encode_pairs(pairs, *max_length, targets);
+                }
                 let mut rows = Rows::new(1);
                 for record in &data.records {
                     rows.push(field.text(record, &data.path)?, *max_length);
@@ -267,6 +297,42 @@ impl Encoding {
                 clone.encode(data, encoder, false).map(Some)
             }
             Self::Clone(_) | Self::Classify { .. } => Ok(None),
+        }
+    }
+}
+
+/// What the records of `data` are to come to, of the classes `labels`.
+fn targets(
+    objective: Objective,
+    labels: &Labels,
+    data: &Dataset,
+    field: &FieldChoice,
+) -> Result<Targets, Error> {
+    let records = data.records.iter();
+    match objective {
+        Objective::SingleLabel => {
+            let classes = records.map(|record| {
+                let label = field.label(record, &data.path)?;
+                labels.class(&label, &data.path, record.line)
+            });
+            Ok(Targets::Classes(classes.collect::<Result<_, Error>>()?))
+        }
+        Objective::MultiLabel => {
+            let classes = labels.count();
+            let mut members = vec![0; classes * data.records.len()];
+            for (row, record) in records.enumerate() {
+                for label in field.labels(record, &data.path)? {
+                    let class = labels.class(&label, &data.path, record.line)?;
+                    // A place in the list of labels.
+                    let class = usize::try_from(class).unwrap_or_default();
+                    members[row * classes + class] = 1;
+                }
+            }
+            Ok(Targets::Sets { classes, members })
+        }
+        Objective::Regression => {
+            let numbers = records.map(|record| field.number(record, &data.path));
+            Ok(Targets::Numbers(numbers.collect::<Result<_, _>>()?))
         }
     }
 }

@@ -37,6 +37,18 @@ pub enum Error {
         /// The label.
         only: Label,
     },
+    /// No text of a split with sets of labels has any.
+    #[error("`{path}`: no record has a label")]
+    NoLabels {
+        /// The training file.
+        path: PathBuf,
+    },
+    /// transformers' head of a family is not known.
+    #[error("`--head huggingface` is not known for models whose tensors are named `{prefix}…`")]
+    NoFamilyHead {
+        /// What the family puts before its names.
+        prefix: String,
+    },
     /// A pair's label says neither yes nor no.
     #[error("`{path}`, line {line}: label {found} is neither 0 nor 1")]
     NotZeroOrOne {
@@ -134,6 +146,10 @@ impl Explain for Error {
                 "1 and \"1\" are different labels; every class must occur in the training split"
                     .into(),
             ),
+            Self::NoLabels { .. } => {
+                Some("the field of the labels holds a list, as [\"a\", \"b\"]".into())
+            }
+            Self::NoFamilyHead { .. } => Some("use `--head linear`".into()),
             Self::OneClass { .. } => Some("name another field with `--label-field`".into()),
             Self::NotZeroOrOne { .. } => Some(
                 "1 stands for clones, 0 for others; name another field with `--label-field`".into(),

@@ -13,8 +13,8 @@ use super::concat::Concat;
 use super::contrast::Contrast;
 use super::cosine::Cosine;
 use super::search::Matcher;
-use super::{Encoding, Error, Labels, Metrics};
-use crate::checkpoint::EncoderConfig;
+use super::{CrossEntropy, Encoding, Error, Labels, Metrics, Objective};
+use crate::checkpoint::{self, Checkpoint};
 use crate::targets::Targets;
 use crate::trainable::{Parameters, Pass, Pooling, Weight};
 
@@ -22,10 +22,21 @@ use crate::trainable::{Parameters, Pass, Pooling, Weight};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "head", rename_all = "lowercase")]
 pub enum HeadSettings {
-    /// Dropout, a linear layer, cross-entropy.
+    /// Dropout, a linear layer.
     Linear {
-        /// How many classes.
+        /// How many classes, or outputs.
         classes: usize,
+        /// What they stand for.
+        #[serde(default)]
+        objective: Objective,
+    },
+    /// What transformers' `…ForSequenceClassification` has in the model's family.
+    HuggingFace {
+        /// How many classes, or outputs.
+        classes: usize,
+        /// What they stand for.
+        #[serde(default)]
+        objective: Objective,
     },
     /// Unit vectors; of a batch, each query's code is to be told from the others.
     Match {
@@ -50,8 +61,12 @@ impl HeadSettings {
     /// any: what runs have that do not say.
     pub fn usual(encoding: &Encoding, labels: Option<&Labels>) -> Self {
         match encoding {
-            Encoding::Classify { .. } => Self::Linear {
-                classes: labels.map_or(0, Labels::count),
+            Encoding::Classify { objective, .. } => Self::Linear {
+                classes: match objective {
+                    Objective::Regression => 1,
+                    _ => labels.map_or(0, Labels::count),
+                },
+                objective: *objective,
             },
             Encoding::Search(_) => Self::Match { rank_limit: None },
             Encoding::Clone(clone) => match clone.form {
@@ -64,10 +79,20 @@ impl HeadSettings {
         }
     }
 
+    /// The same classifier with the head of the model's family; none of what is no classifier.
+    pub fn of_family(&self) -> Option<Self> {
+        match *self {
+            Self::Linear { classes, objective } | Self::HuggingFace { classes, objective } => {
+                Some(Self::HuggingFace { classes, objective })
+            }
+            _ => None,
+        }
+    }
+
     /// How a sequence becomes one vector unless told otherwise.
     pub fn default_pooling(&self) -> Pooling {
         match self {
-            Self::Linear { .. } | Self::Concat => Pooling::Cls,
+            Self::Linear { .. } | Self::HuggingFace { .. } | Self::Concat => Pooling::Cls,
             Self::Match { .. } | Self::Cosine { .. } | Self::Contrast => Pooling::Mean,
         }
     }
@@ -75,7 +100,12 @@ impl HeadSettings {
     /// A fresh head; what it trains is added to the builder's parameters.
     pub(super) fn build(&self, builder: &mut HeadBuilder) -> Result<Box<dyn Head>, Error> {
         Ok(match self {
-            Self::Linear { classes } => Box::new(Classifier::new(builder, *classes)?),
+            Self::Linear { classes, objective } => {
+                Box::new(Classifier::linear(builder, *classes, *objective)?)
+            }
+            Self::HuggingFace { classes, objective } => {
+                Box::new(Classifier::hugging_face(builder, *classes, *objective)?)
+            }
             Self::Match { rank_limit } => Box::new(Matcher {
                 rank_limit: *rank_limit,
             }),
@@ -114,6 +144,22 @@ pub trait Head: Send + Sync {
     /// How good that is on a whole split.
     fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error>;
 
+    /// Its metrics of no rows at all, for their names.
+    fn metrics_of_nothing(&self) -> Metrics;
+
+    /// What a batch of `rows` rows weighs in the mean over several batches.
+    fn weight(&self, _targets: &Targets, rows: usize) -> f64 {
+        rows as f64
+    }
+
+    /// Classes of a classifier of one class a row.
+    fn classes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Weighs and smooths classes in training, where there are any.
+    fn learn_by(&mut self, _criterion: CrossEntropy) {}
+
     /// Whether each row of a batch is to come with another row of its class, as a second column.
     fn needs_partners(&self) -> bool {
         false
@@ -132,6 +178,10 @@ pub trait Head: Send + Sync {
 pub enum Predictions {
     /// A probability a class, `[rows, classes]`.
     Probabilities(Tensor),
+    /// A probability for each label by itself, `[rows, labels]`.
+    Labels(Tensor),
+    /// A number a row.
+    Numbers(Vec<f32>),
     /// The vectors themselves, `[rows, hidden]`.
     Vectors(Tensor),
     /// Of pairs.
@@ -166,32 +216,32 @@ pub struct Candidates {
 /// What a fresh head is made from.
 pub(super) struct HeadBuilder<'a> {
     parameters: &'a mut Parameters,
-    config: &'a EncoderConfig,
+    checkpoint: &'a Checkpoint,
     random: ChaCha8Rng,
 }
 
 impl<'a> HeadBuilder<'a> {
-    /// For a head on top of a model of `config`, drawn with `seed`.
+    /// For a head on top of `checkpoint`, drawn with `seed`.
     pub(super) fn new(
         parameters: &'a mut Parameters,
-        config: &'a EncoderConfig,
+        checkpoint: &'a Checkpoint,
         seed: u64,
     ) -> Self {
         Self {
             parameters,
-            config,
+            checkpoint,
             random: ChaCha8Rng::seed_from_u64(seed),
         }
     }
 
     /// Numbers of a pooled vector.
     pub(super) fn hidden(&self) -> usize {
-        self.config.hidden_size
+        self.checkpoint.config.hidden_size
     }
 
     /// Dropout probability of the head.
     pub(super) fn dropout(&self) -> f64 {
-        self.config.hidden_dropout
+        self.checkpoint.config.hidden_dropout
     }
 
     /// A linear layer under the names `name.weight` `[outputs, inputs]`, drawn normal with the
@@ -210,9 +260,39 @@ impl<'a> HeadBuilder<'a> {
         ))
     }
 
+    /// What the model's family puts before the names of its tensors.
+    pub(super) fn family_prefix(&self) -> &'static str {
+        self.checkpoint.config.family.prefix()
+    }
+
+    /// As [`linear`](Self::linear), with the checkpoint's own values where it has both tensors.
+    pub(super) fn pretrained(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<(Weight, Weight), Error> {
+        let weights = &self.checkpoint.weights;
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        let missing = |name: &str, shape: &[usize]| {
+            matches!(
+                weights.check(name, shape),
+                Err(checkpoint::Error::MissingTensor { .. })
+            )
+        };
+        if missing(&weight, &[outputs, inputs]) || missing(&bias, &[outputs]) {
+            return self.linear(name, outputs, inputs);
+        }
+        let parameters = &mut *self.parameters;
+        Ok((
+            parameters.load(weights, &weight, &[outputs, inputs])?,
+            parameters.load(weights, &bias, &[outputs])?,
+        ))
+    }
+
     #[allow(clippy::cast_possible_truncation)]
     fn normal(&mut self, count: usize) -> Vec<f32> {
-        let normal = Normal::new(0.0, self.config.initializer_range)
+        let normal = Normal::new(0.0, self.checkpoint.config.initializer_range)
             .unwrap_or_else(|_| unreachable!("`initializer_range` is a finite number out of JSON"));
         (0..count)
             .map(|_| normal.sample(&mut self.random) as f32)

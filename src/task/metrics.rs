@@ -7,12 +7,17 @@ use serde_json::{Map, Value, json};
 
 use super::pair_metrics::PairMetrics;
 use super::retrieval::RetrievalMetrics;
+use super::{MultiLabelMetrics, RegressionMetrics};
 
 /// The metrics of one task on one split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Metrics {
     /// Of `classify`.
     Classification(ClassificationMetrics),
+    /// Of `classify` with sets of labels.
+    MultiLabel(MultiLabelMetrics),
+    /// Of `classify` with numbers.
+    Regression(RegressionMetrics),
     /// Of `search`.
     Ranking(RankingMetrics),
     /// Of `clone`, by pairs.
@@ -32,6 +37,8 @@ impl Metrics {
                 "recall": metrics.recall,
                 "loss": metrics.loss,
             }),
+            Self::MultiLabel(metrics) => return metrics.to_json(),
+            Self::Regression(metrics) => return metrics.to_json(),
             Self::Ranking(metrics) => json!({
                 "mrr": metrics.mean_reciprocal_rank,
                 "r@1": metrics.recall_at_1,
@@ -62,16 +69,40 @@ impl Metrics {
     pub fn selection(&self) -> (&'static str, f64) {
         match self {
             Self::Classification(metrics) => ("accuracy", metrics.accuracy),
+            Self::MultiLabel(metrics) => ("micro_f1", metrics.micro_f1),
+            Self::Regression(metrics) => ("pearson", metrics.pearson),
             Self::Ranking(metrics) => ("mrr", metrics.mean_reciprocal_rank),
             Self::Pairs(metrics) => ("f1", metrics.f1),
             Self::Retrieval(metrics) => ("map@r", metrics.map_at_r),
         }
     }
 
+    /// What they are called.
+    pub(super) fn names(&self) -> Vec<String> {
+        // What a threshold is, is no measure.
+        let measures = self.to_json().into_iter().map(|(name, _)| name);
+        measures.filter(|name| name != "threshold").collect()
+    }
+
+    /// What `name` says, or the one that chooses by default, as a number of which more is better:
+    /// an error with its sign turned. None of a name that the task does not have.
+    pub fn score(&self, name: Option<&str>) -> Option<f64> {
+        let Some(name) = name else {
+            return Some(self.selection().1);
+        };
+        let value = self.to_json().get(name)?.as_f64()?;
+        Some(match name {
+            "loss" | "mse" => -value,
+            _ => value,
+        })
+    }
+
     /// Mean loss.
     pub fn loss(&self) -> f64 {
         match self {
             Self::Classification(metrics) => metrics.loss,
+            Self::MultiLabel(metrics) => metrics.loss,
+            Self::Regression(metrics) => metrics.loss,
             Self::Ranking(metrics) => metrics.loss,
             Self::Pairs(metrics) => metrics.loss,
             Self::Retrieval(metrics) => metrics.loss,

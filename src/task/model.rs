@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{Device, Tensor, Var};
 
 use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
-use super::{Error, Metrics};
+use super::{CrossEntropy, Error, Metrics};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::targets::Targets;
 use crate::trainable::{
@@ -31,6 +31,7 @@ pub struct Model {
     encoder: TrainableEncoder,
     pooling: Pooling,
     head: Box<dyn Head>,
+    layers: usize,
 }
 
 impl Model {
@@ -46,14 +47,42 @@ impl Model {
     ) -> Result<Self, Error> {
         let mut parameters = Parameters::new(device);
         let encoder = TrainableEncoder::load(checkpoint, freeze, &mut parameters)?;
-        let mut builder = HeadBuilder::new(&mut parameters, &checkpoint.config, seed);
+        let mut builder = HeadBuilder::new(&mut parameters, checkpoint, seed);
         let head = head.build(&mut builder)?;
         Ok(Self {
             parameters,
             encoder,
             pooling,
             head,
+            layers: checkpoint.config.layers,
         })
+    }
+
+    /// Weighs and smooths the classes of a classifier in training.
+    #[must_use]
+    pub fn learning_by(mut self, criterion: CrossEntropy) -> Self {
+        self.head.learn_by(criterion);
+        self
+    }
+
+    /// Layers of the whole encoder, frozen ones among them.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// What [`metrics`](Self::metrics) are called.
+    pub fn metric_names(&self) -> Vec<String> {
+        self.head.metrics_of_nothing().names()
+    }
+
+    /// Classes of a classifier of one class a row.
+    pub fn classes(&self) -> Option<usize> {
+        self.head.classes()
+    }
+
+    /// What a batch of `rows` rows weighs in the mean over several batches.
+    pub fn weight(&self, targets: &Targets, rows: usize) -> f64 {
+        self.head.weight(targets, rows)
     }
 
     /// One vector a sequence, `[sequences, hidden]`, as the head makes it of the pooled one.
@@ -90,14 +119,28 @@ impl Model {
     }
 
     /// The mean loss over the rows of `batch`, and its `gradients`.
+    pub fn gradients(
+        &self,
+        batch: Batch,
+        pass: &Pass,
+        limit: PartLimit,
+        gradients: &mut Gradients,
+    ) -> Result<f64, Error> {
+        gradients.clear();
+        self.add_gradients(batch, 1.0, pass, limit, gradients)
+    }
+
+    /// The mean loss over the rows of `batch`; `share` times its gradients are added to
+    /// `gradients`.
     ///
     /// No more than `limit` is kept for the backward pass at a time, and the gradients are those
     /// of the whole batch all the same: the vectors of the whole batch
     /// are computed first, then the loss and its gradient with respect to them, then each part
     /// once more with its way back (gradient caching: Gao et al., 2021, arXiv 2101.06983).
-    pub fn gradients(
+    pub fn add_gradients(
         &self,
         batch: Batch,
+        share: f64,
         pass: &Pass,
         limit: PartLimit,
         gradients: &mut Gradients,
@@ -112,8 +155,8 @@ impl Model {
             places: &places,
             columns,
             targets: &targets,
+            share,
         };
-        gradients.clear();
         let packing = input.packing();
         let parts = packing.parts(limit);
         if parts.len() <= 1 {
@@ -138,8 +181,8 @@ impl Model {
         Ok(loss)
     }
 
-    /// The loss of pooled `vectors` and its gradient with respect to them; those of the head's
-    /// own parameters go to `gradients`.
+    /// The loss of pooled `vectors`, and the rows' share of its gradient with respect to them;
+    /// those of the head's own parameters go to `gradients`.
     fn head(
         &self,
         vectors: &Tensor,
@@ -151,7 +194,7 @@ impl Model {
             let vectors = Var::from_tensor(vectors)?;
             let columns = rows.columns_of(&self.head.embed(&vectors)?)?;
             let loss = self.head.loss(&columns, rows.targets, pass)?;
-            let store = loss.backward()?;
+            let store = (&loss * rows.share)?.backward()?;
             gradients.add(&self.parameters, &store)?;
             let gradient = match store.get(vectors.as_tensor()) {
                 Some(gradient) => gradient.clone(),
@@ -203,6 +246,8 @@ struct Rows<'a> {
     places: &'a [usize],
     columns: usize,
     targets: &'a Targets,
+    /// Of the mean over several batches.
+    share: f64,
 }
 
 impl Rows<'_> {

@@ -60,6 +60,10 @@ impl Head for Matcher {
         };
         metrics.map(Metrics::Ranking)
     }
+
+    fn metrics_of_nothing(&self) -> Metrics {
+        Metrics::Ranking(RankingMetrics::new(&[], None, 0.0))
+    }
 }
 
 impl Matcher {

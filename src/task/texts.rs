@@ -29,6 +29,31 @@ impl TextEncoder<'_> {
         })
     }
 
+    /// Each of `pairs` as one sequence a row.
+    pub(super) fn encode_pairs(
+        self,
+        pairs: Vec<(String, String)>,
+        max_length: usize,
+        targets: Targets,
+    ) -> Result<EncodedSplit, Error> {
+        let all = self.checkpoint.tokenizer.encode_pairs(pairs, max_length)?;
+        let mut sequences = Ragged::new(1);
+        let mut known: HashMap<&[u32], u32> = HashMap::new();
+        let rows = all.iter().map(|ids| {
+            let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
+            *known.entry(ids).or_insert_with(|| {
+                sequences.push(ids);
+                next
+            })
+        });
+        Ok(EncodedSplit {
+            rows: rows.collect(),
+            sequences,
+            columns: 1,
+            targets,
+        })
+    }
+
     /// The texts in `field` of `data`, one sequence a row.
     pub(super) fn encode_field(
         self,

@@ -19,9 +19,9 @@ use crate::publish::{publish, publish_with};
 use crate::task::{Encoding, HeadSettings, Labels, Model};
 use crate::trainable::Pooling;
 
-const RECIPE: &str = "recipe.toml";
-const METRICS: &str = "metrics.jsonl";
-const SUMMARY: &str = "summary.json";
+pub(super) const RECIPE: &str = "recipe.toml";
+pub(super) const METRICS: &str = "metrics.jsonl";
+pub(super) const SUMMARY: &str = "summary.json";
 const TENSORBOARD: &str = "tensorboard";
 const CHECKPOINT: &str = "checkpoint";
 const MODEL: &str = "model.safetensors";
@@ -82,22 +82,7 @@ impl RunFolder {
             });
         }
         fs_err::create_dir_all(folder).map_err(Error::Write)?;
-        for file in [SUMMARY, MODEL, RECIPE, METRICS] {
-            match fs_err::remove_file(folder.join(file)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::Write(error));
-                }
-                _ => {}
-            }
-        }
-        for part in [TENSORBOARD, CHECKPOINT] {
-            match fs_err::remove_dir_all(folder.join(part)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::Write(error));
-                }
-                _ => {}
-            }
-        }
+        clear(folder)?;
         let board = TensorBoard::create(&folder.join(TENSORBOARD)).map_err(Error::Write)?;
         let metrics = fs_err::File::create(folder.join(METRICS)).map_err(Error::Write)?;
         Ok(Self {
@@ -235,6 +220,27 @@ impl RunFolder {
     fn publish(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         publish(&self.folder, name, bytes).map_err(Error::Write)
     }
+}
+
+/// Removes what a run writes from `folder`.
+pub(super) fn clear(folder: &Path) -> Result<(), Error> {
+    for file in [SUMMARY, MODEL, RECIPE, METRICS] {
+        match fs_err::remove_file(folder.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Write(error));
+            }
+            _ => {}
+        }
+    }
+    for part in [TENSORBOARD, CHECKPOINT] {
+        match fs_err::remove_dir_all(folder.join(part)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Write(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A finished run.
