@@ -15,6 +15,9 @@ Brings ONNX Runtime and the sample checkpoint (scripts/setup.sh), makes a Python
 with Python's packages (.venv-test/, about 135 MB, from scripts/test-requirements.txt), and runs all tests, or those whose
 name contains TEST.
 
+TELLY_TEST_TRANSFORMERS names a Python with transformers, sentence-transformers and ONNX Runtime
+(scripts/goldens/export-requirements.txt): without it exports are not loaded in them.
+
 TELLY_TEST_KILLS (20) is how often a run is killed, TELLY_TEST_FUZZ_CASES (5000) how many broken files of each kind are read.
 END
 }
@@ -48,6 +51,8 @@ main() {
   scripts/setup.sh
   make_environment
   export TELLY_TEST_PYTHON="$root/$environment/bin/python"
+  [[ -n ${TELLY_TEST_TRANSFORMERS-} ]] ||
+    say "TELLY_TEST_TRANSFORMERS is not set: exports are not loaded in transformers, sentence-transformers and ONNX Runtime's Python"
   cargo test --locked --all-targets "$@" ||
     fail "a test failed: mend what is named above, or run it alone with scripts/test.sh NAME"
   cargo test --locked --doc "$@" ||

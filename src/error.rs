@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::{cache, checkpoint, dataset, frozen, precompute, task, train, trainable};
+use crate::{
+    cache, checkpoint, dataset, export, frozen, index, precompute, task, train, trainable,
+};
 
 /// What an error knows beyond its message.
 pub trait Explain {
@@ -44,6 +46,12 @@ pub enum Error {
     /// Training failed.
     #[error(transparent)]
     Train(#[from] train::Error),
+    /// A run was not exported.
+    #[error(transparent)]
+    Export(#[from] export::Error),
+    /// An index could not be made or used.
+    #[error(transparent)]
+    Index(#[from] index::Error),
     /// The command line asks for something that cannot be.
     #[error("{problem}")]
     Usage {
@@ -74,6 +82,8 @@ impl Error {
             Self::Cache(error) => Some(error),
             Self::Trainable(error) => Some(error),
             Self::Train(error) => Some(error),
+            Self::Export(error) => Some(error),
+            Self::Index(error) => Some(error),
             Self::Usage { .. } | Self::Output(_) | Self::Interrupted { .. } => None,
         }
     }

@@ -16,6 +16,8 @@
 //! - [`precompute`]: the first command: from records to a cache.
 //! - [`trainable`]: the top layers as differentiable functions, and the optimizer.
 //! - [`train`]: the second command: from a cache to a run.
+//! - [`index`]: a code base as vectors on disk, searched exactly.
+//! - [`export`]: from a run to a Hugging Face folder or an ONNX model.
 //!
 //! The seam between the halves is [`ragged::Ragged`]: values and offsets, never padding.
 
@@ -25,14 +27,18 @@ pub mod cli;
 pub mod dataset;
 mod disk;
 pub mod error;
+pub mod export;
 pub mod frozen;
+pub mod index;
 pub mod interrupt;
 mod mapping;
 pub mod precompute;
 mod progress;
 mod publish;
+mod publish_folder;
 pub mod ragged;
 mod simd;
+pub mod targets;
 pub mod task;
 pub mod train;
 pub mod trainable;

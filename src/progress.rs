@@ -22,17 +22,26 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Starts `label` with `total` of `unit` to do.
+    /// Starts `label` with `total` of `unit` to do; 0 where that is not known.
     ///
     /// # Panics
     /// Never: the template is a constant.
     pub(crate) fn new(label: &str, total: u64, unit: &'static str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let template = format!(
-                "{{prefix}} [{{bar:30}}] {{human_pos}}/{{human_len}} {unit} ({{per_sec}}, {{eta}} left) {{msg}}"
-            );
+            let template = if total == 0 {
+                format!("{{prefix}} {{human_pos}} {unit} ({{per_sec}}) {{msg}}")
+            } else {
+                format!(
+                    "{{prefix}} [{{bar:30}}] {{human_pos}}/{{human_len}} {unit} ({{per_sec}}, {{eta}} left) {{msg}}"
+                )
+            };
             let style = ProgressStyle::with_template(&template).expect("a valid template");
-            let bar = ProgressBar::new(total).with_style(style.progress_chars("=> "));
+            let bar = if total == 0 {
+                ProgressBar::no_length()
+            } else {
+                ProgressBar::new(total)
+            };
+            let bar = bar.with_style(style.progress_chars("=> "));
             bar.set_prefix(label.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
@@ -89,6 +98,14 @@ impl Progress {
         let left = elapsed.mul_f64(open as f64 / now.max(1) as f64);
         let (label, unit, message) = (&self.label, self.unit, &self.message);
         let rate = now as f64 / elapsed.as_secs_f64();
+        if self.total == 0 {
+            let done = self.done;
+            let _ = writeln!(
+                std::io::stderr(),
+                "{label}: {done} {unit}, {rate:.0}/s {message}"
+            );
+            return;
+        }
         let percent = 100 * self.done / self.total.max(1);
         // A closed stderr is no reason to stop working.
         let _ = writeln!(

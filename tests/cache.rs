@@ -21,6 +21,7 @@ use telly::cache::{
     Cache, EncodedStates, Error, Fingerprint, Manifest, Precision, SplitRows, Writer, verify,
 };
 use telly::ragged::Ragged;
+use telly::targets::Targets;
 
 const WIDTH: usize = 6;
 
@@ -75,7 +76,7 @@ fn plan(precision: Precision, seed: u64) -> (Manifest, Vec<SplitRows>) {
         name: "train".into(),
         columns: 2,
         rows: (0..20).collect(),
-        labels: Vec::new(),
+        targets: Targets::None,
         tokens: sequences().tokens(),
     };
     (manifest, vec![split])
@@ -384,7 +385,7 @@ fn version_1_is_read() {
     assert!(verify(&folder, |_| ()).expect("read").problems.is_empty());
     let cache = Cache::open(&folder).expect("a cache");
     let split = cache.split("train").expect("readable").expect("there");
-    assert_eq!(split.labels, [0, 1, 0, 1, 0]);
+    assert_eq!(split.targets.classes(), [0, 1, 0, 1, 0]);
     assert_eq!(split.rows[0], split.rows[4], "the same text");
     let states = cache.hidden_states(&split.rows);
     assert_eq!((states.tokens(), states.width()), (23, 32));

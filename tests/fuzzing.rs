@@ -26,7 +26,8 @@ use telly::cache::{
 use telly::checkpoint::{Checkpoint, EncoderConfig, Family, Tokenizer, Weights};
 use telly::dataset::Dataset;
 use telly::ragged::Ragged;
-use telly::task::Encoding;
+use telly::targets::Targets;
+use telly::task::{Encoding, Known, Role};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -283,7 +284,7 @@ fn plan(precision: Option<Precision>) -> (Manifest, [SplitRows; 1]) {
         name: "train".into(),
         columns: 1,
         rows: vec![0, 1, 2, 3, 4, 0],
-        labels: vec![0, 1, 0, 1, 0, 0],
+        targets: Targets::Classes(vec![0, 1, 0, 1, 0, 0]),
         tokens: 15,
     };
     (manifest, [split])
@@ -327,7 +328,7 @@ fn use_cache(folder: &Path) -> bool {
             for column in 0..split.columns {
                 assert!(split.sequence(row, column) < all.len());
             }
-            assert!(split.labels.is_empty() || split.labels.len() == split.len());
+            assert!(split.targets.is_empty() || split.targets.len() == split.len());
         }
     }
     assert_eq!(cache.identity().len(), 64);
@@ -512,6 +513,9 @@ fn data_files() {
     let encodings = [
         json!({"task": "classify", "text_field": null, "label_field": null, "max_length": 16}),
         json!({"task": "search", "query_field": null, "code_field": null, "max_query_length": 8, "max_code_length": 16}),
+        json!({"task": "search", "query_field": null, "code_field": null, "negative_field": "other", "max_query_length": 8, "max_code_length": 16}),
+        json!({"task": "clone", "form": "pairs", "max_length": 16}),
+        json!({"task": "clone", "form": "groups", "max_length": 16}),
     ];
     let encodings: Vec<Encoding> = encodings
         .map(|encoding| serde_json::from_value(encoding).expect("an encoding"))
@@ -524,7 +528,11 @@ fn data_files() {
             let Ok(labels) = encoding.labels(&data) else {
                 continue;
             };
-            if let Ok(encoded) = encoding.encode(&data, &checkpoint, labels.as_ref()) {
+            let known = Known {
+                labels: labels.as_ref(),
+                ..Known::default()
+            };
+            if let Ok(encoded) = encoding.encode(&data, &checkpoint, Role::Training, known) {
                 assert_eq!(encoded.rows(), data.records.len());
             }
         }
@@ -532,7 +540,10 @@ fn data_files() {
     };
     let classify = "{\"text\": \"return x1\", \"label\": 1}\n{\"text\": [\"the\", \"y\"], \"label\": 22}\n\n{\"text\": \"\", \"label\": 1}\n";
     let search = "\u{feff}{\"docstring\": \"sort 1 list\", \"code\": \"def f(): return 10\"}\r\n{\"docstring_tokens\": [\"a\"], \"code_tokens\": [\"b\", \"2\"]}";
-    let lines: Vec<Vec<u8>> = vec![classify.into(), search.into()];
+    let negatives = "{\"query\": \"sort\", \"code\": \"f\", \"other\": [\"g\", [\"h\", \"1\"]]}\n{\"query\": \"b\", \"code\": \"g\", \"other\": \"f\"}";
+    let pairs = "{\"func1\": \"return x\", \"func2\": \"the y\", \"label\": 1}\n{\"func1\": \"a\", \"func2\": \"a\", \"label\": \"0\"}";
+    let lines = [classify, search, negatives, pairs];
+    let lines: Vec<Vec<u8>> = lines.map(|text| text.as_bytes().to_vec()).into();
     let place = space.path().join("data.jsonl");
     fuzz(&place, lines.clone(), 0, 1, |_| read(&place));
 

@@ -10,7 +10,8 @@ use support::{
 };
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::ragged::Ragged;
-use telly::task::{Batch, Labels, Model};
+use telly::targets::Targets;
+use telly::task::{Batch, HeadSettings, Model, Objective};
 use telly::trainable::{EncoderInput, Gradients, Ops, PartLimit, Pass, Pooling};
 
 fn sequences(count: u32) -> Ragged<u32> {
@@ -27,18 +28,23 @@ fn sequences(count: u32) -> Ragged<u32> {
 
 /// Of three classes, or for search.
 fn model(checkpoint: &Checkpoint, freeze: Freeze, classify: bool) -> Model {
-    let labels: Option<Labels> = classify
-        .then(|| serde_json::from_value(serde_json::json!(["a", "b", "c"])).expect("labels"));
+    let head = if classify {
+        HeadSettings::Linear {
+            classes: 3,
+            objective: Objective::SingleLabel,
+        }
+    } else {
+        HeadSettings::Match { rank_limit: None }
+    };
     let pooling = if classify {
         Pooling::Cls
     } else {
         Pooling::Mean
     };
-    let labels = labels.as_ref();
-    Model::new(checkpoint, freeze, labels, pooling, 1, &Device::Cpu).expect("a model")
+    Model::new(checkpoint, freeze, &head, pooling, 1, &Device::Cpu).expect("a model")
 }
 
-fn batch(checkpoint: &Checkpoint, freeze: Freeze) -> Batch {
+fn batch(checkpoint: &Checkpoint, freeze: Freeze, classify: bool) -> Batch {
     let ids = sequences(6);
     let input = match freeze {
         Freeze::Nothing => EncoderInput::TokenIds(ids),
@@ -52,7 +58,8 @@ fn batch(checkpoint: &Checkpoint, freeze: Freeze) -> Batch {
     Batch {
         input,
         places: (0..6).collect(),
-        labels: vec![0, 1, 2, 0, 1, 2],
+        columns: if classify { 1 } else { 2 },
+        targets: Targets::Classes(vec![0, 1, 2, 0, 1, 2]),
     }
 }
 
@@ -65,7 +72,7 @@ fn gradients(model_name: &str, freeze: Freeze, classify: bool, ops: Ops) -> Vec<
     let mut gradients = Gradients::new(&model.parameters);
     model
         .gradients(
-            batch(&checkpoint, freeze),
+            batch(&checkpoint, freeze, classify),
             &pass,
             PartLimit::NONE,
             &mut gradients,
@@ -80,6 +87,67 @@ fn gradients(model_name: &str, freeze: Freeze, classify: bool, ops: Ops) -> Vec<
             (parameter.name.clone(), largest)
         })
         .collect()
+}
+
+/// transformers' own heads, with every kind of target.
+#[test]
+fn every_tensor_of_a_family_head_gets_a_gradient() {
+    let (freeze, classes) = (Freeze::Layers(2), 3);
+    let targets = [
+        (
+            Objective::SingleLabel,
+            3,
+            Targets::Classes(vec![0, 1, 2, 0, 1, 2]),
+        ),
+        (
+            Objective::MultiLabel,
+            3,
+            Targets::Sets {
+                classes,
+                members: vec![1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 0],
+            },
+        ),
+        (
+            Objective::Regression,
+            1,
+            Targets::Numbers(vec![0.5, -1.0, 2.0, 0.0, 1.5, -0.25]),
+        ),
+    ];
+    for (name, hidden) in [
+        ("bert-tiny", "pooler.dense.weight"),
+        ("roberta-tiny", "classifier.dense.weight"),
+        ("mpnet-tiny", "classifier.dense.weight"),
+    ] {
+        let checkpoint = Checkpoint::open(&goldens().join(name)).expect("a checkpoint");
+        for (objective, classes, targets) in targets.clone() {
+            let head = HeadSettings::HuggingFace { classes, objective };
+            let device = &Device::Cpu;
+            let model = Model::new(&checkpoint, freeze, &head, Pooling::Cls, 1, device);
+            let model = model.expect("a model");
+            let batch = Batch {
+                columns: 1,
+                targets,
+                ..batch(&checkpoint, freeze, true)
+            };
+            let mut gradients = Gradients::new(&model.parameters);
+            let pass = Pass::training(device, 1, 0);
+            let limit = PartLimit::NONE;
+            model
+                .gradients(batch, &pass, limit, &mut gradients)
+                .expect("gradients");
+            let mut names = Vec::new();
+            for (index, parameter) in model.parameters.iter().enumerate() {
+                let name = &parameter.name;
+                let gradient = gradients.numbers(index).expect("a gradient");
+                let dead = gradient.iter().all(|number| number.abs() < 1e-6);
+                assert!(!dead || name.ends_with("key.bias") || name.ends_with("attn.k.bias"));
+                names.push(name.clone());
+            }
+            // A layer of the encoder, and the head's two.
+            assert_eq!(names.len(), 16 + 4, "{names:?}");
+            assert!(names.iter().any(|name| name == hidden), "{names:?}");
+        }
+    }
 }
 
 #[test]
@@ -122,7 +190,7 @@ fn finite_differences_agree() {
         let checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
         let model = model(&checkpoint, Freeze::Nothing, classify);
         let loss = |gradients: &mut Gradients| {
-            let batch = batch(&checkpoint, Freeze::Nothing);
+            let batch = batch(&checkpoint, Freeze::Nothing, classify);
             let mut pass = Pass::training(&Device::Cpu, 1, 0);
             pass.ops = ops;
             let limit = PartLimit::NONE;

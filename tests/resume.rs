@@ -113,6 +113,32 @@ fn killed_at_twenty_moments() {
     assert_eq!(again, resumed);
 }
 
+/// Evaluations and updates of several batches do not fall on the same steps as checkpoints do.
+#[test]
+fn killed_between_evaluations() {
+    let (space, cache) = cached();
+    let flags = "--epochs 4 --batch-size 3 --lr 1e-3 --seed 5 --threads 2 --log-every 1";
+    let flags = format!(
+        "{flags} --gradient-accumulation 2 --evaluate-every 5 --best-metric loss \
+         --schedule cosine --layer-decay 0.8 --label-smoothing 0.1 --class-weights balanced"
+    );
+    // 100 rows are 34 batches.
+    let (resumed, killed) = killed((&space, &cache), (&flags, 4 * 17), (8, 5));
+    let evaluations = log(&killed)
+        .into_iter()
+        .filter(|line| line.contains(r#""split":"valid""#));
+    // Step 85 would be the next.
+    let steps = [
+        5, 10, 15, 17, 20, 25, 30, 34, 35, 40, 45, 50, 51, 55, 60, 65, 68,
+    ];
+    for (line, step) in evaluations.zip(steps) {
+        assert!(line.starts_with(&format!(r#"{{"step":{step},"#)), "{line}");
+    }
+    let summary = fs_err::read_to_string(killed.join("summary.json")).expect("a summary");
+    let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
+    assert_eq!(summary["best_step"], resumed["best_step"]);
+}
+
 /// The same in an order of several blocks, in the midst of which it goes on.
 #[test]
 fn killed_while_shuffling_in_blocks() {
@@ -199,6 +225,42 @@ fn only_the_same_run_goes_on() {
         WRONG_INPUT,
         &["begun with lr 0.001, now 0.5"],
     );
+    for (flags, words) in [
+        (
+            ["--schedule", "cosine"],
+            r#"begun with schedule "linear", now "cosine""#,
+        ),
+        (
+            ["--layer-decay", "0.9"],
+            "begun with layer_decay 1.0, now 0.9",
+        ),
+        (
+            ["--label-smoothing", "0.1"],
+            "begun with label_smoothing 0.0, now 0.1",
+        ),
+        (
+            ["--gradient-accumulation", "2"],
+            "begun with gradient_accumulation 1, now 2",
+        ),
+        (
+            ["--early-stopping", "2"],
+            "begun with early_stopping null, now 2",
+        ),
+        (
+            ["--best-metric", "f1"],
+            r#"begun with best_metric null, now "f1""#,
+        ),
+        (
+            ["--evaluate-every", "9"],
+            "begun with evaluate_every null, now 9",
+        ),
+        (
+            ["--class-weights", "1,2"],
+            r#"begun with class_weights null, now "1,2""#,
+        ),
+    ] {
+        fails(resume(&flags), WRONG_INPUT, &[words]);
+    }
     // Far from larger than memory, so `auto` has come to the exact order.
     fails(
         resume(&["--shuffle", "block"]),

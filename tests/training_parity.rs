@@ -14,8 +14,9 @@ use candle_core::Device;
 use support::{Golden, goldens};
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
-use telly::task::{Batch, Labels, Model};
-use telly::train::{Activations, FreshActivations, Shuffle, TrainSettings, Trainer};
+use telly::targets::Targets;
+use telly::task::{Batch, CrossEntropy, HeadSettings, Model, Objective};
+use telly::train::{Activations, FreshActivations, Schedule, TrainSettings, Trainer};
 use telly::trainable::{Ops, Pooling};
 
 /// Of each step's loss, relative.
@@ -30,19 +31,27 @@ fn initial_model(
     freeze: Freeze,
     pooling: Pooling,
 ) -> Model {
-    let classes = golden.tensors.get("initial.classifier.bias");
-    let labels: Option<Labels> = classes.map(|bias| {
-        let names: Vec<usize> = (0..bias.elem_count()).collect();
-        serde_json::from_value(serde_json::json!(names)).expect("labels")
+    let told = golden.hyperparameters();
+    let objective = match told["objective"].as_str() {
+        Some("multi-label") => Objective::MultiLabel,
+        Some("regression") => Objective::Regression,
+        _ => Objective::SingleLabel,
+    };
+    let mut outputs = golden.tensors.iter().filter(|(name, _)| {
+        let last = [
+            "initial.classifier.bias",
+            "initial.classifier.out_proj.bias",
+        ];
+        last.contains(&name.as_str())
     });
-    let model = Model::new(
-        checkpoint,
-        freeze,
-        labels.as_ref(),
-        pooling,
-        1,
-        &Device::Cpu,
-    );
+    let head = match outputs.next().map(|(_, bias)| bias.elem_count()) {
+        Some(classes) if told["head"] == "huggingface" => {
+            HeadSettings::HuggingFace { classes, objective }
+        }
+        Some(classes) => HeadSettings::Linear { classes, objective },
+        None => HeadSettings::Match { rank_limit: None },
+    };
+    let model = Model::new(checkpoint, freeze, &head, pooling, 1, &Device::Cpu);
     let model = model.expect("a model");
     for parameter in model.parameters.iter() {
         if let Some(initial) = golden.tensors.get(&format!("initial.{}", parameter.name)) {
@@ -73,18 +82,26 @@ fn activations(golden: &Golden, checkpoint: &Checkpoint, freeze: Freeze) -> Fres
     }
 }
 
-/// Sequences and labels of a step's rows: for search all queries, then all codes.
-fn batch(golden: &Golden, rows: &[i64]) -> (Vec<usize>, Vec<i64>) {
+/// Sequences and targets of a step's rows: for search all queries, then all codes.
+fn batch(golden: &Golden, rows: &[i64]) -> (Vec<usize>, Targets) {
     let rows: Vec<usize> = rows.iter().map(|&row| row as usize).collect();
-    if golden.tensors.contains_key("labels") {
-        let labels = golden.integers("labels");
-        let labels = rows.iter().map(|&row| labels[row]).collect();
-        (rows, labels)
+    let all = if golden.tensors.contains_key("labels") {
+        Targets::Classes(golden.integers("labels"))
+    } else if let Some(sets) = golden.tensors.get("label_sets") {
+        let members = sets.flatten_all().and_then(|sets| sets.to_vec1());
+        Targets::Sets {
+            classes: sets.dims()[1],
+            members: members.expect("members"),
+        }
+    } else if let Some(numbers) = golden.tensors.get("label_numbers") {
+        Targets::Numbers(numbers.to_vec1().expect("numbers"))
     } else {
         let queries = rows.iter().map(|row| 2 * row);
         let codes = rows.iter().map(|row| 2 * row + 1);
-        (queries.chain(codes).collect(), Vec::new())
-    }
+        return (queries.chain(codes).collect(), Targets::None);
+    };
+    let targets = all.of_rows(&rows);
+    (rows, targets)
 }
 
 /// The largest difference of a final weight, and its name.
@@ -156,7 +173,7 @@ fn ways(task: &str) -> Vec<Way> {
         },
     ];
     // A second copy of a code would be one more wrong answer to its query.
-    if task != "search" {
+    if !task.starts_with("search") {
         ways.extend([
             Way {
                 twice: true,
@@ -181,7 +198,7 @@ fn ways(task: &str) -> Vec<Way> {
 fn read(
     activations: &mut FreshActivations,
     sequences: &[usize],
-    labels: Vec<i64>,
+    targets: Targets,
     way: Way,
 ) -> Batch {
     let (places, read) = if way.twice && way.merged {
@@ -195,7 +212,13 @@ fn read(
     Batch {
         input: activations.input(&read).expect("input"),
         places,
-        labels: if way.twice { labels.repeat(2) } else { labels },
+        columns: if targets == Targets::None { 2 } else { 1 },
+        targets: if way.twice {
+            let rows: Vec<usize> = (0..targets.len()).collect();
+            targets.of_rows(&rows.repeat(2))
+        } else {
+            targets
+        },
     }
 }
 
@@ -213,29 +236,30 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
     let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
     checkpoint.config.hidden_dropout = 0.0;
     checkpoint.config.attention_dropout = 0.0;
-    let pooling = if task == "classify" {
+    let pooling = if task.starts_with("classify") && task != "classify-mean" {
         Pooling::Cls
     } else {
         Pooling::Mean
     };
-    let model = initial_model(&golden, &checkpoint, freeze, pooling);
+    let told = golden.hyperparameters();
+    let model = initial_model(&golden, &checkpoint, freeze, pooling).learning_by(CrossEntropy {
+        label_smoothing: told["label_smoothing"].as_f64().unwrap_or(0.0),
+        class_weights: serde_json::from_value(told["class_weights"].clone()).expect("weights"),
+    });
     let batches = golden.tensors["batches"].to_vec2::<i64>().expect("batches");
     let settings = TrainSettings {
         epochs: 1,
         batch_size: batches[0].len(),
         lr: 2e-3,
-        warmup: 0.1,
-        weight_decay: 0.01,
-        clip: 1.0,
-        dropout: None,
-        seed: 1,
-        shuffle: Shuffle::Exact,
         pooling,
-        log_every: 1,
-        checkpoint_seconds: 300,
-        micro_batch: None,
-        memory_budget: None,
+        schedule: match told["schedule"].as_str() {
+            Some("cosine") => Schedule::Cosine,
+            _ => Schedule::Linear,
+        },
+        layer_decay: told["layer_decay"].as_f64().unwrap_or(1.0),
+        ..TrainSettings::default()
     };
+    let accumulation = told["accumulation"].as_u64().unwrap_or(1) as usize;
     let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
     trainer.ops = way.ops;
     trainer.all_rows = way.all_rows;
@@ -246,9 +270,13 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
     let (losses, norms) = (golden.floats("losses"), golden.floats("gradient_norms"));
     let rates = golden.floats("learning_rates");
     for (step, rows) in batches.iter().enumerate() {
-        let (sequences, labels) = batch(&golden, rows);
-        let batch = read(&mut activations, &sequences, labels, way);
-        let report = trainer.step(batch).expect("a step");
+        for rows in rows.chunks(rows.len() / accumulation) {
+            let (sequences, targets) = batch(&golden, rows);
+            let batch = read(&mut activations, &sequences, targets, way);
+            let share = 1.0 / accumulation as f64;
+            trainer.accumulate(batch, share).expect("a batch");
+        }
+        let report = trainer.update().expect("a step");
         assert!(
             (report.learning_rate - rates[step]).abs() < 1e-12,
             "rate of step {step}"
@@ -346,4 +374,40 @@ fn mpnet_search_with_a_layer_frozen() {
 #[test]
 fn mpnet_search_with_nothing_frozen() {
     check("mpnet-tiny", "search", "none");
+}
+
+#[test]
+fn layer_decay_in_two_families() {
+    check("roberta-tiny", "classify-layer-decay", "none");
+    check("mpnet-tiny", "classify-layer-decay", "none");
+}
+
+#[test]
+fn label_smoothing_and_class_weights() {
+    check("bert-tiny", "classify-label-smoothing", "1");
+    check("bert-tiny", "classify-class-weights", "1");
+    check("bert-tiny", "classify-weights-and-smoothing", "1");
+}
+
+#[test]
+fn two_batches_a_step() {
+    check("bert-tiny", "search-accumulation", "1");
+}
+
+#[test]
+fn cosine_schedule() {
+    check("bert-tiny", "classify-cosine", "1");
+}
+
+#[test]
+fn the_heads_of_transformers() {
+    check("bert-tiny", "classify-huggingface", "1");
+    check("roberta-tiny", "classify-huggingface", "1");
+    check("mpnet-tiny", "classify-huggingface", "1");
+}
+
+#[test]
+fn sets_of_labels_and_numbers() {
+    check("bert-tiny", "classify-huggingface-multi-label", "1");
+    check("roberta-tiny", "classify-huggingface-regression", "1");
 }

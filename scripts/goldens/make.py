@@ -16,8 +16,11 @@ import tokenizers
 import torch
 import transformers
 
+import classifier_metrics
 import metrics
+import pairs
 import reference
+import schedules
 import tiny
 import training
 
@@ -59,7 +62,13 @@ def main():
     for model, task, pooling, frozen in training.TRAININGS:
         path = out / "training" / training.training_name(model, task, pooling, frozen)
         training.make_training(out / model, task, pooling, frozen, path, VERSIONS)
+    for model, task, pooling, frozen, option in training.VARIANTS:
+        path = out / "training" / training.training_name(model, task, pooling, frozen, option)
+        training.make_training(out / model, task, pooling, frozen, path, VERSIONS, option)
+    pairs.make_pairs(out, out / "pairs.json", VERSIONS)
+    schedules.make_schedules(out / "schedules.json", VERSIONS)
     metrics.make_metrics(out / "metrics.json", VERSIONS)
+    classifier_metrics.make_classifier_metrics(out / "classifier-metrics.json", VERSIONS)
 
 
 if __name__ == "__main__":

@@ -22,17 +22,29 @@ BINARIES = {
 }
 
 
+def random_classes(seed, classes, rows):
+    """Labels and predictions that agree more often than not."""
+    generator = numpy.random.default_rng(seed)
+    labels = generator.integers(0, classes, rows)
+    predictions = numpy.where(generator.random(rows) < 0.6, labels, generator.integers(0, classes, rows))
+    return labels.tolist(), predictions.tolist()
+
+
 def classification_cases():
-    """Accuracy and macro F1. Macro means over the classes that occur in the labels or in the predictions."""
+    """Accuracy and macro averages. Macro means over the classes that occur in the labels or in the predictions."""
+    randoms = {f"random, {classes} classes": random_classes(classes, classes, 60) for classes in (2, 3, 7, 40)}
+    macro = {"average": "macro", "zero_division": 0}
     return [
         {
             "name": name,
             "labels": labels,
             "predictions": predictions,
             "accuracy": float(accuracy_score(labels, predictions)),
-            "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
+            "macro_f1": float(f1_score(labels, predictions, **macro)),
+            "macro_precision": float(precision_score(labels, predictions, **macro)),
+            "macro_recall": float(recall_score(labels, predictions, **macro)),
         }
-        for name, (labels, predictions) in CLASSIFICATIONS.items()
+        for name, (labels, predictions) in (CLASSIFICATIONS | randoms).items()
     ]
 
 
@@ -48,16 +60,21 @@ def binary_cases():
             "recall": float(recall_score(labels, predictions, zero_division=0)),
             "f1": float(f1_score(labels, predictions, zero_division=0)),
         }
-        for name, (labels, predictions) in BINARIES.items()
+        for name, (labels, predictions) in (BINARIES | {"random": random_classes(9, 2, 80)}).items()
     ]
 
 
-def ranking_case(name, scores, right):
-    """Rank of the right candidate of each query: 1 + the number of candidates with a strictly greater score."""
+def ranking_case(name, scores, right, limit=1000):
+    """Rank of the right candidate of each query: how many candidates score as high or higher, itself among them.
+
+    A rank beyond `limit` counts 0 in `limited_mrr`.
+    """
     scores, right = numpy.array(scores, dtype=numpy.float32), numpy.array(right)
     own = scores[numpy.arange(len(right)), right]
-    ranks = 1 + (scores > own[:, None]).sum(1)
+    ranks = (scores >= own[:, None]).sum(1)
     return {
+        "limit": limit,
+        "limited_mrr": float(numpy.where(ranks <= limit, 1 / ranks, 0).mean()),
         "name": name,
         "scores": scores.astype(float).tolist(),
         "right": right.tolist(),
@@ -78,8 +95,49 @@ def ranking_cases():
         ranking_case("all tied", [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]], [0, 2]),
         ranking_case("tied at the top and below", [[0.5, 0.5, 0.25, 0.25], [0.25, 0.5, 0.5, 0.25]], [1, 3]),
         ranking_case("square, diagonal right", square, range(12)),
-        ranking_case("wide, with ties", wide, generator.integers(0, 25, 6)),
+        ranking_case("wide, with ties", wide, generator.integers(0, 25, 6), limit=4),
         ranking_case("one candidate", [[-0.5]], [0]),
+    ]
+
+
+def retrieval_case(name, groups, scores):
+    """MAP@R as CodeXGLUE's POJ-104 evaluator has it, each row against all others; of equal scores strangers come first.
+
+    A row whose group has no other row is left out: the evaluator would divide by 0 there.
+    """
+    groups, scores = numpy.array(groups), numpy.array(scores, dtype=numpy.float32)
+    precisions = []
+    for row, group in enumerate(groups):
+        others = [other for other in range(len(groups)) if other != row]
+        others.sort(key=lambda other: (-scores[row, other], groups[other] == group))
+        wanted = int((groups == group).sum()) - 1
+        hits = [place for place, other in enumerate(others[:wanted], 1) if groups[other] == group]
+        shares = [(number + 1) / place for number, place in enumerate(hits)]
+        precisions.append(sum(shares) / wanted if wanted else None)
+    counted = [precision for precision in precisions if precision is not None]
+    return {
+        "name": name,
+        "groups": groups.tolist(),
+        "scores": scores.astype(float).tolist(),
+        "precisions": precisions,
+        "map_at_r": float(numpy.mean(counted)) if counted else 0.0,
+    }
+
+
+def retrieval_cases():
+    """Symmetric scores, multiples of 1/64 or few values with many ties."""
+    generator = numpy.random.default_rng(6)
+
+    def symmetric(rows, low, high, of):
+        scores = generator.integers(low, high, (rows, rows)) / of
+        return numpy.triu(scores) + numpy.triu(scores, 1).T
+
+    return [
+        retrieval_case("random", generator.integers(0, 4, 24), symmetric(24, -64, 65, 64)),
+        retrieval_case("many ties", generator.integers(0, 3, 18), symmetric(18, 0, 3, 2)),
+        retrieval_case("all tied", [0, 0, 1, 1, 1], numpy.ones((5, 5))),
+        retrieval_case("a group of one", [0, 1, 0, 2, 2], symmetric(5, -64, 65, 64)),
+        retrieval_case("one group", [3, 3, 3], symmetric(3, -64, 65, 64)),
     ]
 
 
@@ -89,6 +147,7 @@ def make_metrics(path, versions):
         "classification": classification_cases(),
         "binary": binary_cases(),
         "ranking": ranking_cases(),
+        "retrieval": retrieval_cases(),
     }
     texts = [f'  "versions": {json.dumps(versions)}']
     for kind, rows in cases.items():

@@ -5,7 +5,11 @@ import json
 import numpy
 import torch
 from tokenizers import Tokenizer
-from transformers import get_linear_schedule_with_warmup
+from transformers import (
+    AutoModelForSequenceClassification,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 from corpus import SENTENCES
 from ragged import encode, padded, ragged, write_tensors
@@ -27,6 +31,37 @@ SEED = 17
 TOLERANCE = 2e-6
 # A key bias adds the same to all scores of a query, which softmax does not see: its gradient is zero but for rounding.
 KEY_BIAS = ("attention.self.key.bias", "attention.attn.k.bias")
+# What a run may do besides, by the name in its file: the settings of `train`.
+OPTIONS = {
+    "layer-decay": {"layer_decay": 0.5},
+    "label-smoothing": {"label_smoothing": 0.1},
+    "class-weights": {"class_weights": [0.5, 1.0, 2.5]},
+    "weights-and-smoothing": {"class_weights": [0.5, 1.0, 2.5], "label_smoothing": 0.1},
+    "accumulation": {"accumulation": 2},
+    "cosine": {"schedule": "cosine"},
+    "huggingface": {"head": "huggingface"},
+    "huggingface-multi-label": {"head": "huggingface", "objective": "multi-label"},
+    "huggingface-regression": {"head": "huggingface", "objective": "regression"},
+}
+PROBLEMS = {
+    "single-label": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
+}
+VARIANTS = [
+    ("mpnet-tiny", "classify", "cls", None, "layer-decay"),
+    ("roberta-tiny", "classify", "cls", None, "layer-decay"),
+    ("bert-tiny", "classify", "cls", 1, "label-smoothing"),
+    ("bert-tiny", "classify", "cls", 1, "class-weights"),
+    ("bert-tiny", "classify", "cls", 1, "weights-and-smoothing"),
+    ("bert-tiny", "search", "mean", 1, "accumulation"),
+    ("bert-tiny", "classify", "cls", 1, "cosine"),
+    ("bert-tiny", "classify", "cls", 1, "huggingface"),
+    ("roberta-tiny", "classify", "cls", 1, "huggingface"),
+    ("mpnet-tiny", "classify", "cls", 1, "huggingface"),
+    ("bert-tiny", "classify", "cls", 1, "huggingface-multi-label"),
+    ("roberta-tiny", "classify", "cls", 1, "huggingface-regression"),
+]
 TRAININGS = [
     (model, task, pooling, frozen)
     for model in ("bert-tiny", "roberta-tiny", "mpnet-tiny")
@@ -37,8 +72,9 @@ TRAININGS = [
 LONGEST = {"mpnet-tiny": 40}
 
 
-def training_name(model, task, pooling, frozen):
+def training_name(model, task, pooling, frozen, option=None):
     label = f"{task}-mean" if (task, pooling) == ("classify", "mean") else task
+    label = label if option is None else f"{task}-{option}"
     return f"{model}.{label}.freeze-{'none' if frozen is None else frozen}.safetensors"
 
 
@@ -84,10 +120,15 @@ def pool(model, sequences, pooling):
     return hidden[:, 0] if pooling == "cls" else masked_mean(hidden, mask)
 
 
-def classify_loss(model, classifier, sequences, labels, pooling, rows):
+def classify_loss(model, classifier, sequences, labels, pooling, rows, options):
     """Cross-entropy of the batch; row r is sequence r."""
     logits = classifier(pool(model, [sequences[row] for row in rows], pooling))
-    return torch.nn.functional.cross_entropy(logits, torch.tensor([labels[row] for row in rows]))
+    weights = options.get("class_weights")
+    criterion = torch.nn.CrossEntropyLoss(
+        weight=None if weights is None else torch.tensor(weights, dtype=logits.dtype),
+        label_smoothing=options.get("label_smoothing", 0.0),
+    )
+    return criterion(logits, torch.tensor([labels[row] for row in rows]))
 
 
 def search_loss(model, sequences, rows):
@@ -97,51 +138,122 @@ def search_loss(model, sequences, rows):
     return torch.nn.functional.cross_entropy(SCALE * queries @ codes.T, torch.arange(len(rows)))
 
 
-def optimizer_of(parameters):
-    """AdamW in two groups, by name as transformers' Trainer does: no weight decay on biases and LayerNorm weights."""
-    plain = [value for name, value in parameters.items() if "bias" in name or "LayerNorm" in name]
-    decayed = [value for name, value in parameters.items() if not ("bias" in name or "LayerNorm" in name)]
-    groups = [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}]
+def load_classifier(folder, data, options):
+    """The family's ...ForSequenceClassification without dropout, its fresh tensors those of `data`."""
+    objective = options.get("objective", "single-label")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        num_labels=1 if objective == "regression" else CLASSES,
+        problem_type=PROBLEMS[objective],
+        attn_implementation="eager",
+        dtype=torch.float32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    values = dict(model.named_parameters())
+    with torch.no_grad():
+        for name in head_names(folder):
+            values[name].copy_(torch.from_numpy(data[f"initial.{name}"]))
+    return model
+
+
+def head_names(folder):
+    """What transformers draws anew on top of a family."""
+    if folder.name == "bert-tiny":
+        return ["classifier.weight", "classifier.bias"]
+    return [f"classifier.{layer}.{part}" for layer in ("dense", "out_proj") for part in ("weight", "bias")]
+
+
+def transformers_loss(model, data, rows):
+    """The loss that the model itself gives."""
+    ids, mask = padded([data["sequences"][row] for row in rows], model.config.pad_token_id)
+    [name] = [name for name in ("labels", "label_sets", "label_numbers") if name in data]
+    labels = torch.from_numpy(data[name][rows])
+    return model(ids, attention_mask=mask, labels=labels if name == "labels" else labels.to(model.dtype)).loss
+
+
+def optimizer_of(parameters, layer_decay=None):
+    """AdamW in two groups, by name as transformers' Trainer does: no weight decay on biases and LayerNorm weights.
+
+    With `layer_decay`, two groups a layer, with BEiT's rates: the head's is PEAK, each lower layer's a share of that of
+    the one above, the embeddings' the last.
+    """
+    by_scale = {}
+    for name, value in parameters.items():
+        depth = SIZES["num_hidden_layers"] + 1
+        if name.startswith("embeddings."):
+            depth = 0
+        elif name.startswith("encoder.layer."):
+            depth = int(name.split(".")[2]) + 1
+        scale = 1.0 if layer_decay is None else layer_decay ** (SIZES["num_hidden_layers"] + 1 - depth)
+        by_scale.setdefault(scale, {})[name] = value
+    groups = []
+    for scale, members in by_scale.items():
+        plain = [value for name, value in members.items() if "bias" in name or "LayerNorm" in name]
+        decayed = [value for name, value in members.items() if not ("bias" in name or "LayerNorm" in name)]
+        groups += [{"params": decayed, "weight_decay": DECAY, "lr": scale * PEAK}] if decayed else []
+        groups += [{"params": plain, "weight_decay": 0.0, "lr": scale * PEAK}] if plain else []
+    # The head's, whose rate is logged, comes first.
+    groups.sort(key=lambda group: -group["lr"])
     return torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.999), eps=1e-8)
 
 
-def train(folder, task, pooling, frozen_layers, data, dtype):
+def train(folder, task, pooling, frozen_layers, data, dtype, options):
     """Twenty steps. Returns per-step records and the trained tensors, as f64 or f32 arrays, under checkpoint names.
 
     Dropout is 0 everywhere; the model is in training mode all the same, as a user's would be.
     """
-    model = load(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).to(dtype).train()
-    freeze(model, frozen_layers)
-    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    if task == "classify":
+    own_head = options.get("head") == "huggingface"
+    if own_head:
+        model = load_classifier(folder, data, options).to(dtype).train()
+        freeze(model.base_model, frozen_layers)
+    else:
+        model = load(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).to(dtype).train()
+        freeze(model, frozen_layers)
+    prefix = model.base_model_prefix + "."
+    parameters = {
+        name.removeprefix(prefix): value for name, value in model.named_parameters() if value.requires_grad
+    }
+    if task == "classify" and not own_head:
         classifier = torch.nn.Linear(model.config.hidden_size, CLASSES)
         with torch.no_grad():
             classifier.weight.copy_(torch.from_numpy(data["initial.classifier.weight"]))
             classifier.bias.copy_(torch.from_numpy(data["initial.classifier.bias"]))
         classifier.to(dtype)
         parameters |= {f"classifier.{name}": value for name, value in classifier.named_parameters()}
-    optimizer = optimizer_of(parameters)
-    schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, STEPS)
+    optimizer = optimizer_of(parameters, options.get("layer_decay"))
+    cosine = options.get("schedule") == "cosine"
+    scheduler = get_cosine_schedule_with_warmup if cosine else get_linear_schedule_with_warmup
+    schedule = scheduler(optimizer, WARMUP, STEPS)
+    accumulation = options.get("accumulation", 1)
     losses, rates, norms = [], [], []
     for rows in data["batches"].tolist():
         rates.append(optimizer.param_groups[0]["lr"])
-        if task == "classify":
-            loss = classify_loss(model, classifier, data["sequences"], data["labels"].tolist(), pooling, rows)
-        else:
-            loss = search_loss(model, data["sequences"], rows)
         optimizer.zero_grad()
-        loss.backward()
+        total = 0.0
+        size = len(rows) // accumulation
+        for part in [rows[start : start + size] for start in range(0, len(rows), size)]:
+            if own_head:
+                loss = transformers_loss(model, data, part)
+            elif task == "classify":
+                labels = data["labels"].tolist()
+                loss = classify_loss(model, classifier, data["sequences"], labels, pooling, part, options)
+            else:
+                loss = search_loss(model, data["sequences"], part)
+            loss = loss / accumulation
+            loss.backward()
+            total += loss.item()
         assert all(value.grad is not None for value in parameters.values())
         norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), CLIP).item())
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
+        losses.append(total)
     steps = {"losses": losses, "learning_rates": rates, "gradient_norms": norms}
     final = {name: value.detach().numpy() for name, value in parameters.items()}
     return {name: numpy.array(values, dtype=numpy.float64) for name, values in steps.items()}, final
 
 
-def training_data(folder, task):
+def training_data(folder, task, options):
     """What both the reference and Telly start from: sequences, batches, labels, the head's initial values."""
     generator = numpy.random.default_rng(SEED)
     data = {
@@ -153,10 +265,29 @@ def training_data(folder, task):
         head = 0.15 * generator.standard_normal((CLASSES, SIZES["hidden_size"]))
         data["initial.classifier.weight"] = head.astype(numpy.float32)
         data["initial.classifier.bias"] = (0.1 * generator.standard_normal(CLASSES)).astype(numpy.float32)
+    if options.get("head") == "huggingface":
+        own_head_data(folder, options, generator, data)
     return data
 
 
-def hyperparameters(task, pooling, frozen_layers):
+def own_head_data(folder, options, generator, data):
+    """Puts the family's own head in place of the linear one, and labels of other kinds in place of classes."""
+    width, objective = SIZES["hidden_size"], options.get("objective", "single-label")
+    for name in ("initial.classifier.weight", "initial.classifier.bias"):
+        del data[name]
+    for name in head_names(folder):
+        outputs = width if ".dense." in name else 1 if objective == "regression" else CLASSES
+        shape, size = ((outputs, width), 0.15) if name.endswith("weight") else ((outputs,), 0.1)
+        data[f"initial.{name}"] = (size * generator.standard_normal(shape)).astype(numpy.float32)
+    if objective == "multi-label":
+        del data["labels"]
+        data["label_sets"] = generator.integers(0, 2, (ROWS, CLASSES)).astype(numpy.uint8)
+    if objective == "regression":
+        del data["labels"]
+        data["label_numbers"] = generator.standard_normal(ROWS).astype(numpy.float32)
+
+
+def hyperparameters(task, pooling, frozen_layers, options):
     """What Telly has to be told to repeat the run."""
     return {
         "task": task,
@@ -173,20 +304,21 @@ def hyperparameters(task, pooling, frozen_layers):
         "dropout": 0.0,
         "scale": SCALE if task == "search" else None,
         "classes": CLASSES if task == "classify" else None,
-    }
+    } | options
 
 
-def make_training(folder, task, pooling, frozen_layers, path, versions):
+def make_training(folder, task, pooling, frozen_layers, path, versions, option=None):
     """One training golden: float32 values, and in the metadata how far a float64 run of the same ends from them."""
-    data = training_data(folder, task)
-    steps, final = train(folder, task, pooling, frozen_layers, data, torch.float32)
-    exact_steps, exact_final = train(folder, task, pooling, frozen_layers, data, torch.float64)
+    options = OPTIONS.get(option, {})
+    data = training_data(folder, task, options)
+    steps, final = train(folder, task, pooling, frozen_layers, data, torch.float32, options)
+    exact_steps, exact_final = train(folder, task, pooling, frozen_layers, data, torch.float64, options)
     rounding = {name: float(numpy.abs(final[name] - exact_final[name]).max()) for name in sorted(final)}
     loss_rounding = float((numpy.abs(steps["losses"] - exact_steps["losses"]) / exact_steps["losses"]).max())
     steady = max(value for name, value in rounding.items() if not name.endswith(KEY_BIAS))
     assert steady < TOLERANCE, f"{path.name}: rounding moves a weight by {steady}: choose another SEED"
     metadata = {
-        "hyperparameters": json.dumps(hyperparameters(task, pooling, frozen_layers)),
+        "hyperparameters": json.dumps(hyperparameters(task, pooling, frozen_layers, options)),
         "versions": json.dumps(versions),
         "rounding": json.dumps({"losses_relative": loss_rounding, "final": rounding}),
     }

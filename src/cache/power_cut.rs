@@ -15,6 +15,7 @@ use super::{
 };
 use crate::disk::lossy::{Bytes, LossyDisk, Survival, Trouble};
 use crate::ragged::Ragged;
+use crate::targets::Targets;
 
 const WIDTH: usize = 3;
 const SHARD_BYTES: usize = 50;
@@ -76,7 +77,7 @@ impl Job {
         let split = |name: &str, rows: Vec<u32>| SplitRows {
             name: name.into(),
             columns: 1,
-            labels: rows.iter().map(|&row| i64::from(row % 2)).collect(),
+            targets: Targets::Classes(rows.iter().map(|&row| i64::from(row % 2)).collect()),
             rows,
             tokens: self.ids().tokens(),
         };

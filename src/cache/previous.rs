@@ -15,7 +15,14 @@ use crate::ragged::Ragged;
 /// Where a cache's files stay while those that replace them are written.
 pub(super) const PREVIOUS: &str = "previous";
 /// Fields of the fingerprint that a sequence's states do not depend on, once it is token ids.
-const DATA_FIELDS: [&str; 5] = ["tokenizer", "encoding", "train", "valid", "test"];
+const DATA_FIELDS: [&str; 6] = [
+    "tokenizer",
+    "encoding",
+    "train",
+    "valid",
+    "test",
+    "code-base",
+];
 
 /// Whether caches with these differences hold the same states for the same token ids.
 pub(super) fn same_states(differences: &[Difference]) -> bool {

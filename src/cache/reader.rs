@@ -11,6 +11,14 @@ use serde_json::json;
 use super::shard::Shard;
 use super::{Error, Fingerprint, Manifest, SplitEntry};
 use crate::ragged::Ragged;
+use crate::targets::Targets;
+
+/// What a split's file calls the class of each row, I64 `[rows]`.
+pub(super) const CLASSES: &str = "labels";
+/// The set of labels of each row, U8 `[rows, labels]`.
+pub(super) const SETS: &str = "label_sets";
+/// The number of each row, F32 `[rows]`.
+pub(super) const NUMBERS: &str = "label_numbers";
 
 /// An open cache: shards are mapped, nothing is read until it is asked for.
 pub struct Cache {
@@ -35,8 +43,8 @@ pub struct Split {
     pub columns: usize,
     /// Index of each row's sequences, row after row.
     pub rows: Vec<usize>,
-    /// Class of each row, or empty.
-    pub labels: Vec<i64>,
+    /// What each row is to come to.
+    pub targets: Targets,
 }
 
 impl Split {
@@ -255,25 +263,51 @@ impl Cache {
                 "`rows` names a sequence that the cache does not hold".into(),
             ));
         }
-        let labels = match tensors.tensor("labels") {
-            Ok(labels) => {
-                if labels.dtype() != Dtype::I64 || labels.shape() != [entry.rows] {
-                    return Err(damaged(format!("`labels` is not i64 [{}]", entry.rows)));
-                }
-                let (labels, _) = labels.data().as_chunks::<8>();
-                labels
-                    .iter()
-                    .map(|label| i64::from_le_bytes(*label))
-                    .collect()
-            }
-            Err(_) => Vec::new(),
-        };
+        let targets = read_targets(&tensors, entry.rows).map_err(damaged)?;
         Ok(Split {
             columns: entry.columns,
             rows,
-            labels,
+            targets,
         })
     }
+}
+
+/// What the `rows` rows of a split's file are to come to.
+fn read_targets(tensors: &SafeTensors, rows: usize) -> Result<Targets, String> {
+    let find = |name: &str, dtype: Dtype, width: Option<usize>| {
+        let Ok(tensor) = tensors.tensor(name) else {
+            return Ok(None);
+        };
+        let shape = std::iter::once(rows).chain(width).collect::<Vec<_>>();
+        if tensor.dtype() != dtype || tensor.shape() != shape {
+            return Err(format!("`{name}` is not {dtype:?} {shape:?}").to_lowercase());
+        }
+        Ok(Some(tensor))
+    };
+    if let Some(labels) = find(CLASSES, Dtype::I64, None)? {
+        let (labels, _) = labels.data().as_chunks::<8>();
+        let classes = labels.iter().map(|label| i64::from_le_bytes(*label));
+        return Ok(Targets::Classes(classes.collect()));
+    }
+    if let Some(numbers) = find(NUMBERS, Dtype::F32, None)? {
+        let (numbers, _) = numbers.data().as_chunks::<4>();
+        let numbers = numbers.iter().map(|number| f32::from_le_bytes(*number));
+        return Ok(Targets::Numbers(numbers.collect()));
+    }
+    let width = match tensors.tensor(SETS) {
+        Ok(sets) => sets.shape().get(1).copied().unwrap_or_default().max(1),
+        Err(_) => return Ok(Targets::None),
+    };
+    let Some(sets) = find(SETS, Dtype::U8, Some(width))? else {
+        return Ok(Targets::None);
+    };
+    if sets.data().iter().any(|&member| member > 1) {
+        return Err(format!("`{SETS}` holds what is neither 0 nor 1"));
+    }
+    Ok(Targets::Sets {
+        classes: width,
+        members: sets.data().to_vec(),
+    })
 }
 
 #[cfg(test)]

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::previous::{self, PREVIOUS, Previous, same_states};
+use super::reader::{CLASSES, NUMBERS, SETS};
 use super::shard::{self, Shard};
 use super::share::{Share, is_share};
 use super::{EncodedStates, Error, MANIFEST, Manifest, ShardEntry, SplitEntry};
 use crate::disk;
 use crate::publish::{TEMPORARY_PREFIX, publish, publish_from};
 use crate::ragged::Ragged;
+use crate::targets::Targets;
 
 /// A shard takes sequences until it would exceed this many bytes: small enough to be held in
 /// memory while it is computed, large enough that sequences can be sorted by length within it.
@@ -33,8 +35,8 @@ pub struct SplitRows {
     pub columns: usize,
     /// Index of each row's sequences, row after row.
     pub rows: Vec<u32>,
-    /// Class of each row, or empty.
-    pub labels: Vec<i64>,
+    /// What each row is to come to.
+    pub targets: Targets,
     /// Tokens of all rows.
     pub tokens: usize,
 }
@@ -419,7 +421,8 @@ pub fn free_bytes(folder: &Path) -> io::Result<u64> {
     Ok(space.f_bavail * space.f_frsize)
 }
 
-/// Publishes a split's index: `rows` `[rows, columns]` and, if there are any, `labels` `[rows]`.
+/// Publishes a split's index: `rows` `[rows, columns]` and, if there are any, what its rows are to
+/// come to.
 fn write_split(folder: &Path, split: &SplitRows) -> Result<SplitEntry, Error> {
     let rows = split.rows.len() / split.columns;
     let row_bytes: Vec<u8> = split
@@ -427,18 +430,27 @@ fn write_split(folder: &Path, split: &SplitRows) -> Result<SplitEntry, Error> {
         .iter()
         .flat_map(|row| row.to_le_bytes())
         .collect();
-    let label_bytes: Vec<u8> = split
-        .labels
-        .iter()
-        .flat_map(|label| label.to_le_bytes())
-        .collect();
+    let (name, dtype, shape, target_bytes) = match &split.targets {
+        Targets::None => ("", Dtype::U8, vec![0], Vec::new()),
+        Targets::Classes(classes) => {
+            let bytes = classes.iter().flat_map(|class| class.to_le_bytes());
+            (CLASSES, Dtype::I64, vec![rows], bytes.collect())
+        }
+        Targets::Sets { classes, members } => {
+            (SETS, Dtype::U8, vec![rows, *classes], members.clone())
+        }
+        Targets::Numbers(numbers) => {
+            let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
+            (NUMBERS, Dtype::F32, vec![rows], bytes.collect())
+        }
+    };
     let view = |dtype, shape, bytes| TensorView::new(dtype, shape, bytes).map_err(invalid);
     let mut tensors = vec![(
         "rows",
         view(Dtype::U32, vec![rows, split.columns], &row_bytes)?,
     )];
-    if !split.labels.is_empty() {
-        tensors.push(("labels", view(Dtype::I64, vec![rows], &label_bytes)?));
+    if !target_bytes.is_empty() {
+        tensors.push((name, view(dtype, shape, &target_bytes)?));
     }
     let bytes = safetensors::serialize(tensors, None).map_err(invalid)?;
     let file = format!("{}.safetensors", split.name);

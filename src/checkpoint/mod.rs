@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 pub use config::EncoderConfig;
 pub use error::Error;
-pub(crate) use family::layer_prefix;
 pub use family::{Family, Positions};
+pub(crate) use family::{encoder_tensors, layer_prefix};
 pub use freeze::Freeze;
 pub use relative_position::relative_position_bucket;
 pub(crate) use relative_position::{RELATIVE_BIAS, RELATIVE_BUCKETS};
@@ -55,9 +55,7 @@ impl Checkpoint {
         }
         let config = EncoderConfig::read(&folder.join("config.json"))?;
         let weights = Weights::open(folder, config.family)?;
-        for (name, shape) in family::encoder_tensors(&config) {
-            weights.check(&name, &shape)?;
-        }
+        check(&config, &weights)?;
         let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"), config.vocabulary_size)?;
         Ok(Self {
             folder: folder.to_owned(),
@@ -65,6 +63,11 @@ impl Checkpoint {
             weights,
             tokenizer,
         })
+    }
+
+    /// Checks again that every tensor of the encoder has its shape, after some were replaced.
+    pub fn check(&self) -> Result<(), Error> {
+        check(&self.config, &self.weights)
     }
 
     /// Hashes the checkpoint's files.
@@ -75,6 +78,13 @@ impl Checkpoint {
             tokenizer: hash_file(&self.folder.join("tokenizer.json"))?,
         })
     }
+}
+
+fn check(config: &EncoderConfig, weights: &Weights) -> Result<(), Error> {
+    for (name, shape) in encoder_tensors(config) {
+        weights.check(&name, &shape)?;
+    }
+    Ok(())
 }
 
 fn hash_file(path: &Path) -> Result<String, Error> {

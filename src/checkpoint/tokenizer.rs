@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde::de::IgnoredAny;
-use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{EncodeInput, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::Error;
 use crate::ragged::Ragged;
@@ -44,8 +45,95 @@ impl Tokenizer {
         Ok(Self { inner })
     }
 
+    /// It as the text of a `tokenizer.json`.
+    pub fn to_json(&self) -> Result<String, Error> {
+        self.inner.to_string(false).map_err(Error::Tokenize)
+    }
+
+    /// As [`to_json`](Self::to_json), of a tokenizer whose [`encode`](Self::encode) is this one's
+    /// [`encode_in_mode`](Self::encode_in_mode).
+    pub fn to_json_in_mode(&self, mode: &str) -> Result<String, Error> {
+        let [start, mode, end] = self.around(mode)?;
+        let mut tokenizer = self.inner.clone();
+        let special = [start, mode, end].map(|id| (self.token(id).unwrap_or_default(), id));
+        let before: Vec<String> = special.iter().map(|(token, _)| token.clone()).collect();
+        let template = format!("{} $A {}", before.join(" "), before[2]);
+        let mut special = special.to_vec();
+        special.dedup();
+        let processor = TemplateProcessing::builder()
+            .try_single(template)
+            .map_err(|problem| Error::Tokenize(problem.into()))?
+            .special_tokens(special)
+            .build();
+        let processor = processor.map_err(|problem| Error::Tokenize(problem.into()))?;
+        tokenizer.with_post_processor(Some(processor));
+        tokenizer.to_string(false).map_err(Error::Tokenize)
+    }
+
+    /// The token with this id.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The number of `token`, if it is one of its tokens.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// Encodes `texts` with the model's special tokens, each cut to `max_length` tokens.
     pub fn encode(&self, texts: Vec<String>, max_length: usize) -> Result<Ragged<u32>, Error> {
+        let encodings = self.encode_batch(texts, max_length, true)?;
+        let ids = encodings.iter().map(tokenizers::Encoding::get_ids);
+        Ok(ids.collect())
+    }
+
+    /// Encodes `texts` as `UniXcoder` wants them: `<s> mode </s> text </s>`, with the text cut so
+    /// that all are `max_length` tokens at most. `mode` is one of its tokens.
+    pub fn encode_in_mode(
+        &self,
+        texts: Vec<String>,
+        mode: &str,
+        max_length: usize,
+    ) -> Result<Ragged<u32>, Error> {
+        let before @ [_, _, end] = self.around(mode)?;
+        let length = max_length.saturating_sub(before.len() + 1);
+        let mut sequences = Ragged::new(1);
+        for encoding in self.encode_batch(texts, length, false)? {
+            sequences.push(&[&before, encoding.get_ids(), &[end]].concat());
+        }
+        Ok(sequences)
+    }
+
+    /// What stands before a text in `mode`; the last of it stands after the text too.
+    fn around(&self, mode: &str) -> Result<[u32; 3], Error> {
+        let unknown = || Error::Tokenize(format!("`{mode}` is no token of the vocabulary").into());
+        let mode = self.id(mode).ok_or_else(unknown)?;
+        let empty = guarded(|| self.inner.encode_fast("", true)).map_err(Error::Tokenize)?;
+        let &[start, end] = empty.get_ids() else {
+            let problem = "its special tokens are not one before and one after the text";
+            return Err(Error::Tokenize(problem.into()));
+        };
+        Ok([start, mode, end])
+    }
+
+    /// Encodes each of `pairs` as one sequence, as the model's own template puts two texts together,
+    /// cut to `max_length` tokens from the longer text on.
+    pub fn encode_pairs(
+        &self,
+        pairs: Vec<(String, String)>,
+        max_length: usize,
+    ) -> Result<Ragged<u32>, Error> {
+        let encodings = self.encode_batch(pairs, max_length, true)?;
+        let ids = encodings.iter().map(tokenizers::Encoding::get_ids);
+        Ok(ids.collect())
+    }
+
+    fn encode_batch<'s>(
+        &self,
+        texts: Vec<impl Into<EncodeInput<'s>> + Send>,
+        max_length: usize,
+        special: bool,
+    ) -> Result<Vec<tokenizers::Encoding>, Error> {
         let mut tokenizer = self.inner.clone();
         tokenizer
             .with_truncation(Some(TruncationParams {
@@ -55,12 +143,7 @@ impl Tokenizer {
                 direction: TruncationDirection::Right,
             }))
             .map_err(Error::Tokenize)?;
-        let encodings = guarded(|| tokenizer.encode_batch_fast(texts, true));
-        let encodings = encodings.map_err(Error::Tokenize)?;
-        Ok(encodings
-            .iter()
-            .map(tokenizers::Encoding::get_ids)
-            .collect())
+        guarded(|| tokenizer.encode_batch_fast(texts, special)).map_err(Error::Tokenize)
     }
 }
 
@@ -104,5 +187,25 @@ mod tests {
             matches!(unknown, Some(Error::Tokenizer { .. })),
             "{unknown:?}"
         );
+    }
+
+    /// What is exported of a run with a mode token: a tokenizer that puts it there by itself.
+    #[test]
+    fn a_mode_can_be_built_in() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/roberta-tiny");
+        let tokenizer = Tokenizer::open(&golden.join("tokenizer.json"), 400).expect("a tokenizer");
+        let text = tokenizer.to_json_in_mode("<mask>").expect("text");
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(text.as_bytes()).expect("written");
+        let built_in = Tokenizer::open(file.path(), 400).expect("a tokenizer");
+        let texts = || {
+            ["", "a", "return the number of words in it"]
+                .map(String::from)
+                .to_vec()
+        };
+        let found = built_in.encode(texts(), 9).expect("ids");
+        let expected = tokenizer.encode_in_mode(texts(), "<mask>", 9);
+        assert_eq!(found, expected.expect("ids"));
+        assert_eq!((found.length(0), found.length(2)), (4, 9));
     }
 }

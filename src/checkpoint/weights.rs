@@ -1,6 +1,6 @@
 //! Tensors out of `model.safetensors`, or the files that `model.safetensors.index.json` names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -28,6 +28,13 @@ pub struct Weights {
     folder: PathBuf,
     family: Family,
     files: Vec<WeightFile>,
+    replaced: HashMap<String, Replacement>,
+}
+
+/// A tensor that is not the files' own.
+struct Replacement {
+    shape: Vec<usize>,
+    values: Vec<f32>,
 }
 
 struct WeightFile {
@@ -69,16 +76,40 @@ impl Weights {
             folder: folder.to_owned(),
             family,
             files,
+            replaced: HashMap::new(),
         })
+    }
+
+    /// Puts `values`, row-major, in the place of the tensor `name`, whether or not the files have
+    /// one: what was trained over what it was trained from. [`hash`](Self::hash) stays that of the
+    /// files.
+    ///
+    /// # Panics
+    /// If there are not as many values as `shape` says.
+    pub fn replace(&mut self, name: &str, shape: &[usize], values: Vec<f32>) {
+        assert_eq!(
+            values.len(),
+            shape.iter().product::<usize>(),
+            "values of `{name}`"
+        );
+        let shape = shape.to_vec();
+        let replacement = Replacement { shape, values };
+        self.replaced.insert(name.into(), replacement);
     }
 
     /// Checks that tensor `name` is there with `shape` and a type that can be read.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
-        self.find(name, shape).map(|_| ())
+        match self.replaced.get(name) {
+            Some(replacement) => replacement.values(name, shape).map(drop),
+            None => self.find(name, shape).map(drop),
+        }
     }
 
     /// Tensor `name` as row-major f32, whatever precision it is stored in.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        if let Some(replacement) = self.replaced.get(name) {
+            return replacement.values(name, shape).map(<[f32]>::to_vec);
+        }
         let (file, info) = self.find(name, shape)?;
         let bytes = file.data(info);
         Ok(match info.dtype {
@@ -137,6 +168,20 @@ impl Weights {
             });
         }
         Ok((file, info))
+    }
+}
+
+impl Replacement {
+    /// The values of the tensor `name`, which must have `shape`.
+    fn values(&self, name: &str, shape: &[usize]) -> Result<&[f32], Error> {
+        if self.shape == shape {
+            return Ok(&self.values);
+        }
+        Err(Error::TensorShape {
+            name: name.into(),
+            found: self.shape.clone(),
+            expected: shape.to_vec(),
+        })
     }
 }
 

@@ -41,6 +41,24 @@ pub(super) fn result(json: bool, object: &Map<String, Value>) -> Result<(), Erro
     Ok(())
 }
 
+/// Rows of texts, each column as wide as its widest; the first is a heading.
+pub(super) fn table(rows: &[Vec<String>]) -> Result<(), Error> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        print(cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 /// Nested names are joined by a space: `valid accuracy`.
 fn flatten(prefix: &str, object: &Map<String, Value>, rows: &mut Vec<(String, String)>) {
     for (name, value) in object {

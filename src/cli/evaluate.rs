@@ -1,15 +1,18 @@
 //! `telly evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::console;
-use super::model::ModelOptions;
+use super::model::{LoadedModel, ModelOptions};
+use super::task::foreign_flag;
 use crate::cache::Split;
 use crate::dataset::Dataset;
 use crate::error::Error;
+use crate::ragged::Ragged;
+use crate::task::{EncodedSplit, Encoding, Known, Role};
 use crate::train::{FreshActivations, evaluate};
 
 /// Measure a run on fresh data, straight through both halves, without a cache.
@@ -17,13 +20,17 @@ use crate::train::{FreshActivations, evaluate};
 #[command(after_help = "\
 Examples:
   telly evaluate --run runs/mine --data test.jsonl
-  telly evaluate --model models/all-MiniLM-L6-v2 --task search --data test.jsonl   (untrained)")]
+  telly evaluate --model models/all-MiniLM-L6-v2 --task search --data test.jsonl   (untrained)
+  telly evaluate --run runs/search --data test.jsonl --code-base codebase.jsonl --rank-limit 1000")]
 pub(super) struct EvaluateArguments {
     #[command(flatten)]
     model: ModelOptions,
     /// Data, JSON Lines (.gz too), with the fields of the training data.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     data: PathBuf,
+    /// search: the codes that the queries are searched in [default: those of --data].
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    code_base: Option<PathBuf>,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -31,20 +38,21 @@ pub(super) struct EvaluateArguments {
 
 pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
     let data = Dataset::read(&arguments.data)?;
-    let loaded = arguments.model.load()?;
-    let encoded = loaded
-        .encoding
-        .encode(&data, &loaded.checkpoint, loaded.labels.as_ref())?;
-    let split = Split {
-        columns: encoded.columns,
-        rows: (0..encoded.sequences.len()).collect(),
-        labels: encoded.labels,
-    };
+    let loaded = arguments.model.load(data.records.first())?;
+    let (sequences, split, code_base) = encode(&loaded, &data, arguments.code_base.as_deref())?;
     let mut activations = FreshActivations {
-        sequences: encoded.sequences,
+        sequences,
         frozen: loaded.frozen()?,
     };
-    let metrics = evaluate(&loaded.model, &mut activations, &split, "evaluate")?.to_json();
+    let code_base = code_base.as_ref();
+    let metrics = evaluate(
+        &loaded.model,
+        &mut activations,
+        &split,
+        code_base,
+        "evaluate",
+    )?;
+    let metrics = metrics.to_json();
     let object = if arguments.json {
         Map::from_iter([
             ("metrics".to_owned(), Value::Object(metrics)),
@@ -54,4 +62,47 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
         metrics
     };
     console::result(arguments.json, &object)
+}
+
+/// The sequences of `data` and of the code base, the rows that they make, and what those are to be
+/// found in.
+fn encode(
+    loaded: &LoadedModel,
+    data: &Dataset,
+    code_base: Option<&Path>,
+) -> Result<(Ragged<u32>, Split, Option<Split>), Error> {
+    let (encoding, checkpoint) = (&loaded.encoding, &loaded.checkpoint);
+    let searched = match (code_base, encoding) {
+        (None, _) => None,
+        (Some(path), Encoding::Search(search)) => {
+            let data = Dataset::read(path)?;
+            let keys = search.code_base(&data)?;
+            let codes = encoding.encode(&data, checkpoint, Role::CodeBase, Known::default())?;
+            Some((keys, codes))
+        }
+        (Some(_), _) => return Err(foreign_flag("--code-base", encoding.task())),
+    };
+    let known = Known {
+        labels: loaded.labels.as_ref(),
+        code_base: searched.as_ref().map(|(keys, _)| keys),
+    };
+    let encoded = encoding.encode(data, checkpoint, Role::Evaluation, known)?;
+    let mut sequences = encoded.sequences.clone();
+    let split = rows_of(encoded, 0);
+    let code_base = searched.map(|(_, codes)| {
+        let first = sequences.len();
+        codes.sequences.iter().for_each(|ids| sequences.push(ids));
+        rows_of(codes, first)
+    });
+    Ok((sequences, split, code_base))
+}
+
+/// The rows of `encoded`, whose sequences are numbered from `first`.
+fn rows_of(encoded: EncodedSplit, first: usize) -> Split {
+    let rows = encoded.rows.into_iter();
+    Split {
+        columns: encoded.columns,
+        rows: rows.map(|number| first + number as usize).collect(),
+        targets: encoded.targets,
+    }
 }

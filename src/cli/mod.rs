@@ -3,20 +3,31 @@
 mod cache;
 mod cache_catalog;
 mod cache_derive;
+mod chart;
+mod chunks;
 mod console;
 mod doctor;
 mod dry_run;
+mod embedder;
 mod evaluate;
+mod export;
 mod freeze_list;
+mod head;
+mod index;
 mod model;
 mod options;
 mod parity;
 mod precompute;
 mod predict;
+mod predictions;
 mod recipe;
 mod repair;
+mod runs;
+mod seeds;
 mod shard;
+mod task;
 mod train;
+mod train_options;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -54,11 +65,15 @@ Exit status: 0 done, 1 failed while running, 2 the input or the command line was
 enum Command {
     Doctor(doctor::DoctorArguments),
     Precompute(precompute::PrecomputeArguments),
-    Train(train::TrainArguments),
+    Train(Box<train::TrainArguments>),
     Evaluate(evaluate::EvaluateArguments),
     Predict(predict::PredictArguments),
+    Export(export::ExportArguments),
+    Index(index::IndexArguments),
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
 }
 
 /// Runs the command line of this process.
@@ -71,6 +86,7 @@ pub fn run() -> ExitCode {
             | Command::Train(_)
             | Command::Evaluate(_)
             | Command::Predict(_)
+            | Command::Index(_)
             | Command::Cache(cache::CacheCommand::Derive(_))
     ) {
         interrupt::listen();
@@ -81,7 +97,10 @@ pub fn run() -> ExitCode {
         Command::Train(arguments) => train::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Index(arguments) => index::run(&arguments),
         Command::Cache(command) => cache::run(&command),
+        Command::Runs(command) => runs::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::json;
 
 use super::console;
-use super::options::{DeviceChoice, RuntimeOptions, TaskOptions, limit_threads};
+use super::head::JudgementOptions;
+use super::options::{DeviceChoice, RuntimeOptions, limit_threads};
+use super::task::TaskOptions;
 use crate::checkpoint::{Checkpoint, Freeze};
+use crate::dataset::Record;
 use crate::error::Error;
-use crate::frozen::{FrozenEncoder, FrozenPrecision};
-use crate::task::{Encoding, Labels, Model, TaskKind};
+use crate::frozen::onnx::{self, Pool, Readout};
+use crate::frozen::{FrozenEncoder, FrozenPrecision, ModelSession, ProviderChoice};
+use crate::task::{Encoding, HeadSettings, Labels, Model, TaskKind};
 use crate::train::SavedRun;
 use crate::trainable::Pooling;
 
@@ -30,7 +35,9 @@ pub(super) struct ModelOptions {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub task: TaskOptions,
-    /// One vector a sequence, without a run [default: mean for search].
+    #[command(flatten)]
+    pub judgement: JudgementOptions,
+    /// One vector a sequence, without a run [default: mean].
     #[arg(long, value_enum, help_heading = "Task")]
     pub pooling: Option<Pooling>,
     #[command(flatten)]
@@ -46,18 +53,20 @@ pub(super) struct LoadedModel {
     pub encoding: Encoding,
     pub labels: Option<Labels>,
     pub model: Model,
+    /// Of all that decides its output: of the run, or of the model and the task.
+    pub fingerprint: String,
     freeze: Freeze,
     frozen_precision: FrozenPrecision,
     runtime: RuntimeOptions,
 }
 
 impl ModelOptions {
-    /// Opens the model that is meant.
-    pub(super) fn load(&self) -> Result<LoadedModel, Error> {
+    /// Opens the model that is meant for data with this `first` record.
+    pub(super) fn load(&self, first: Option<&Record>) -> Result<LoadedModel, Error> {
         limit_threads(self.runtime.threads)?;
         match (&self.run, &self.model) {
             (Some(run), model) => self.load_run(run, model.as_deref()),
-            (None, Some(model)) => self.load_checkpoint(model),
+            (None, Some(model)) => self.load_checkpoint(model, first),
             (None, None) => Err(super::options::missing("--run")),
         }
     }
@@ -69,28 +78,17 @@ impl ModelOptions {
                 hint: "leave out `--task` and `--pooling`".into(),
             });
         }
-        let SavedRun { identity, tensors } = SavedRun::open(run)?;
-        let checkpoint = Checkpoint::open(moved.unwrap_or(&identity.model))?;
-        let found = checkpoint.identity()?;
-        for (what, found, expected) in [
-            ("weights", &found.weights, &identity.weights),
-            ("tokenizer", &found.tokenizer, &identity.tokenizer),
-        ] {
-            if found != expected {
-                return Err(Error::Usage {
-                    problem: format!(
-                        "`{}` is not the model that `{}` was trained from: its {what} have the hash {found}, expected {expected}",
-                        checkpoint.folder.display(),
-                        run.display()
-                    ),
-                    hint: "pass that model's folder with `--model`".into(),
-                });
-            }
-        }
+        let (saved, checkpoint) = open_run(run, moved)?;
+        let SavedRun {
+            identity,
+            tensors,
+            hash,
+        } = saved;
+        let head = self.judgement.over(identity.head(), &identity.encoding)?;
         let model = Model::new(
             &checkpoint,
             identity.freeze,
-            identity.labels.as_ref(),
+            &head,
             identity.pooling,
             0,
             &self.device.unwrap_or_default().device()?,
@@ -98,70 +96,115 @@ impl ModelOptions {
         model.parameters.set_all(&tensors)?;
         Ok(LoadedModel {
             checkpoint,
-            encoding: self.with_fields(identity.encoding),
+            encoding: self.task.with_fields(identity.encoding),
             labels: identity.labels,
             model,
+            fingerprint: hash,
             freeze: identity.freeze,
             frozen_precision: identity.frozen_precision,
             runtime: self.runtime.clone(),
         })
     }
 
-    fn load_checkpoint(&self, model: &Path) -> Result<LoadedModel, Error> {
-        let encoding = self.task.encoding()?;
+    fn load_checkpoint(&self, model: &Path, first: Option<&Record>) -> Result<LoadedModel, Error> {
+        let checkpoint = Checkpoint::open(model)?;
+        let encoding = self.task.encoding(&checkpoint, first)?;
         if encoding.task() == TaskKind::Classify {
             return Err(Error::Usage {
                 problem: "a pre-trained model has no classes yet".into(),
                 hint: "train it first and pass the run with `--run`".into(),
             });
         }
-        let checkpoint = Checkpoint::open(model)?;
         encoding.check_lengths(checkpoint.config.longest_sequence())?;
         // Nothing is trained, so ONNX Runtime runs every layer.
         let freeze = Freeze::Layers(checkpoint.config.layers);
-        let pooling = self.pooling.unwrap_or(encoding.task().default_pooling());
+        let head = HeadSettings::usual(&encoding, None);
+        let head = self.judgement.over(head, &encoding)?;
+        let pooling = self.pooling.unwrap_or(head.default_pooling());
         let device = self.device.unwrap_or_default().device()?;
-        let model = Model::new(&checkpoint, freeze, None, pooling, 0, &device)?;
+        let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?;
+        let identity = checkpoint.identity()?;
+        let fingerprint = json!({
+            "weights": identity.weights,
+            "tokenizer": identity.tokenizer,
+            "task": encoding.task(),
+            "lengths": encoding.lengths(),
+            "mode_token": encoding.mode_token(),
+            "pooling": pooling,
+        });
+        let fingerprint = blake3::hash(fingerprint.to_string().as_bytes());
         Ok(LoadedModel {
             checkpoint,
             encoding,
             labels: None,
             model,
+            fingerprint: fingerprint.to_hex().to_string(),
             freeze,
             frozen_precision: FrozenPrecision::default(),
             runtime: self.runtime.clone(),
         })
     }
+}
 
-    /// Field names may differ from file to file; lengths are the run's.
-    fn with_fields(&self, encoding: Encoding) -> Encoding {
-        let typed = &self.task;
-        match encoding {
-            Encoding::Classify {
-                text_field,
-                label_field,
-                max_length,
-            } => Encoding::Classify {
-                text_field: typed.text_field.clone().or(text_field),
-                label_field: typed.label_field.clone().or(label_field),
-                max_length,
-            },
-            Encoding::Search {
-                query_field,
-                code_field,
-                max_query_length,
-                max_code_length,
-            } => Encoding::Search {
-                query_field: typed.query_field.clone().or(query_field),
-                code_field: typed.code_field.clone().or(code_field),
-                max_query_length,
-                max_code_length,
-            },
+/// The run in the folder `run`, and the model that it was trained from, which lies in `moved` or
+/// where it lay then.
+pub(super) fn open_run(run: &Path, moved: Option<&Path>) -> Result<(SavedRun, Checkpoint), Error> {
+    let saved = SavedRun::open(run)?;
+    let identity = &saved.identity;
+    let checkpoint = Checkpoint::open(moved.unwrap_or(&identity.model))?;
+    let found = checkpoint.identity()?;
+    for (what, found, expected) in [
+        ("weights", &found.weights, &identity.weights),
+        ("tokenizer", &found.tokenizer, &identity.tokenizer),
+    ] {
+        if found != expected {
+            return Err(Error::Usage {
+                problem: format!(
+                    "`{}` is not the model that `{}` was trained from: its {what} have the hash {found}, expected {expected}",
+                    checkpoint.folder.display(),
+                    run.display()
+                ),
+                hint: "pass that model's folder with `--model`".into(),
+            });
         }
     }
+    Ok((saved, checkpoint))
 }
 
 impl LoadedModel {
+    /// All layers, trained ones too, as one graph in 8-bit integers that gives pooled vectors.
+    pub(super) fn quantized(&self) -> Result<ModelSession, Error> {
+        // Opened again: the tensors of this one are those of before the training.
+        let mut checkpoint = Checkpoint::open(&self.checkpoint.folder)?;
+        for parameter in self.model.parameters.iter() {
+            let values = parameter.variable.flatten_all();
+            let values = values.and_then(|flat| flat.to_vec1::<f32>());
+            let values = values.map_err(super::predict::tensor)?;
+            let shape = parameter.variable.dims();
+            checkpoint.weights.replace(&parameter.name, shape, values);
+        }
+        let readout = Readout {
+            pool: match self.model.pooling() {
+                Pooling::Cls => Pool::First,
+                Pooling::Mean => Pool::Mean,
+            },
+            columns: 1,
+            layers: Vec::new(),
+            unit_length: false,
+            output: "pooled",
+        };
+        let precision = FrozenPrecision::Int8;
+        let name = onnx::DATA_FILE.trim_end_matches(".data");
+        let model = onnx::write_whole(&checkpoint, &readout, precision, &[], name);
+        let model = model?.into_model();
+        checkpoint.weights.release();
+        let mut session = self.runtime.session(precision);
+        session.provider = ProviderChoice::Cpu;
+        let runtime = self.runtime.runtime()?;
+        let padding = checkpoint.config.padding_id;
+        Ok(ModelSession::new(&runtime, &model, padding, &session)?)
+    }
+
     /// The frozen half, unless nothing is frozen.
     pub(super) fn frozen(&self) -> Result<Option<FrozenEncoder>, Error> {
         let Freeze::Layers(layers) = self.freeze else {

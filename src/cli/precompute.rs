@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::freeze_list::FreezeList;
-use super::options::{RuntimeOptions, TaskOptions, limit_threads, missing};
+use super::options::{RuntimeOptions, limit_threads, missing};
+use super::task::{TaskOptions, foreign_flag};
 use super::{console, dry_run, parity, recipe, shard};
 use crate::cache::{
     self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
@@ -20,6 +21,7 @@ use crate::error::Error;
 use crate::frozen::onnx::{self, Start};
 use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime};
 use crate::precompute::{EncodedSplits, FromTokens, Plan, States, check_parity, fill};
+use crate::task::{Encoding, Role, TaskKind};
 
 /// Run the frozen half over the data, once, into an activation cache.
 ///
@@ -27,9 +29,16 @@ use crate::precompute::{EncodedSplits, FromTokens, Plan, States, check_parity, f
 /// command goes on where it was.
 #[derive(Args)]
 #[command(after_help = "\
-Example:
+Examples:
   telly precompute --task search --model models/all-MiniLM-L6-v2 --train train.jsonl \\
       --valid valid.jsonl --test test.jsonl --freeze 4 --cache cache/mine
+
+  telly precompute --task clone --model models/unixcoder-base --train pairs.jsonl \\
+      --valid valid.jsonl --first-field func1 --second-field func2 --freeze 8 --cache cache/pairs
+  telly precompute --task clone --model models/unixcoder-base --train functions.jsonl \\
+      --valid valid.jsonl --text-field code --label-field label --freeze 8 --cache cache/groups
+  telly precompute --task search --model models/unixcoder-base --train train.jsonl \\
+      --valid valid.jsonl --code-base codebase.jsonl --freeze 8 --cache cache/search
 
   With --freeze 2,4,5 one pass over the data fills cache/mine/freeze-2, freeze-4 and freeze-5.")]
 pub(super) struct PrecomputeArguments {
@@ -70,6 +79,10 @@ struct PrecomputeOptions {
     /// Test split: evaluated once, at the end.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     test: Option<PathBuf>,
+    /// search: the codes that the queries of --valid and --test are searched in [default: those of
+    /// the split itself].
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    code_base: Option<PathBuf>,
     /// Freeze the embeddings and layers 0..K-1; 0: the embeddings alone; none: nothing. Several, as
     /// 2,4,5, fill a cache each in one pass.
     #[arg(long, value_name = "K", help_heading = "Output")]
@@ -106,7 +119,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     limit_threads(options.runtime.threads)?;
     let started = Instant::now();
     let share = arguments.shard.as_deref().map(shard::resolve).transpose()?;
-    let encoding = options.task.encoding()?;
+    options.task.task.ok_or_else(|| missing("--task"))?;
     let freeze = options.freeze.as_ref();
     let freeze = freeze.ok_or_else(|| missing("--freeze"))?;
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
@@ -114,8 +127,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
     let checkpoint = Checkpoint::open(model)?;
     check_freeze(freeze, &checkpoint)?;
-    encoding.check_lengths(checkpoint.config.longest_sequence())?;
-    let splits = EncodedSplits::new(&checkpoint, &encoding, &read_splits(&options)?)?;
+    let (encoding, splits) = encode(&options, &checkpoint)?;
     let precision = frozen_precision(&options, freeze)?;
     let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
     let mut plan = Plan::new(
@@ -184,6 +196,24 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
         object["caches"] = describe(&manifests, &folders);
     }
     console::result(arguments.json, object.as_object().unwrap_or(&Map::new()))
+}
+
+/// How the records are encoded, and that of every split.
+fn encode(
+    options: &PrecomputeOptions,
+    checkpoint: &Checkpoint,
+) -> Result<(Encoding, EncodedSplits), Error> {
+    // What is wrong with the flags is told before a large file is read.
+    options.task.encoding(checkpoint, None)?;
+    let splits = read_splits(options)?;
+    let first = splits.first().and_then(|(_, data)| data.records.first());
+    let encoding = options.task.encoding(checkpoint, first)?;
+    encoding.check_lengths(checkpoint.config.longest_sequence())?;
+    if options.code_base.is_some() && encoding.task() != TaskKind::Search {
+        return Err(foreign_flag("--code-base", encoding.task()));
+    }
+    let splits = EncodedSplits::new(checkpoint, &encoding, &splits)?;
+    Ok((encoding, splits))
 }
 
 /// Where the cache of each depth lies: a single one in `folder` itself.
@@ -323,7 +353,11 @@ fn check_freeze(freeze: &FreezeList, checkpoint: &Checkpoint) -> Result<(), Erro
 
 fn read_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Dataset)>, Error> {
     let train = options.train.as_ref().ok_or_else(|| missing("--train"))?;
-    let others = [("valid", &options.valid), ("test", &options.test)];
+    let others = [
+        ("valid", &options.valid),
+        ("test", &options.test),
+        (Role::CODE_BASE, &options.code_base),
+    ];
     let others = others
         .into_iter()
         .filter_map(|(name, path)| Some((name, path.as_ref()?)));

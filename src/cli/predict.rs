@@ -1,196 +1,384 @@
 //! `telly predict`.
 
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use candle_core::Tensor;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::chunks::{self, Chunks};
 use super::console;
+use super::embedder::Embedder;
 use super::model::{LoadedModel, ModelOptions};
+use super::predictions::Output;
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::frozen::FrozenEncoder;
-use crate::ragged::Ragged;
-use crate::task::{Labels, TaskKind, similarity};
-use crate::train::{FreshActivations, embed};
+use crate::index::{Hit, Index, Top};
+use crate::progress::Progress;
+use crate::task::{Labels, Predictions, similarity};
 use crate::trainable::Pass;
+use crate::{interrupt, train};
 
 /// Apply a run to new records: one JSON line for each.
 ///
-/// classify: the label and every class's probability. search: the query's embedding or, with
-/// `--against`, the best matching records of that file.
+/// classify: the label and every class's probability; with `--objective multi-label` the labels
+/// that are likelier than not, with regression the number. search, and clone by groups: the text's
+/// embedding or, with --against or --index, the best matching records. clone by pairs: the label
+/// and the score that it comes from. Records are read and lines written a few hundred at a time,
+/// so files may be of any size. A command that was stopped goes on when it is typed again: until
+/// the file is whole it is called FILE.partial.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   telly predict --run runs/mine --input new.jsonl --output predictions.jsonl
-  telly predict --run runs/search --input queries.jsonl --against code.jsonl --top 3 --output -")]
+  telly predict --run runs/search --input queries.jsonl --against code.jsonl --top 3 --output -
+  telly predict --run runs/search --input queries.jsonl --index index/code --output found.jsonl
+  zcat new.jsonl.gz | telly predict --run runs/mine --quantize --input - --output - | head")]
 pub(super) struct PredictArguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// Records, JSON Lines (.gz too); no labels are needed.
+    /// Records, with the fields of the training data; no labels are needed. `-` is stdin, as JSON
+    /// Lines.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     input: PathBuf,
-    /// search: records whose code is searched.
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    /// search, clone by groups: records that are searched.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "index",
+        help_heading = "Input"
+    )]
     against: Option<PathBuf>,
-    /// search: how many matches a query [default: 10].
-    #[arg(long, value_name = "N", requires = "against", help_heading = "Output")]
+    /// search, clone by groups: what `telly index` made of the code that is searched.
+    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    index: Option<PathBuf>,
+    /// How many matches of --against or --index a record [default: 10].
+    #[arg(long, value_name = "N", help_heading = "Output")]
     top: Option<usize>,
+    /// classify, clone by `--head concat`: every class's logit too, in the order of the classes.
+    #[arg(long, help_heading = "Output")]
+    logits: bool,
     /// Where to write; `-` is stdout.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     output: PathBuf,
+    /// Run all layers in 8-bit integers: faster on CPUs, and a little off.
+    #[arg(long, help_heading = "Running")]
+    quantize: bool,
 }
 
 pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
-    let data = Dataset::read(&arguments.input)?;
+    // Opened first: a wrong path is told before a model is loaded.
+    let mut input = Chunks::open(&arguments.input)?;
     let against = arguments
         .against
         .as_deref()
         .map(Dataset::read)
         .transpose()?;
-    let loaded = arguments.model.load()?;
-    let task = loaded.encoding.task();
-    if against.is_some() && task != TaskKind::Search {
-        return Err(Error::Usage {
-            problem: format!("`--against` does not belong to `--task {task}`"),
-            hint: "leave it out: a classifier needs no second file".into(),
-        });
-    }
-    let mut embedder = Embedder {
+    let loaded = arguments.model.load(input.first()?)?;
+    check_flags(arguments)?;
+    let mut predictor = Predictor {
+        embedder: Embedder::new(&loaded, arguments.quantize)?,
         loaded: &loaded,
-        frozen: loaded.frozen()?,
+        base: Base::Nothing,
+        top: arguments.top.unwrap_or(10),
+        logits: arguments.logits,
     };
-    let encoded = loaded.encoding.encode_queries(&data, &loaded.checkpoint)?;
-    let vectors = embedder.embed(encoded.sequences, "predict")?;
-    let lines = match (&loaded.labels, &against) {
-        (Some(labels), _) => classify(&loaded, labels, &vectors)?,
-        (None, None) => rows(&vectors)?
-            .into_iter()
-            .map(|row| json!({ "embedding": row }))
-            .collect(),
-        (None, Some(base)) => {
-            let encoded = loaded.encoding.encode_codes(base, &loaded.checkpoint)?;
-            let codes = embedder.embed(encoded.sequences, "code base")?;
-            let top = arguments.top.unwrap_or(10);
-            search(&data, base, &vectors, &codes, top)?
+    let key = predictor.search_in(arguments, against)?;
+    let mut output = Output::open(&arguments.output, key)?;
+    let mut progress = Progress::new("predict", chunks::count(&arguments.input), "records");
+    let mut records = pass_by(arguments, &mut input, &mut output)?;
+    progress.skip(records as u64);
+    let (before, tokens) = (records, predictor.embedder.tokens);
+    let started = Instant::now();
+    let rates = |records: usize, predictor: &Predictor| {
+        let seconds = started.elapsed().as_secs_f64().max(1e-9);
+        let tokens = (predictor.embedder.tokens - tokens) as f64 / seconds;
+        let records = (records - before) as f64 / seconds;
+        (
+            format!("{records:.1} records/s"),
+            format!("{tokens:.0} tokens/s"),
+        )
+    };
+    while let Some(chunk) = input.next()? {
+        let lines = match predictor.lines(&chunk) {
+            Err(Error::Train(train::Error::Interrupted)) => return Err(interrupted(&output)),
+            lines => lines?,
+        };
+        records += lines.len();
+        if !output.add(&chunk, &lines)? {
+            return Ok(());
         }
-    };
-    write(&arguments.output, &lines)?;
+        progress.set_message(rates(records, &predictor).1);
+        progress.advance(lines.len() as u64);
+        if interrupt::requested() {
+            return Err(interrupted(&output));
+        }
+    }
+    drop(progress);
+    output.finish()?;
+    let (by_record, by_token) = rates(records, &predictor);
     console::say(&format!(
-        "{} predictions in `{}`",
-        lines.len(),
+        "{records} predictions in `{}`, {by_record}, {by_token}",
         arguments.output.display()
     ));
     Ok(())
 }
 
-/// Both halves, run over several files.
-struct Embedder<'a> {
-    loaded: &'a LoadedModel,
-    frozen: Option<FrozenEncoder>,
-}
-
-impl Embedder<'_> {
-    /// One vector a sequence, `[sequences, hidden]`.
-    fn embed(&mut self, sequences: Ragged<u32>, label: &str) -> Result<Tensor, Error> {
-        let indices: Vec<usize> = (0..sequences.len()).collect();
-        let mut activations = FreshActivations {
-            sequences,
-            frozen: self.frozen.take(),
-        };
-        let vectors = embed(&self.loaded.model, &mut activations, &indices, label)?;
-        self.frozen = activations.frozen;
-        Ok(vectors)
+fn interrupted(output: &Output) -> Error {
+    Error::Interrupted {
+        kept: output.kept(),
     }
 }
 
-fn classify(loaded: &LoadedModel, labels: &Labels, vectors: &Tensor) -> Result<Vec<Value>, Error> {
-    let pass = Pass::evaluation(vectors.device());
-    let logits = loaded.model.logits(vectors, &pass)?;
-    let probabilities = candle_nn::ops::softmax(&logits, 1).map_err(tensor)?;
-    let lines = rows(&probabilities)?.into_iter().map(|probabilities| {
+/// Refuses `--top` where nothing is searched.
+fn check_flags(arguments: &PredictArguments) -> Result<(), Error> {
+    let searches = arguments.against.is_some() || arguments.index.is_some();
+    if arguments.top.is_some() && !searches {
+        return Err(Error::Usage {
+            problem: "`--top` says how many matches, and nothing is searched".into(),
+            hint: "name what is searched with `--against` or `--index`".into(),
+        });
+    }
+    Ok(())
+}
+
+/// An error for a run that finds nothing.
+fn no_search(flag: &str) -> Error {
+    Error::Usage {
+        problem: format!("`{flag}` is of `--task search`, and of `--task clone` by groups"),
+        hint: "leave it out".into(),
+    }
+}
+
+/// Passes by what an earlier command did, if this is the same one; how many records that are.
+fn pass_by(
+    arguments: &PredictArguments,
+    input: &mut Chunks,
+    output: &mut Output,
+) -> Result<usize, Error> {
+    let mut passed = 0;
+    while passed < output.done() {
+        let Some(chunk) = input.next()? else {
+            break;
+        };
+        passed += chunk.records.len();
+        output.skip(&chunk);
+    }
+    if output.goes_on()? {
+        return Ok(passed);
+    }
+    if arguments.input == Path::new("-") {
+        return Err(Error::Usage {
+            problem: format!(
+                "`{}.partial` was made from another input",
+                arguments.output.display()
+            ),
+            hint: "this one has been read in part: type the command again to begin anew".into(),
+        });
+    }
+    console::say("the input is not what it was: beginning anew");
+    *input = Chunks::open(&arguments.input)?;
+    Ok(0)
+}
+
+/// A model, and what it makes of records.
+struct Predictor<'a> {
+    loaded: &'a LoadedModel,
+    embedder: Embedder<'a>,
+    base: Base,
+    top: usize,
+    logits: bool,
+}
+
+/// What is searched.
+enum Base {
+    Nothing,
+    Records(Dataset, Tensor),
+    Index(Index),
+}
+
+impl Predictor<'_> {
+    /// Takes up what is searched, and tells what decides all output but the input.
+    fn search_in(
+        &mut self,
+        arguments: &PredictArguments,
+        against: Option<Dataset>,
+    ) -> Result<String, Error> {
+        let mut base = Value::Null;
+        if let Some(records) = against {
+            let mut content = blake3::Hasher::new();
+            for record in &records.records {
+                content.update(json!(record.fields).to_string().as_bytes());
+            }
+            base = json!(content.finalize().to_hex().to_string());
+            let loaded = self.loaded;
+            let encoded = loaded.encoding.encode_codes(&records, &loaded.checkpoint)?;
+            let encoded = encoded.ok_or_else(|| no_search("--against"))?;
+            let codes = self.embedder.embed_one(encoded)?;
+            self.base = Base::Records(records, codes);
+        }
+        if let Some(folder) = &arguments.index {
+            if !self.loaded.encoding.is_searched() {
+                return Err(no_search("--index"));
+            }
+            let index = Index::open(folder, &self.loaded.fingerprint)?;
+            base = json!(index.description);
+            self.base = Base::Index(index);
+        }
+        let key = json!({
+            "model": self.loaded.fingerprint,
+            "encoding": self.loaded.encoding,
+            "head": self.loaded.model.head_settings(),
+            "base": base,
+            "top": self.top,
+            "logits": self.logits,
+            "quantize": arguments.quantize,
+        });
+        Ok(blake3::hash(key.to_string().as_bytes())
+            .to_hex()
+            .to_string())
+    }
+
+    /// A line for each record of `data`.
+    fn lines(&mut self, data: &Dataset) -> Result<Vec<Value>, Error> {
+        let loaded = self.loaded;
+        let encoded = loaded.encoding.encode_queries(data, &loaded.checkpoint)?;
+        let columns = self.embedder.embed(encoded)?;
+        let pass = Pass::evaluation(columns[0].device());
+        let logits = if self.logits {
+            loaded.model.logits(&columns, &pass)?
+        } else {
+            None
+        };
+        let labels = loaded.labels.as_ref();
+        let mut lines = match loaded.model.predict(&columns, &pass)? {
+            Predictions::Probabilities(probabilities) => classify(labels, &probabilities)?,
+            Predictions::Labels(probabilities) => sets(labels, &probabilities)?,
+            Predictions::Numbers(numbers) => numbers
+                .iter()
+                .map(|number| json!({ "number": number }))
+                .collect(),
+            Predictions::Pairs { scores, clones } => scores
+                .iter()
+                .zip(clones)
+                .map(|(score, clone)| json!({ "label": i32::from(clone), "score": score }))
+                .collect(),
+            Predictions::Vectors(vectors) => self.found(data, &vectors)?,
+        };
+        if self.logits {
+            let logits = logits.ok_or_else(|| Error::Usage {
+                problem: "`--logits` is of classifiers, and this run has no classes".into(),
+                hint: "leave it out".into(),
+            })?;
+            for (line, logits) in lines.iter_mut().zip(rows(&logits)?) {
+                line["logits"] = json!(logits);
+            }
+        }
+        Ok(lines)
+    }
+
+    /// What is found for each of `vectors`, or where nothing is searched the vector itself.
+    fn found(&self, data: &Dataset, vectors: &Tensor) -> Result<Vec<Value>, Error> {
+        match &self.base {
+            Base::Nothing => {
+                let rows = rows(vectors)?.into_iter();
+                Ok(rows.map(|row| json!({ "embedding": row })).collect())
+            }
+            Base::Records(base, codes) => {
+                let hits = best(vectors, codes, self.top)?;
+                let record = |record: usize| Ok(base.records[record].fields.clone());
+                matches(data, hits, record)
+            }
+            Base::Index(index) => {
+                let hits = index.search(vectors, self.top)?;
+                matches(data, hits, |record| Ok(index.record(record)?))
+            }
+        }
+    }
+}
+
+fn classify(labels: Option<&Labels>, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
+    let labels = known(labels);
+    let lines = rows(probabilities)?.into_iter().map(|probabilities| {
         let likeliest = (0..probabilities.len())
             .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]))
             .unwrap_or_default();
-        let by_label: Map<String, Value> = labels
-            .iter()
-            .zip(&probabilities)
-            .map(|(label, probability)| {
-                let name = json!(label);
-                let name = name
-                    .as_str()
-                    .map_or_else(|| name.to_string(), str::to_owned);
-                (name, json!(probability))
-            })
-            .collect();
-        json!({ "label": labels.label(likeliest), "probabilities": by_label })
+        json!({ "label": labels.label(likeliest), "probabilities": by_label(labels, &probabilities) })
     });
     Ok(lines.collect())
 }
 
-fn search(
-    queries: &Dataset,
-    base: &Dataset,
-    vectors: &Tensor,
-    codes: &Tensor,
-    top: usize,
-) -> Result<Vec<Value>, Error> {
-    let mut lines = Vec::with_capacity(queries.records.len());
-    for (row, record) in queries.records.iter().enumerate() {
-        let query = vectors.narrow(0, row, 1).map_err(tensor)?;
+/// The labels that are as likely as not and more, and every label's probability.
+fn sets(labels: Option<&Labels>, probabilities: &Tensor) -> Result<Vec<Value>, Error> {
+    let labels = known(labels);
+    let lines = rows(probabilities)?.into_iter().map(|probabilities| {
+        let likely = labels.iter().zip(&probabilities);
+        let likely = likely.filter(|(_, probability)| **probability >= 0.5);
+        let likely: Vec<Value> = likely.map(|(label, _)| json!(label)).collect();
+        json!({ "labels": likely, "probabilities": by_label(labels, &probabilities) })
+    });
+    Ok(lines.collect())
+}
+
+fn known(labels: Option<&Labels>) -> &Labels {
+    labels.unwrap_or_else(|| unreachable!("who has classes has their labels"))
+}
+
+fn by_label(labels: &Labels, probabilities: &[f32]) -> Map<String, Value> {
+    let named = labels
+        .iter()
+        .zip(probabilities)
+        .map(|(label, probability)| {
+            let name = json!(label);
+            let name = name
+                .as_str()
+                .map_or_else(|| name.to_string(), str::to_owned);
+            (name, json!(probability))
+        });
+    named.collect()
+}
+
+/// The `top` best of `codes` for each of `queries`.
+fn best(queries: &Tensor, codes: &Tensor, top: usize) -> Result<Vec<Vec<Hit>>, Error> {
+    let mut best = Vec::new();
+    for row in 0..queries.dim(0).map_err(tensor)? {
+        let query = queries.narrow(0, row, 1).map_err(tensor)?;
+        let mut hits = Top::new(top);
         let scores = rows(&similarity(&query, codes)?)?.concat();
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        // Stable, so that equal scores keep the order of the file.
-        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-        let matches: Vec<Value> = order
-            .into_iter()
-            .take(top)
-            .enumerate()
-            .map(|(rank, index)| {
-                json!({
-                    "rank": rank + 1,
-                    "index": index,
-                    "score": scores[index],
-                    "record": base.records[index].fields,
-                })
-            })
-            .collect();
-        lines.push(json!({ "query": record.fields, "matches": matches }));
+        for (record, score) in scores.into_iter().enumerate() {
+            hits.offer(Hit { score, record });
+        }
+        best.push(hits.into_hits());
     }
-    Ok(lines)
+    Ok(best)
+}
+
+/// A line for each of `queries` with its `hits`; `record` tells what was found.
+fn matches(
+    queries: &Dataset,
+    hits: Vec<Vec<Hit>>,
+    record: impl Fn(usize) -> Result<Map<String, Value>, Error>,
+) -> Result<Vec<Value>, Error> {
+    let lines = queries.records.iter().zip(hits).map(|(query, hits)| {
+        let hits = hits.into_iter().enumerate().map(|(place, hit)| {
+            Ok(json!({
+                "rank": place + 1,
+                "index": hit.record,
+                "score": hit.score,
+                "record": record(hit.record)?,
+            }))
+        });
+        let hits = hits.collect::<Result<Vec<Value>, Error>>()?;
+        Ok(json!({ "query": query.fields, "matches": hits }))
+    });
+    lines.collect()
 }
 
 fn rows(matrix: &Tensor) -> Result<Vec<Vec<f32>>, Error> {
     matrix.to_vec2().map_err(tensor)
 }
 
-fn tensor(error: candle_core::Error) -> Error {
+pub(super) fn tensor(error: candle_core::Error) -> Error {
     Error::Trainable(error.into())
-}
-
-/// Writes the lines; a file is there whole or not at all.
-fn write(path: &Path, lines: &[Value]) -> Result<(), Error> {
-    let write_lines = |writer: &mut dyn Write| -> std::io::Result<()> {
-        let mut writer = BufWriter::new(writer);
-        for line in lines {
-            writeln!(writer, "{line}")?;
-        }
-        writer.flush()
-    };
-    if path == Path::new("-") {
-        return write_lines(&mut std::io::stdout().lock()).map_err(Error::Output);
-    }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let name = path.file_name().ok_or_else(|| Error::Usage {
-        problem: format!("`--output {}` is no file", path.display()),
-        hint: "name a file, or `-` for stdout".into(),
-    })?;
-    let mut bytes = Vec::new();
-    write_lines(&mut bytes).map_err(Error::Output)?;
-    crate::publish::publish(folder, &name.to_string_lossy(), &bytes).map_err(Error::Output)
 }

@@ -1,21 +1,22 @@
 //! `telly train`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bytesize::ByteSize;
 use clap::Args;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::options::{DeviceChoice, ShuffleChoice, TaskOptions, limit_threads, missing};
-use super::{console, recipe};
+use super::options::{limit_threads, missing};
+use super::task::TaskOptions;
+use super::train_options::{TrainOptions, resolved_recipe};
+use super::{console, recipe, runs, seeds};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
-use crate::task::{Encoding, Labels, Model};
+use crate::task::{Encoding, HeadSettings, Known, Labels, Model, Objective, Role};
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
 };
@@ -30,6 +31,8 @@ use crate::trainable::Pooling;
 Examples:
   telly train --cache cache/mine --out runs/mine --epochs 3 --batch-size 32 --lr 5e-5
   telly train --recipe runs/mine/recipe.toml --out runs/again
+  telly train --cache cache/mine --out runs/long --epochs 20 --schedule cosine --early-stopping 3
+  telly train --cache cache/mine --out runs/seeds --seeds 1,2,3
   telly train --cache /mnt/disk/large --out runs/large --shuffle block
   telly train --resume --out runs/mine       (after Ctrl-C, a crash or a power cut)")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
@@ -53,86 +56,6 @@ pub(super) struct TrainArguments {
     json: bool,
 }
 
-#[derive(Args, Serialize, Deserialize, Clone)]
-struct TrainOptions {
-    /// Folder of the cache.
-    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
-    cache: Option<PathBuf>,
-    /// Folder of the pre-trained model [default: where it lay when the cache was made].
-    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
-    model: Option<PathBuf>,
-    /// Folder of the run [default: the first of runs/CACHE-1, runs/CACHE-2 ... that is free].
-    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
-    out: Option<PathBuf>,
-    /// Passes over the training split [default: 3].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    epochs: Option<usize>,
-    /// Rows a step [default: 32].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    batch_size: Option<usize>,
-    /// Peak learning rate [default: 5e-5].
-    #[arg(long, value_name = "X", help_heading = "Training")]
-    lr: Option<f64>,
-    /// Share of the steps over which the learning rate rises from 0 [default: 0.1].
-    #[arg(long, value_name = "SHARE", help_heading = "Training")]
-    warmup: Option<f64>,
-    /// Decoupled weight decay; none on biases and LayerNorms [default: 0.01].
-    #[arg(long, value_name = "X", help_heading = "Training")]
-    weight_decay: Option<f64>,
-    /// Clip gradients to this global norm; 0 for no clipping [default: 1.0].
-    #[arg(long, value_name = "NORM", help_heading = "Training")]
-    clip: Option<f64>,
-    /// Dropout probability of the trained layers and the head [default: the model's own].
-    #[arg(long, value_name = "P", help_heading = "Training")]
-    dropout: Option<f64>,
-    /// Seed of the head, the order of rows, and dropout [default: 1].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    seed: Option<u64>,
-    /// The order of rows: exact, or in blocks of about 8 MiB that lie side by side in the cache,
-    /// eight of them mixed at a time; auto takes blocks for a cache larger than memory on a
-    /// rotating disk or a network file system [default: auto].
-    #[arg(long, value_enum, help_heading = "Training")]
-    shuffle: Option<ShuffleChoice>,
-    /// One vector a sequence [default: cls for classify, mean for search].
-    #[arg(long, value_enum, help_heading = "Training")]
-    pooling: Option<Pooling>,
-    /// Steps between two lines of metrics.jsonl [default: 10].
-    #[arg(long, value_name = "STEPS", help_heading = "Training")]
-    log_every: Option<usize>,
-    /// Seconds between two checkpoints, besides those after each epoch and on Ctrl-C
-    /// [default: 300].
-    #[arg(long, value_name = "SECONDS", help_heading = "Training")]
-    checkpoint_seconds: Option<u64>,
-    /// Rows kept for the backward pass at a time; the update is the whole batch's all the same
-    /// [default: as many as --memory-budget allows].
-    #[arg(long, value_name = "ROWS", help_heading = "Running")]
-    micro_batch: Option<usize>,
-    /// Memory that training may take, as 2GiB [default: half of the machine's].
-    #[arg(long, value_name = "SIZE", help_heading = "Running")]
-    memory_budget: Option<ByteSize>,
-    /// Where training runs; auto takes CUDA if this build has it [default: auto].
-    #[arg(long, value_enum, help_heading = "Running")]
-    device: Option<DeviceChoice>,
-    /// CPU threads [default: one a core].
-    #[arg(long, value_name = "N", help_heading = "Running")]
-    threads: Option<usize>,
-    /// The cache must have been made with this many layers frozen.
-    #[arg(long, value_name = "K", help_heading = "Checked against the cache")]
-    freeze: Option<Freeze>,
-    /// The cache must have been made from this training split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    train: Option<PathBuf>,
-    /// The cache must have been made from this validation split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    valid: Option<PathBuf>,
-    /// The cache must have been made from this test split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    test: Option<PathBuf>,
-    #[command(flatten)]
-    #[serde(flatten)]
-    task: TaskOptions,
-}
-
 impl TrainArguments {
     /// Whether the recipe can be read.
     pub(super) fn check_recipe(&self) -> Result<(), Error> {
@@ -148,106 +71,209 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         recipe_file = Some(RunFolder::recipe(out)?);
         if let Some(summary) = RunFolder::summary(out)? {
             console::say(&format!("`{}` is finished", out.display()));
-            return console::result(arguments.json, &summary);
+            return seeds::result(arguments.json, &summary);
         }
     }
-    let options = recipe::resolve(&arguments.options, recipe_file.as_deref())?;
+    let mut options = recipe::resolve(&arguments.options, recipe_file.as_deref())?;
+    if arguments.options.seed.is_some() {
+        options.seeds = None;
+    }
     limit_threads(options.threads)?;
-    let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
-    let cache = open_cache(folder)?;
-    let Contents {
-        encoding,
-        labels,
-        freeze,
-        frozen_precision,
-    } = Contents::of(&cache)?;
-
-    let model_folder = options
-        .model
-        .clone()
-        .unwrap_or_else(|| cache.manifest().model.clone().into());
-    let mut checkpoint = Checkpoint::open(&model_folder)?;
-    check_cache(&cache, &checkpoint, &options, &encoding, labels.as_ref())?;
-    let settings = settings(&options, &encoding, &cache)?;
-    if let Some(dropout) = settings.dropout {
-        checkpoint.config.hidden_dropout = dropout;
-        checkpoint.config.attention_dropout = dropout;
-    }
-    let device = options.device.unwrap_or_default().device()?;
-    let model = Model::new(
-        &checkpoint,
-        freeze,
-        labels.as_ref(),
-        settings.pooling,
-        settings.seed,
-        &device,
-    )?;
-    if model.parameters.count() == 0 {
-        return Err(train::Error::NothingToTrain {
-            freeze: freeze.to_string(),
-        }
-        .into());
-    }
-
-    let out = match &options.out {
-        Some(out) => out.clone(),
-        None => first_free_run(folder),
-    };
-    let (mut run, state) = if arguments.resume {
-        RunFolder::resume(&out)?
+    let start = if arguments.resume {
+        Start::Resumed
     } else {
-        let run = RunFolder::create(&out, arguments.force)?;
-        run.write_recipe(&resolved_recipe(
-            &options,
-            &settings,
-            &encoding,
-            freeze,
-            &model_folder,
-        ))?;
-        (run, None)
+        Start::New {
+            force: arguments.force,
+        }
     };
-    if arguments.profile {
-        model.profile().go_into_detail();
-    }
-    // What is trained has been copied.
-    checkpoint.weights.release();
-    let outcome = train::train(model, &cache, &settings, &mut run, state)?;
-    let (model, ending) = match outcome {
-        Outcome::Finished(model, summary) => (model, Ok(summary)),
-        Outcome::Interrupted(model, position) => (model, Err(position)),
+    let seeds = options.seeds.clone();
+    let training = Training::prepare(options, arguments.profile)?;
+    let out = match &training.options.out {
+        Some(out) => out.clone(),
+        None => first_free_run(training.cache.folder()),
     };
-    let identity = checkpoint.identity()?;
-    run.write_model(
-        &model,
-        &RunIdentity {
-            model: fs_err::canonicalize(&model_folder).unwrap_or(model_folder),
-            weights: identity.weights,
-            tokenizer: identity.tokenizer,
-            freeze,
-            frozen_precision,
-            encoding,
-            pooling: settings.pooling,
-            labels,
-        },
-    )?;
-    let summary = ending.map_err(|position| interrupted(position.step, &out))?;
-    let mut object = summary.to_json();
-    object.insert("peak_rss_bytes".into(), json!(peak_rss_bytes()));
-    object.insert("run".into(), json!(out.display().to_string()));
-    if arguments.profile {
-        object.insert("profile".into(), report_profile(&model));
-    }
-    run.write_summary(&Value::Object(object.clone()))?;
-    console::result(arguments.json, &object)
+    let object = match seeds {
+        Some(seeds) => seeds::train(&training, &seeds, &out, start)?,
+        None => training.run(&training.settings, &out, start, &out)?,
+    };
+    seeds::result(arguments.json, &object)
 }
 
-fn interrupted(steps: usize, out: &Path) -> Error {
-    let out = out.display();
+/// How a run begins.
+#[derive(Clone, Copy)]
+pub(super) enum Start {
+    /// In a folder of its own; with `force` in place of what is there.
+    New { force: bool },
+    /// From its last checkpoint.
+    Resumed,
+}
+
+/// All that is read and checked before a run, or several of different seeds.
+pub(super) struct Training {
+    options: TrainOptions,
+    cache: Cache,
+    contents: Contents,
+    model_folder: PathBuf,
+    checkpoint: Checkpoint,
+    pub(super) settings: TrainSettings,
+    profile: bool,
+}
+
+impl Training {
+    fn prepare(options: TrainOptions, profile: bool) -> Result<Self, Error> {
+        let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
+        let cache = open_cache(folder)?;
+        let contents = Contents::of(&cache)?;
+        let model_folder = options
+            .model
+            .clone()
+            .unwrap_or_else(|| cache.manifest().model.clone().into());
+        let mut checkpoint = Checkpoint::open(&model_folder)?;
+        let (encoding, labels) = (&contents.encoding, contents.labels.as_ref());
+        check_cache(&cache, &checkpoint, &options, encoding, labels)?;
+        let head = options.head.settings(encoding, labels)?;
+        check_tuning(&head, &cache)?;
+        if matches!(head, HeadSettings::HuggingFace { .. })
+            && options.pooling == Some(Pooling::Mean)
+        {
+            return Err(Error::Usage {
+                problem: "`--head huggingface` reads the first token".into(),
+                hint: "leave `--pooling` out, or use `--head linear`".into(),
+            });
+        }
+        let usual = HeadSettings::usual(encoding, labels);
+        let settings = options.settings([&head, &usual], &cache)?;
+        if let Some(dropout) = settings.dropout {
+            checkpoint.config.hidden_dropout = dropout;
+            checkpoint.config.attention_dropout = dropout;
+        }
+        Ok(Self {
+            options,
+            cache,
+            contents,
+            model_folder,
+            checkpoint,
+            settings,
+            profile,
+        })
+    }
+
+    /// The recipe that repeats the run of `settings`, or of all `seeds`.
+    pub(super) fn recipe(&self, settings: &TrainSettings, seeds: Option<&[u64]>) -> String {
+        let Contents {
+            encoding, freeze, ..
+        } = &self.contents;
+        let mut options = self.options.clone();
+        options.seeds = seeds.map(<[u64]>::to_vec);
+        resolved_recipe(&options, settings, encoding, *freeze, &self.model_folder)
+    }
+
+    /// One run into `out`; its summary. Interrupted, it tells to go on with `--out resumed_by`.
+    pub(super) fn run(
+        &self,
+        settings: &TrainSettings,
+        out: &Path,
+        start: Start,
+        resumed_by: &Path,
+    ) -> Result<Map<String, Value>, Error> {
+        let contents = &self.contents;
+        let model = Model::new(
+            &self.checkpoint,
+            contents.freeze,
+            &self.head(settings),
+            settings.pooling,
+            settings.seed,
+            &self.options.device.unwrap_or_default().device()?,
+        )?;
+        if model.parameters.count() == 0 {
+            return Err(train::Error::NothingToTrain {
+                freeze: contents.freeze.to_string(),
+            }
+            .into());
+        }
+        settings.check(&model, self.cache.split("valid")?.is_some())?;
+        let (mut run, state) = match start {
+            Start::Resumed => RunFolder::resume(out)?,
+            Start::New { force } => {
+                let run = RunFolder::create(out, force)?;
+                run.write_recipe(&self.recipe(settings, None))?;
+                (run, None)
+            }
+        };
+        if self.profile {
+            model.profile().go_into_detail();
+        }
+        // What is trained has been copied.
+        self.checkpoint.weights.release();
+        let outcome = train::train(model, &self.cache, settings, &mut run, state)?;
+        let (model, ending) = match outcome {
+            Outcome::Finished(model, summary) => (model, Ok(summary)),
+            Outcome::Interrupted(model, position) => (model, Err(position)),
+        };
+        run.write_model(&model, &self.identity(settings, &model)?)?;
+        let summary = ending.map_err(|position| interrupted(position.step, out, resumed_by))?;
+        if let Some(reason) = &summary.stopped {
+            console::say(reason);
+        }
+        let mut object = summary.to_json();
+        object.insert("peak_rss_bytes".into(), json!(peak_rss_bytes()));
+        object.insert("run".into(), json!(out.display().to_string()));
+        if self.profile {
+            object.insert("profile".into(), report_profile(&model));
+        }
+        run.write_summary(&Value::Object(object.clone()))?;
+        let metric = summary.valid.as_ref().map(|valid| valid.selection().0);
+        runs::draw(out, settings.best_metric.as_deref().or(metric))?;
+        Ok(object)
+    }
+
+    /// What stands on top.
+    fn head(&self, settings: &TrainSettings) -> HeadSettings {
+        let Contents {
+            encoding, labels, ..
+        } = &self.contents;
+        let usual = || HeadSettings::usual(encoding, labels.as_ref());
+        settings.head.clone().unwrap_or_else(usual)
+    }
+
+    /// What is kept with the trained tensors.
+    fn identity(&self, settings: &TrainSettings, model: &Model) -> Result<RunIdentity, Error> {
+        let identity = self.checkpoint.identity()?;
+        let folder = &self.model_folder;
+        let contents = &self.contents;
+        Ok(RunIdentity {
+            model: fs_err::canonicalize(folder).unwrap_or_else(|_| folder.clone()),
+            weights: identity.weights,
+            tokenizer: identity.tokenizer,
+            freeze: contents.freeze,
+            frozen_precision: contents.frozen_precision,
+            encoding: contents.encoding.clone(),
+            pooling: settings.pooling,
+            labels: contents.labels.clone(),
+            data: content_of_splits(&self.cache),
+            head: Some(model.head_settings()),
+        })
+    }
+}
+
+fn interrupted(steps: usize, out: &Path, resumed_by: &Path) -> Error {
     Error::Interrupted {
         kept: format!(
-            "{steps} steps are done; `telly train --resume --out {out}` goes on, `{out}` can be used as it is"
+            "{steps} steps are done; `telly train --resume --out {}` goes on, `{}` can be used as it is",
+            resumed_by.display(),
+            out.display()
         ),
     }
+}
+
+/// BLAKE3 of each split's content, by its name.
+fn content_of_splits(cache: &Cache) -> BTreeMap<String, String> {
+    let manifest = cache.manifest();
+    let splits = manifest.splits.iter().filter_map(|split| {
+        let hash = manifest.fingerprint.get(&split.name).as_str()?;
+        Some((split.name.clone(), hash.to_owned()))
+    });
+    splits.collect()
 }
 
 /// Says where the time of the steps went.
@@ -325,10 +351,20 @@ fn check_cache(
         ("train", &options.train),
         ("valid", &options.valid),
         ("test", &options.test),
+        (Role::CODE_BASE, &options.code_base),
     ];
+    let code_base = match (&options.code_base, encoding) {
+        (Some(path), Encoding::Search(search)) => Some(search.code_base(&Dataset::read(path)?)?),
+        _ => None,
+    };
+    let known = Known {
+        labels,
+        code_base: code_base.as_ref(),
+    };
     for (name, path) in splits {
         if let Some(path) = path {
-            let encoded = encoding.encode(&Dataset::read(path)?, checkpoint, labels)?;
+            let data = Dataset::read(path)?;
+            let encoded = encoding.encode(&data, checkpoint, Role::of(name), known)?;
             current.set(name, content_hash(&encoded, labels));
         }
     }
@@ -338,80 +374,43 @@ fn check_cache(
     Ok(cache.require(&current, hint)?)
 }
 
+/// A threshold is tuned on a validation split.
+fn check_tuning(head: &HeadSettings, cache: &Cache) -> Result<(), Error> {
+    let tuned = matches!(head, HeadSettings::Cosine { tuned: true, .. });
+    if tuned && cache.manifest().split("valid").is_none() {
+        return Err(Error::Usage {
+            problem: format!(
+                "`--threshold tuned` needs a validation split, and `{}` has none",
+                cache.folder().display()
+            ),
+            hint: "make the cache with `--valid`, or pass a cosine".into(),
+        });
+    }
+    Ok(())
+}
+
 /// The cache's encoding with whatever was typed put over it.
 fn expected_encoding(cached: &Value, typed: &TaskOptions) -> Value {
     let mut expected = cached.clone();
-    if let (Value::Object(expected), Value::Object(typed)) = (&mut expected, json!(typed)) {
-        let given = typed.into_iter().filter(|(_, value)| !value.is_null());
+    if let (Value::Object(expected), Value::Object(given)) = (&mut expected, json!(typed)) {
+        let given = given.into_iter().filter(|(_, value)| !value.is_null());
         expected.extend(given);
+        // Words for what the cache has settled.
+        match (typed.mode_token.as_deref(), cached.get("mode_token")) {
+            (Some("auto"), Some(token)) => {
+                expected.insert("mode_token".into(), token.clone());
+            }
+            (Some("auto" | "none"), _) => {
+                expected.shift_remove("mode_token");
+            }
+            _ => {}
+        }
+        // An encoding does not say what goes without saying.
+        if expected.get("objective") == Some(&json!(Objective::default())) {
+            expected.shift_remove("objective");
+        }
     }
     expected
-}
-
-fn settings(
-    options: &TrainOptions,
-    encoding: &Encoding,
-    cache: &Cache,
-) -> Result<TrainSettings, Error> {
-    let settings = TrainSettings {
-        epochs: options.epochs.unwrap_or(3),
-        batch_size: options.batch_size.unwrap_or(32),
-        lr: options.lr.unwrap_or(5e-5),
-        warmup: options.warmup.unwrap_or(0.1),
-        weight_decay: options.weight_decay.unwrap_or(0.01),
-        clip: options.clip.unwrap_or(1.0),
-        dropout: options.dropout,
-        seed: options.seed.unwrap_or(1),
-        shuffle: options.shuffle.unwrap_or_default().shuffle(cache),
-        pooling: options.pooling.unwrap_or(encoding.task().default_pooling()),
-        log_every: options.log_every.unwrap_or(10),
-        checkpoint_seconds: options.checkpoint_seconds.unwrap_or(300),
-        micro_batch: options.micro_batch,
-        memory_budget: options.memory_budget.map(|size| size.as_u64()),
-    };
-    let out_of_range = |flag: &str, found: f64, expected: &str| Error::Usage {
-        problem: format!("`{flag} {found}` is out of range"),
-        hint: format!("expected {expected}"),
-    };
-    let not_negative = [
-        ("--lr", settings.lr),
-        ("--weight-decay", settings.weight_decay),
-        ("--clip", settings.clip),
-    ];
-    for (flag, found) in not_negative {
-        if !found.is_finite() || found < 0.0 {
-            return Err(out_of_range(flag, found, "0 or more"));
-        }
-    }
-    if !(0.0..=1.0).contains(&settings.warmup) {
-        return Err(out_of_range(
-            "--warmup",
-            settings.warmup,
-            "a share from 0 to 1",
-        ));
-    }
-    match settings.dropout {
-        Some(dropout) if !(0.0..1.0).contains(&dropout) => {
-            return Err(out_of_range(
-                "--dropout",
-                dropout,
-                "0 or more and less than 1",
-            ));
-        }
-        _ => {}
-    }
-    let at_least_one = [
-        ("--epochs", settings.epochs),
-        ("--batch-size", settings.batch_size),
-        ("--log-every", settings.log_every),
-        ("--micro-batch", settings.micro_batch.unwrap_or(1)),
-    ];
-    for (flag, found) in at_least_one {
-        if found == 0 {
-            return Err(out_of_range(flag, 0.0, "1 or more"));
-        }
-    }
-    Ok(settings)
 }
 
 /// The first of `runs/CACHE-1`, `runs/CACHE-2`, … that does not exist.
@@ -425,34 +424,4 @@ fn first_free_run(cache: &Path) -> PathBuf {
         }
         number += 1;
     }
-}
-
-/// Every flag of this run with its value, so that `telly train --recipe` repeats it.
-fn resolved_recipe(
-    options: &TrainOptions,
-    settings: &TrainSettings,
-    encoding: &Encoding,
-    freeze: Freeze,
-    model: &Path,
-) -> String {
-    let table = |value: Result<toml::Table, toml::ser::Error>| {
-        value.unwrap_or_else(|_| unreachable!("flags are plain values"))
-    };
-    let mut recipe = table(toml::Table::try_from(options));
-    // The folder of the repeated run is its own.
-    recipe.remove("out");
-    recipe.extend(table(toml::Table::try_from(encoding)));
-    recipe.extend(table(toml::Table::try_from(settings)));
-    recipe.insert(
-        "freeze".into(),
-        match freeze {
-            Freeze::Nothing => "none".into(),
-            Freeze::Layers(layers) => toml::Value::Integer(layers as i64),
-        },
-    );
-    recipe.insert("model".into(), model.display().to_string().into());
-    format!(
-        "# telly {}; `telly train --recipe` repeats this run.\n{recipe}",
-        env!("CARGO_PKG_VERSION")
-    )
 }

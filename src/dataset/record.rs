@@ -11,10 +11,37 @@ use super::Error;
 /// One line of a data file.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Its line in the file, from 1.
+    /// Its line in the file, from 1; its row in a Parquet file.
     pub line: usize,
     /// Its fields.
     pub fields: Map<String, Value>,
+    /// Whether the file tells no numbers from words, as CSV: a label that reads as an integer is
+    /// one.
+    pub untyped: bool,
+}
+
+impl Record {
+    /// A record at `line` of a file that tells numbers from words.
+    pub fn new(line: usize, fields: Map<String, Value>) -> Self {
+        Self {
+            line,
+            fields,
+            untyped: false,
+        }
+    }
+
+    /// Bytes of its texts.
+    pub(super) fn text_bytes(&self) -> usize {
+        fn of(value: &Value) -> usize {
+            match value {
+                Value::String(text) => text.len(),
+                Value::Array(values) => values.iter().map(of).sum(),
+                Value::Object(fields) => fields.values().map(of).sum(),
+                Value::Null | Value::Bool(_) | Value::Number(_) => size_of::<Value>(),
+            }
+        }
+        self.fields.values().map(of).sum()
+    }
 }
 
 /// Which field of a record is meant: one named by the user, or the first of the usual names
@@ -27,6 +54,8 @@ pub struct FieldChoice {
 
 impl FieldChoice {
     /// `named` if given, else any of `usual`; `flag` names it otherwise.
+    ///
+    /// An empty `flag` says that none does.
     pub fn new(flag: &'static str, named: Option<&str>, usual: &[&str]) -> Self {
         let candidates = match named {
             Some(name) => vec![name.to_owned()],
@@ -75,6 +104,10 @@ impl FieldChoice {
     pub fn label(&self, record: &Record, path: &Path) -> Result<Label, Error> {
         let (name, value) = self.find(record, path)?;
         match value {
+            Value::String(text) if record.untyped => match text.trim() {
+                "" => Err(self.wrong_type(record, path, name, "a word or an integer")),
+                word => Ok(Label::read(word)),
+            },
             Value::String(text) => Ok(Label::Text(text.clone())),
             Value::Bool(truth) => Ok(Label::Integer(i64::from(*truth))),
             Value::Number(number) if number.is_i64() => {
@@ -82,6 +115,35 @@ impl FieldChoice {
             }
             _ => Err(self.wrong_type(record, path, name, "a string or an integer")),
         }
+    }
+
+    /// The set of labels in `record`: a list of strings and integers.
+    pub fn labels(&self, record: &Record, path: &Path) -> Result<Vec<Label>, Error> {
+        let (name, value) = self.find(record, path)?;
+        let labels = value.as_array().and_then(|values| {
+            let labels = values.iter().map(|value| match value {
+                Value::String(text) => Some(Label::Text(text.clone())),
+                Value::Number(number) => number.as_i64().map(Label::Integer),
+                _ => None,
+            });
+            labels.collect()
+        });
+        labels
+            .ok_or_else(|| self.wrong_type(record, path, name, "a list of strings or of integers"))
+    }
+
+    /// The number in `record`; written as a string too, as some kinds of files have it.
+    #[allow(clippy::cast_possible_truncation, reason = "numbers are learnt in f32")]
+    pub fn number(&self, record: &Record, path: &Path) -> Result<f32, Error> {
+        let (name, value) = self.find(record, path)?;
+        let number = match value {
+            Value::String(text) => text.trim().parse().ok(),
+            other => other.as_f64(),
+        };
+        let number = number.map(|number: f64| number as f32);
+        number
+            .filter(|number| number.is_finite())
+            .ok_or_else(|| self.wrong_type(record, path, name, "a number"))
     }
 
     fn wrong_type(
@@ -95,10 +157,19 @@ impl FieldChoice {
             path: path.to_owned(),
             line: record.line,
             field: name.into(),
-            found: record.fields[name].to_string(),
+            found: shortened(&record.fields[name].to_string()),
             expected,
             flag: self.flag,
         }
+    }
+}
+
+/// `value` as an error shows it.
+fn shortened(value: &str) -> String {
+    const SHOWN: usize = 60;
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
     }
 }
 
@@ -110,6 +181,17 @@ pub enum Label {
     Integer(i64),
     /// A word.
     Text(String),
+}
+
+impl Label {
+    /// The label that `text` means where numbers are not told from words: an integer if it is
+    /// written as one, so not `01`, which is a name.
+    pub fn read(text: &str) -> Self {
+        match text.parse::<i64>() {
+            Ok(number) if number.to_string() == text => Self::Integer(number),
+            _ => Self::Text(text.to_owned()),
+        }
+    }
 }
 
 impl fmt::Display for Label {
@@ -127,10 +209,7 @@ mod tests {
     use super::*;
 
     fn record(json: &str) -> Record {
-        Record {
-            line: 3,
-            fields: serde_json::from_str(json).expect("JSON"),
-        }
+        Record::new(3, serde_json::from_str(json).expect("JSON"))
     }
 
     #[test]
@@ -162,5 +241,25 @@ mod tests {
             Label::Text("1".into())
         );
         assert!(label(r#"{"y": 1.5}"#).is_err());
+        let untyped = |json| {
+            let untyped = true;
+            choice.label(
+                &Record {
+                    untyped,
+                    ..record(json)
+                },
+                Path::new("f"),
+            )
+        };
+        for (json, expected) in [
+            (r#"{"y": " 1"}"#, Label::Integer(1)),
+            (r#"{"y": "-7"}"#, Label::Integer(-7)),
+            (r#"{"y": "01"}"#, Label::Text("01".into())),
+            (r#"{"y": "1.0"}"#, Label::Text("1.0".into())),
+            (r#"{"y": "yes "}"#, Label::Text("yes".into())),
+        ] {
+            assert_eq!(untyped(json).expect("label"), expected, "{json}");
+        }
+        assert!(untyped(r#"{"y": " "}"#).is_err());
     }
 }

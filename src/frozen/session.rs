@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::Array2;
@@ -127,7 +128,7 @@ impl GraphSessions {
 }
 
 /// ONNX Runtime's `source` of a failure while running.
-fn failed(source: ort::Error) -> Error {
+pub(super) fn failed(source: ort::Error) -> Error {
     Error::Runtime {
         action: "run the frozen half",
         source,
@@ -148,16 +149,10 @@ fn open_sessions(
     model: OnnxModel,
     options: &SessionOptions,
 ) -> Result<(Vec<Session>, Provider, Option<String>), Error> {
-    let mut fallback = None;
-    if options.provider != ProviderChoice::Cpu {
-        match cuda_session(runtime, &model, options) {
-            Ok(session) => return Ok((vec![session], Provider::Cuda, None)),
-            Err(reason) if options.provider == ProviderChoice::Cuda => {
-                return Err(Error::NoCuda { reason });
-            }
-            Err(reason) => fallback = runtime.offers_cuda().then_some(reason),
-        }
-    }
+    let fallback = match on_cuda(runtime, &model, options)? {
+        Ok(session) => return Ok((vec![session], Provider::Cuda, None)),
+        Err(fallback) => fallback,
+    };
     let threads = options.threads.unwrap_or_else(num_cpus::get_physical);
     let open = || -> ort::Result<Vec<Session>> {
         let weights = SharedWeights::new(model.weights, &model.data)?;
@@ -172,12 +167,69 @@ fn open_sessions(
     Ok((sessions, Provider::Cpu, fallback))
 }
 
+/// One session over `model`, all threads on one batch.
+pub(super) fn open_session(
+    runtime: &Runtime,
+    model: &OnnxModel,
+    options: &SessionOptions,
+) -> Result<Session, Error> {
+    if let Ok(session) = on_cuda(runtime, model, options)? {
+        return Ok(session);
+    }
+    let open = || {
+        let data = model.data.as_slice().into();
+        cpu_builder(runtime, options.threads)?
+            .with_external_initializer_file_in_memory(onnx::DATA_FILE, data)?
+            .commit_from_memory(&model.graph)
+    };
+    open().map_err(|source| Error::Runtime {
+        action: "load the model",
+        source,
+    })
+}
+
+/// A session on the CPU over the model in the file `path`, weights in it or beside it.
+pub(super) fn open_file(
+    runtime: &Runtime,
+    path: &Path,
+    options: &SessionOptions,
+) -> Result<Session, Error> {
+    let session = cpu_builder(runtime, options.threads)
+        .and_then(|mut builder| builder.commit_from_file(path));
+    session.map_err(|source| Error::Runtime {
+        action: "load the model",
+        source,
+    })
+}
+
+/// A session over `model` on CUDA or, where the CPU will do, why not, when the library offers CUDA.
+fn on_cuda(
+    runtime: &Runtime,
+    model: &OnnxModel,
+    options: &SessionOptions,
+) -> Result<Result<Session, Option<String>>, Error> {
+    if options.provider == ProviderChoice::Cpu {
+        return Ok(Err(None));
+    }
+    match cuda_session(runtime, model, options) {
+        Err(reason) if options.provider == ProviderChoice::Cuda => Err(Error::NoCuda { reason }),
+        Err(reason) => Ok(Err(runtime.offers_cuda().then_some(reason))),
+        Ok(session) => Ok(Ok(session)),
+    }
+}
+
 /// A session of one thread, that of the caller.
 fn cpu_session(runtime: &Runtime, graph: &[u8], weights: &SharedWeights) -> ort::Result<Session> {
-    let builder = builder(runtime)?
-        .with_intra_threads(1)?
-        .with_execution_providers([CPU::default().build()])?;
+    let builder = cpu_builder(runtime, Some(1))?;
     weights.give(builder)?.commit_from_memory(graph)
+}
+
+fn cpu_builder(runtime: &Runtime, threads: Option<usize>) -> ort::Result<SessionBuilder> {
+    let mut builder = builder(runtime)?;
+    if let Some(threads) = threads {
+        builder = builder.with_intra_threads(threads)?;
+    }
+    Ok(builder.with_execution_providers([CPU::default().build()])?)
 }
 
 fn cuda_session(

@@ -111,7 +111,7 @@ fn take_splits(source: &Cache) -> Result<Vec<SplitRows>, Error> {
             name: entry.name.clone(),
             columns: split.columns,
             rows: rows.collect(),
-            labels: split.labels,
+            targets: split.targets,
             tokens: entry.tokens,
         });
     }

@@ -11,7 +11,8 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, Runtime};
 use crate::ragged::Ragged;
-use crate::task::{EncodedSplit, Encoding, Labels};
+use crate::targets::Targets;
+use crate::task::{EncodedSplit, Encoding, Known, Labels, Role};
 
 /// Distinct sequences, the rows made of them, and the manifests of the caches to be.
 pub struct Plan {
@@ -46,8 +47,17 @@ impl EncodedSplits {
             .iter()
             .map(|(name, data)| (name.clone(), absolute(&data.path).into()));
         let files = Value::Object(files.collect());
+        let searched = splits.iter().find(|(name, _)| name == Role::CODE_BASE);
+        let code_base = match (encoding, searched) {
+            (Encoding::Search(search), Some((_, data))) => Some(search.code_base(data)?),
+            _ => None,
+        };
+        let known = Known {
+            labels: labels.as_ref(),
+            code_base: code_base.as_ref(),
+        };
         let splits = splits.iter().map(|(name, data)| {
-            let encoded = encoding.encode(data, checkpoint, labels.as_ref())?;
+            let encoded = encoding.encode(data, checkpoint, Role::of(name), known)?;
             Ok((name.clone(), encoded))
         });
         let splits = splits.collect::<Result<_, Error>>()?;
@@ -83,13 +93,12 @@ impl Plan {
             rows.push(SplitRows {
                 name,
                 columns: encoded.columns,
+                tokens: encoded.row_sequences().map(<[u32]>::len).sum(),
                 rows: encoded
-                    .sequences
-                    .iter()
+                    .row_sequences()
                     .map(|ids| distinct.index(ids))
                     .collect(),
-                labels: encoded.labels,
-                tokens: encoded.sequences.tokens(),
+                targets: encoded.targets,
             });
         }
         for name in ["valid", "test"] {
@@ -187,22 +196,43 @@ fn fingerprint(
     fingerprint
 }
 
-/// BLAKE3 over a split's rows in order: token ids, and the label by its name.
+/// BLAKE3 over a split's rows in order: token ids, and labels by their names, or by their numbers
+/// where there are no names.
 pub fn content_hash(split: &EncodedSplit, labels: Option<&Labels>) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(split.columns as u64).to_le_bytes());
-    for ids in split.sequences.iter() {
+    for ids in split.row_sequences() {
         hasher.update(&(ids.len() as u64).to_le_bytes());
         for id in ids {
             hasher.update(&id.to_le_bytes());
         }
     }
-    if let Some(labels) = labels {
-        for &class in &split.labels {
-            // Classes are indices into `labels`, so they are small and not negative.
-            let label = labels.label(usize::try_from(class).unwrap_or_default());
-            hasher.update(label.to_string().as_bytes());
-            hasher.update(b"\n");
+    let name = |class: usize| match labels {
+        Some(labels) => labels.label(class).to_string(),
+        None => class.to_string(),
+    };
+    match &split.targets {
+        Targets::None => {}
+        Targets::Classes(classes) => {
+            for &class in classes {
+                // Classes are indices, so they are small and not negative.
+                hasher.update(name(usize::try_from(class).unwrap_or_default()).as_bytes());
+                hasher.update(b"\n");
+            }
+        }
+        Targets::Sets { classes, members } => {
+            for members in members.chunks(*classes) {
+                for (class, _) in members.iter().enumerate().filter(|(_, found)| **found == 1) {
+                    hasher.update(name(class).as_bytes());
+                    hasher.update(b"\t");
+                }
+                hasher.update(b"\n");
+            }
+        }
+        Targets::Numbers(numbers) => {
+            for number in numbers {
+                hasher.update(&number.to_le_bytes());
+            }
         }
     }
     hasher.finalize().to_hex().to_string()

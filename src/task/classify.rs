@@ -1,16 +1,14 @@
-//! `classify`: one label a text. A pooled vector, dropout, a linear layer, cross-entropy.
+//! `classify`: labels or a number for a text. A pooled vector, one or two layers on top of it.
 
 use candle_core::Tensor;
 
-use super::Error;
-use super::metrics::ClassificationMetrics;
+use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
+use super::metrics::Metrics;
+use super::{CrossEntropy, Error, Objective};
 use crate::dataset::FieldChoice;
+use crate::targets::Targets;
 use crate::trainable::ops::{dropout, linear};
-use crate::trainable::{Parameters, Pass, Site, Weight};
-
-/// Tensor names of the head, as in transformers' `…ForSequenceClassification` of BERT.
-pub(super) const WEIGHT: &str = "classifier.weight";
-pub(super) const BIAS: &str = "classifier.bias";
+use crate::trainable::{Pass, Site, Weight};
 
 /// `--text-field`: CodeXGLUE's `func` and `code`, or a text.
 pub(super) fn text_field(named: Option<&str>) -> FieldChoice {
@@ -22,51 +20,193 @@ pub(super) fn label_field(named: Option<&str>) -> FieldChoice {
     FieldChoice::new("--label-field", named, &["label", "target"])
 }
 
-/// Dropout and a linear layer on top of the pooled vector.
+/// What a linear head and that of BERT call their last layer.
+const CLASSIFIER: &str = "classifier";
+
+/// Layers on top of the pooled vector, under the names of transformers'
+/// `…ForSequenceClassification`.
 pub(super) struct Classifier {
+    hidden: Option<HiddenLayer>,
     weight: Weight,
     bias: Weight,
     dropout: f64,
+    objective: Objective,
+    criterion: CrossEntropy,
+}
+
+/// The layer below the last.
+struct HiddenLayer {
+    weight: Weight,
+    bias: Weight,
+    activation: Activation,
+    /// Whether its input too goes through dropout.
+    drops_input: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Activation {
+    Tanh,
+    Relu,
+}
+
+/// How transformers builds the head of a family.
+struct FamilyHead {
+    hidden: &'static str,
+    activation: Activation,
+    drops_input: bool,
+    last: &'static str,
+}
+
+/// By what the family puts before the names of its tensors.
+fn family_head(prefix: &str) -> Option<FamilyHead> {
+    match prefix {
+        "bert." => Some(FamilyHead {
+            hidden: "pooler.dense",
+            activation: Activation::Tanh,
+            drops_input: false,
+            last: CLASSIFIER,
+        }),
+        "roberta." | "mpnet." => Some(FamilyHead {
+            hidden: "classifier.dense",
+            activation: Activation::Tanh,
+            drops_input: true,
+            last: "classifier.out_proj",
+        }),
+        "distilbert." => Some(FamilyHead {
+            hidden: "pre_classifier",
+            activation: Activation::Relu,
+            drops_input: false,
+            last: CLASSIFIER,
+        }),
+        _ => None,
+    }
 }
 
 impl Classifier {
-    /// Adds the head's tensors, `weight` `[classes, hidden]` and zero biases, to `parameters`.
-    pub(super) fn new(
-        parameters: &mut Parameters,
-        classes: usize,
-        weight: Vec<f32>,
-        dropout: f64,
+    /// Dropout and one layer to `outputs`.
+    pub(super) fn linear(
+        builder: &mut HeadBuilder,
+        outputs: usize,
+        objective: Objective,
     ) -> Result<Self, Error> {
-        let hidden = weight.len() / classes;
+        let width = builder.hidden();
+        let (weight, bias) = builder.linear(CLASSIFIER, outputs, width)?;
         Ok(Self {
-            weight: parameters.add(WEIGHT, &[classes, hidden], weight)?,
-            bias: parameters.add(BIAS, &[classes], vec![0.0; classes])?,
-            dropout,
+            hidden: None,
+            weight,
+            bias,
+            dropout: builder.dropout(),
+            objective,
+            criterion: CrossEntropy::default(),
         })
     }
 
-    /// `[rows, hidden]` to logits `[rows, classes]`.
-    pub(super) fn logits(&self, pooled: &Tensor, pass: &Pass) -> Result<Tensor, Error> {
-        let pooled = dropout(pooled, pass.dropout(Site::Head, self.dropout), 0)?;
-        Ok(linear(&pooled, &self.weight, &self.bias)?)
+    /// The family's own layers: BERT's pooler, its weights the checkpoint's; `RoBERTa`'s and
+    /// MPNet's two layers with dropout before each; `DistilBERT`'s two with a rectifier between.
+    pub(super) fn hugging_face(
+        builder: &mut HeadBuilder,
+        outputs: usize,
+        objective: Objective,
+    ) -> Result<Self, Error> {
+        let prefix = builder.family_prefix();
+        let family = family_head(prefix).ok_or_else(|| Error::NoFamilyHead {
+            prefix: prefix.into(),
+        })?;
+        let width = builder.hidden();
+        let (weight, bias) = builder.pretrained(family.hidden, width, width)?;
+        let hidden = HiddenLayer {
+            weight,
+            bias,
+            activation: family.activation,
+            drops_input: family.drops_input,
+        };
+        let (weight, bias) = builder.linear(family.last, outputs, width)?;
+        Ok(Self {
+            hidden: Some(hidden),
+            weight,
+            bias,
+            dropout: builder.dropout(),
+            objective,
+            criterion: CrossEntropy::default(),
+        })
+    }
+
+    /// `[rows, hidden]` to `[rows, outputs]`.
+    fn outputs(&self, pooled: &Tensor, pass: &Pass) -> Result<Tensor, Error> {
+        let drop = |x: &Tensor, site| dropout(x, pass.dropout(site, self.dropout), 0);
+        let x = match &self.hidden {
+            None => drop(pooled, Site::Head)?,
+            Some(hidden) => {
+                let x = if hidden.drops_input {
+                    drop(pooled, Site::Head)?
+                } else {
+                    pooled.clone()
+                };
+                let x = linear(&x, &hidden.weight, &hidden.bias)?;
+                let x = match hidden.activation {
+                    Activation::Tanh => x.tanh()?,
+                    Activation::Relu => x.relu()?,
+                };
+                drop(&x, Site::InsideHead)?
+            }
+        };
+        Ok(linear(&x, &self.weight, &self.bias)?)
     }
 }
 
-/// Mean cross-entropy of `logits` `[rows, classes]` against the classes `labels`.
-pub(super) fn loss(logits: &Tensor, labels: &[i64]) -> Result<Tensor, Error> {
-    let labels = Tensor::from_slice(labels, labels.len(), logits.device())?;
-    Ok(candle_nn::loss::cross_entropy(logits, &labels)?)
+impl Head for Classifier {
+    fn settings(&self) -> HeadSettings {
+        let (classes, objective) = (self.bias.elem_count(), self.objective);
+        match self.hidden {
+            None => HeadSettings::Linear { classes, objective },
+            Some(_) => HeadSettings::HuggingFace { classes, objective },
+        }
+    }
+
+    fn embed(&self, pooled: &Tensor) -> Result<Tensor, Error> {
+        Ok(pooled.clone())
+    }
+
+    fn loss(&self, columns: &[Tensor], targets: &Targets, pass: &Pass) -> Result<Tensor, Error> {
+        let outputs = self.outputs(&columns[0], pass)?;
+        self.objective.loss(&outputs, targets, &self.criterion)
+    }
+
+    fn logits(&self, columns: &[Tensor], pass: &Pass) -> Result<Option<Tensor>, Error> {
+        self.outputs(&columns[0], pass).map(Some)
+    }
+
+    fn predict(&self, columns: &[Tensor], pass: &Pass) -> Result<Predictions, Error> {
+        self.objective
+            .predictions(&self.outputs(&columns[0], pass)?)
+    }
+
+    fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error> {
+        let outputs = self.outputs(&split.columns[0], pass)?;
+        self.objective.metrics(&outputs, split.targets)
+    }
+
+    fn metrics_of_nothing(&self) -> Metrics {
+        self.objective.metrics_of_nothing()
+    }
+
+    fn weight(&self, targets: &Targets, rows: usize) -> f64 {
+        match self.objective {
+            Objective::SingleLabel => self.criterion.weight(targets.classes()),
+            Objective::MultiLabel | Objective::Regression => rows as f64,
+        }
+    }
+
+    fn classes(&self) -> Option<usize> {
+        (self.objective == Objective::SingleLabel).then(|| self.bias.elem_count())
+    }
+
+    fn learn_by(&mut self, criterion: CrossEntropy) {
+        self.criterion = criterion;
+    }
 }
 
-/// Metrics from logits `[rows, classes]`.
-pub(super) fn metrics(logits: &Tensor, labels: &[i64]) -> Result<ClassificationMetrics, Error> {
-    let loss = f64::from(loss(logits, labels)?.to_scalar::<f32>()?);
-    let predictions = logits.argmax(1)?.to_vec1::<u32>()?;
-    let classes = logits.dim(1)?;
-    Ok(ClassificationMetrics::new(
-        &predictions,
-        labels,
-        classes,
-        loss,
-    ))
+/// Mean cross-entropy of `logits` `[rows, classes]` against the rows' classes.
+pub(super) fn cross_entropy(logits: &Tensor, targets: &Targets) -> Result<Tensor, Error> {
+    CrossEntropy::default().loss(logits, targets.classes())
 }

@@ -4,11 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Labels, classify, search};
+use super::clone::{CloneEncoding, CloneForm};
+use super::search_encoding::{CodeBase, SearchEncoding};
+use super::texts::{Rows, TextEncoder};
+use super::{Error, Labels, Objective, classify};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::{Dataset, FieldChoice};
 use crate::ragged::Ragged;
-use crate::trainable::Pooling;
+use crate::targets::Targets;
 
 /// `--task`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -18,16 +21,8 @@ pub enum TaskKind {
     Classify,
     /// Find the function that a description asks for.
     Search,
-}
-
-impl TaskKind {
-    /// How a sequence becomes one vector unless told otherwise.
-    pub fn default_pooling(self) -> Pooling {
-        match self {
-            Self::Classify => Pooling::Cls,
-            Self::Search => Pooling::Mean,
-        }
-    }
+    /// Tell whether two functions do the same, or find those that do.
+    Clone,
 }
 
 impl fmt::Display for TaskKind {
@@ -35,8 +30,43 @@ impl fmt::Display for TaskKind {
         formatter.write_str(match self {
             Self::Classify => "classify",
             Self::Search => "search",
+            Self::Clone => "clone",
         })
     }
+}
+
+/// What a split is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// To learn from.
+    Training,
+    /// To measure on.
+    Evaluation,
+    /// To be searched.
+    CodeBase,
+}
+
+impl Role {
+    /// The name of the split that is searched.
+    pub const CODE_BASE: &str = "code-base";
+
+    /// That of the split `name` of a cache.
+    pub fn of(name: &str) -> Self {
+        match name {
+            "train" => Self::Training,
+            Self::CODE_BASE => Self::CodeBase,
+            _ => Self::Evaluation,
+        }
+    }
+}
+
+/// What the rows of a split refer to.
+#[derive(Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// The classes of the training split.
+    pub labels: Option<&'a Labels>,
+    /// Where the codes of evaluation's queries are.
+    pub code_base: Option<&'a CodeBase>,
 }
 
 /// How a task's records become token sequences. It is part of a cache's fingerprint and is kept
@@ -52,35 +82,45 @@ pub enum Encoding {
         label_field: Option<String>,
         /// Most tokens of a text, special tokens included.
         max_length: usize,
+        /// Where a second text is, which is put behind the first; none when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        second_field: Option<String>,
+        /// What the label field holds.
+        #[serde(default, skip_serializing_if = "Objective::is_default")]
+        objective: Objective,
+        /// Put before each text, as `UniXcoder`'s `<encoder-only>`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode_token: Option<String>,
     },
     /// Two sequences a row: query, code.
-    Search {
-        /// Where the query is; the usual names when absent.
-        query_field: Option<String>,
-        /// Where the code is; the usual names when absent.
-        code_field: Option<String>,
-        /// Most tokens of a query, special tokens included.
-        max_query_length: usize,
-        /// Most tokens of a code, special tokens included.
-        max_code_length: usize,
-    },
+    Search(SearchEncoding),
+    /// Two functions a row, or one.
+    Clone(CloneEncoding),
 }
 
 /// One split's token sequences.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedSplit {
-    /// Row after row, each row's sequences together.
+    /// Each distinct one.
     pub sequences: Ragged<u32>,
+    /// Row after row, which sequences it is made of.
+    pub rows: Vec<u32>,
     /// Sequences a row.
     pub columns: usize,
-    /// Class of each row; empty for a task without labels.
-    pub labels: Vec<i64>,
+    /// What each row is to come to.
+    pub targets: Targets,
 }
 
 impl EncodedSplit {
     /// How many rows.
     pub fn rows(&self) -> usize {
-        self.sequences.len() / self.columns
+        self.rows.len() / self.columns
+    }
+
+    /// Row after row, its token sequences.
+    pub fn row_sequences(&self) -> impl Iterator<Item = &[u32]> {
+        let rows = self.rows.iter();
+        rows.map(|&number| self.sequences.sequence(number as usize))
     }
 }
 
@@ -89,34 +129,53 @@ impl Encoding {
     pub fn task(&self) -> TaskKind {
         match self {
             Self::Classify { .. } => TaskKind::Classify,
-            Self::Search { .. } => TaskKind::Search,
+            Self::Search(_) => TaskKind::Search,
+            Self::Clone(_) => TaskKind::Clone,
         }
     }
 
-    /// Sequences a row.
-    pub fn columns(&self) -> usize {
+    /// What is put before each text.
+    pub fn mode_token(&self) -> Option<&str> {
+        let token = match self {
+            Self::Classify { mode_token, .. } => mode_token,
+            Self::Search(search) => &search.mode_token,
+            Self::Clone(clone) => &clone.mode_token,
+        };
+        token.as_deref()
+    }
+
+    fn encoder<'a>(&'a self, checkpoint: &'a Checkpoint) -> TextEncoder<'a> {
+        TextEncoder {
+            checkpoint,
+            mode_token: self.mode_token(),
+        }
+    }
+
+    /// The most tokens of each of a row's sequences, by the name of the flag.
+    pub fn lengths(&self) -> Vec<(&'static str, usize)> {
         match self {
-            Self::Classify { .. } => 1,
-            Self::Search { .. } => 2,
+            Self::Classify { max_length, .. } => vec![("--max-length", *max_length)],
+            Self::Clone(clone) => vec![("--max-length", clone.max_length)],
+            Self::Search(search) => vec![
+                ("--max-query-length", search.max_query_length),
+                ("--max-code-length", search.max_code_length),
+            ],
         }
     }
 
     /// Checks the lengths against what the model's positions allow.
     pub fn check_lengths(&self, longest: usize) -> Result<(), Error> {
-        // A classifier token, one token of text, a separator.
-        let shortest = 3;
-        let lengths = match *self {
-            Self::Classify { max_length, .. } => vec![("--max-length", max_length)],
-            Self::Search {
-                max_query_length,
-                max_code_length,
+        // A classifier token, one token of text, a separator; a mode token has a separator too.
+        let shortest = match self {
+            // Two texts, up to four special tokens.
+            Self::Classify {
+                second_field: Some(_),
                 ..
-            } => vec![
-                ("--max-query-length", max_query_length),
-                ("--max-code-length", max_code_length),
-            ],
+            } => 6,
+            _ if self.mode_token().is_some() => 5,
+            _ => 3,
         };
-        for (flag, found) in lengths {
+        for (flag, found) in self.lengths() {
             if found > longest {
                 return Err(Error::TooLong {
                     flag,
@@ -138,108 +197,142 @@ impl Encoding {
     /// The classes of the training split, for a task that has them.
     pub fn labels(&self, training: &Dataset) -> Result<Option<Labels>, Error> {
         match self {
-            Self::Classify { label_field, .. } => {
+            Self::Classify {
+                label_field,
+                objective,
+                ..
+            } => {
                 let field = classify::label_field(label_field.as_deref());
-                Labels::of_training_split(training, &field).map(Some)
+                let labels = match objective {
+                    Objective::SingleLabel => Labels::of_training_split(training, &field)?,
+                    Objective::MultiLabel => Labels::of_sets(training, &field)?,
+                    Objective::Regression => Labels::none(),
+                };
+                Ok(Some(labels))
             }
-            Self::Search { .. } => Ok(None),
+            Self::Search(_) | Self::Clone(_) => Ok(None),
         }
     }
 
-    /// Encodes every record of `data`. `labels` are those of the training split; without them
-    /// labels are not read.
+    /// Encodes every record of `data`.
     pub fn encode(
         &self,
         data: &Dataset,
         checkpoint: &Checkpoint,
-        labels: Option<&Labels>,
+        role: Role,
+        known: Known,
     ) -> Result<EncodedSplit, Error> {
-        let texts = |field: FieldChoice| -> Result<Vec<String>, Error> {
-            let texts = data
-                .records
-                .iter()
-                .map(|record| field.text(record, &data.path));
-            Ok(texts.collect::<Result<_, _>>()?)
-        };
-        let tokenizer = &checkpoint.tokenizer;
+        let encoder = self.encoder(checkpoint);
         match self {
             Self::Classify {
                 text_field,
                 label_field,
                 max_length,
+                objective,
+                second_field,
+                ..
             } => {
                 let field = classify::label_field(label_field.as_deref());
-                let labels = labels.map(|labels| {
-                    let classes = data.records.iter().map(|record| {
-                        let label = field.label(record, &data.path)?;
-                        labels.class(&label, &data.path, record.line)
+                let targets = known
+                    .labels
+                    .map(|labels| targets(*objective, labels, data, &field));
+                let targets = targets.transpose()?.unwrap_or_default();
+                let field = classify::text_field(text_field.as_deref());
+                if let Some(second) = second_field {
+                    let second = FieldChoice::new("--second-field", Some(second), &[]);
+                    let pairs = data.records.iter().map(|record| {
+                        let first = field.text(record, &data.path)?;
+                        Ok((first, second.text(record, &data.path)?))
                     });
-                    classes.collect::<Result<_, Error>>()
-                });
-                let texts = texts(classify::text_field(text_field.as_deref()))?;
-                Ok(EncodedSplit {
-                    sequences: tokenizer.encode(texts, *max_length)?,
-                    columns: 1,
-                    labels: labels.transpose()?.unwrap_or_default(),
-                })
+                    let pairs = pairs.collect::<Result<_, Error>>()?;
+                    return encoder.encode_pairs(pairs, *max_length, targets);
+                }
+                let mut rows = Rows::new(1);
+                for record in &data.records {
+                    rows.push(field.text(record, &data.path)?, *max_length);
+                }
+                rows.encode(encoder, targets)
             }
-            Self::Search {
-                query_field,
-                code_field,
-                max_query_length,
-                max_code_length,
-            } => {
-                let queries = texts(search::query_field(query_field.as_deref()))?;
-                let queries = tokenizer.encode(queries, *max_query_length)?;
-                let codes = texts(search::code_field(code_field.as_deref()))?;
-                let codes = tokenizer.encode(codes, *max_code_length)?;
-                let rows = queries.iter().zip(codes.iter());
-                Ok(EncodedSplit {
-                    sequences: rows.flat_map(|(query, code)| [query, code]).collect(),
-                    columns: 2,
-                    labels: Vec::new(),
-                })
-            }
+            Self::Search(search) => search.encode(data, encoder, role, known.code_base),
+            Self::Clone(clone) => clone.encode(data, encoder, true),
         }
     }
 
-    /// Encodes only the queries of a search task, one sequence a row: what `predict` reads.
+    /// Encodes what `predict` reads: texts, queries or pairs, without any label.
     pub fn encode_queries(
         &self,
         data: &Dataset,
         checkpoint: &Checkpoint,
     ) -> Result<EncodedSplit, Error> {
+        let encoder = self.encoder(checkpoint);
         match self {
-            Self::Classify { .. } => self.encode(data, checkpoint, None),
-            Self::Search {
-                query_field,
-                max_query_length,
-                ..
-            } => {
-                let field = search::query_field(query_field.as_deref());
-                search::encode_column(data, checkpoint, &field, *max_query_length)
+            Self::Classify { .. } => {
+                self.encode(data, checkpoint, Role::Evaluation, Known::default())
             }
+            Self::Search(search) => search.encode_queries(data, encoder),
+            Self::Clone(clone) => clone.encode(data, encoder, false),
         }
     }
 
-    /// Encodes only the codes of a search task, one sequence a row: what is searched.
-    ///
-    /// # Panics
-    /// For another task.
+    /// Whether its records are searched: the codes of a search task, the functions of groups.
+    pub fn is_searched(&self) -> bool {
+        match self {
+            Self::Search(_) => true,
+            Self::Clone(clone) => clone.form == CloneForm::Groups,
+            Self::Classify { .. } => false,
+        }
+    }
+
+    /// Encodes what is searched, one sequence a row: the codes of a search task, the functions of
+    /// groups; none for others.
     pub fn encode_codes(
         &self,
         data: &Dataset,
         checkpoint: &Checkpoint,
-    ) -> Result<EncodedSplit, Error> {
-        let Self::Search {
-            code_field,
-            max_code_length,
-            ..
-        } = self
-        else {
-            panic!("only a search task has codes")
-        };
-        let field = search::code_field(code_field.as_deref());
-        search::encode_column(data, checkpoint, &field, *max_code_length)
+    ) -> Result<Option<EncodedSplit>, Error> {
+        let encoder = self.encoder(checkpoint);
+        match self {
+            Self::Search(search) => search.encode_codes(data, encoder).map(Some),
+            Self::Clone(clone) if clone.form == CloneForm::Groups => {
+                clone.encode(data, encoder, false).map(Some)
+            }
+            Self::Clone(_) | Self::Classify { .. } => Ok(None),
+        }
+    }
+}
+
+/// What the records of `data` are to come to, of the classes `labels`.
+fn targets(
+    objective: Objective,
+    labels: &Labels,
+    data: &Dataset,
+    field: &FieldChoice,
+) -> Result<Targets, Error> {
+    let records = data.records.iter();
+    match objective {
+        Objective::SingleLabel => {
+            let classes = records.map(|record| {
+                let label = field.label(record, &data.path)?;
+                labels.class(&label, &data.path, record.line)
+            });
+            Ok(Targets::Classes(classes.collect::<Result<_, Error>>()?))
+        }
+        Objective::MultiLabel => {
+            let classes = labels.count();
+            let mut members = vec![0; classes * data.records.len()];
+            for (row, record) in records.enumerate() {
+                for label in field.labels(record, &data.path)? {
+                    let class = labels.class(&label, &data.path, record.line)?;
+                    // A place in the list of labels.
+                    let class = usize::try_from(class).unwrap_or_default();
+                    members[row * classes + class] = 1;
+                }
+            }
+            Ok(Targets::Sets { classes, members })
+        }
+        Objective::Regression => {
+            let numbers = records.map(|record| field.number(record, &data.path));
+            Ok(Targets::Numbers(numbers.collect::<Result<_, _>>()?))
+        }
     }
 }

@@ -37,6 +37,68 @@ pub enum Error {
         /// The label.
         only: Label,
     },
+    /// No text of a split with sets of labels has any.
+    #[error("`{path}`: no record has a label")]
+    NoLabels {
+        /// The training file.
+        path: PathBuf,
+    },
+    /// transformers' head of a family is not known.
+    #[error("`--head huggingface` is not known for models whose tensors are named `{prefix}…`")]
+    NoFamilyHead {
+        /// What the family puts before its names.
+        prefix: String,
+    },
+    /// A pair's label says neither yes nor no.
+    #[error("`{path}`, line {line}: label {found} is neither 0 nor 1")]
+    NotZeroOrOne {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// The label.
+        found: Label,
+    },
+    /// Groups of which no one has two members.
+    #[error("`{path}`: no two records have the same label, so there is nothing to be found")]
+    NoGroup {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A query whose code is not in the code base.
+    #[error("`{path}`, line {line}: the code base `{code_base}` has no record with the key {key}")]
+    NotInCodeBase {
+        /// The queries' file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// The query's key.
+        key: Label,
+        /// The code base.
+        code_base: PathBuf,
+    },
+    /// Two records of the code base that queries cannot tell apart.
+    #[error("`{path}`, line {line}: the key {key} is there already, in line {first}")]
+    SameKey {
+        /// The code base.
+        path: PathBuf,
+        /// Of the second, from 1.
+        line: usize,
+        /// Of both.
+        key: Label,
+        /// Of the first.
+        first: usize,
+    },
+    /// A query without any hard negative.
+    #[error("`{path}`, line {line}: `{field}` holds no text")]
+    NoNegative {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// The field.
+        field: String,
+    },
     /// Sequences longer than the model's positions.
     #[error("`{flag} {found}` is longer than the model's positions allow: {longest}")]
     TooLong {
@@ -84,7 +146,29 @@ impl Explain for Error {
                 "1 and \"1\" are different labels; every class must occur in the training split"
                     .into(),
             ),
+            Self::NoLabels { .. } => {
+                Some("the field of the labels holds a list, as [\"a\", \"b\"]".into())
+            }
+            Self::NoFamilyHead { .. } => Some("use `--head linear`".into()),
             Self::OneClass { .. } => Some("name another field with `--label-field`".into()),
+            Self::NotZeroOrOne { .. } => Some(
+                "1 stands for clones, 0 for others; name another field with `--label-field`".into(),
+            ),
+            Self::NoGroup { .. } => Some(
+                "name the field of the group with `--label-field`; for pairs name both texts with `--first-field` and `--second-field`"
+                    .into(),
+            ),
+            Self::NotInCodeBase { .. } => Some(
+                "`--code-base` must hold the code of every query of `--valid` and `--test`; `--key-field` names what they share"
+                    .into(),
+            ),
+            Self::SameKey { .. } => {
+                Some("name a field that differs from record to record with `--key-field`".into())
+            }
+            Self::NoNegative { .. } => Some(
+                "every record of the training split needs at least one; leave such records out"
+                    .into(),
+            ),
             Self::TooLong { .. } | Self::TooShort { .. } => None,
         }
     }

@@ -33,6 +33,25 @@ impl Labels {
         }
     }
 
+    /// The labels that occur in the sets of the training split.
+    pub fn of_sets(data: &Dataset, field: &FieldChoice) -> Result<Self, Error> {
+        let mut labels = BTreeSet::new();
+        for record in &data.records {
+            labels.extend(field.labels(record, &data.path)?);
+        }
+        if labels.is_empty() {
+            return Err(Error::NoLabels {
+                path: data.path.clone(),
+            });
+        }
+        Ok(Self(labels.into_iter().collect()))
+    }
+
+    /// None: rows have numbers.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// How many classes.
     pub fn count(&self) -> usize {
         self.0.len()

@@ -1,15 +1,29 @@
 //! How good predictions are.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+use super::pair_metrics::PairMetrics;
+use super::retrieval::RetrievalMetrics;
+use super::{MultiLabelMetrics, RegressionMetrics};
 
 /// The metrics of one task on one split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Metrics {
     /// Of `classify`.
     Classification(ClassificationMetrics),
+    /// Of `classify` with sets of labels.
+    MultiLabel(MultiLabelMetrics),
+    /// Of `classify` with numbers.
+    Regression(RegressionMetrics),
     /// Of `search`.
     Ranking(RankingMetrics),
+    /// Of `clone`, by pairs.
+    Pairs(PairMetrics),
+    /// Of `clone`, by groups.
+    Retrieval(RetrievalMetrics),
 }
 
 impl Metrics {
@@ -23,6 +37,8 @@ impl Metrics {
                 "recall": metrics.recall,
                 "loss": metrics.loss,
             }),
+            Self::MultiLabel(metrics) => return metrics.to_json(),
+            Self::Regression(metrics) => return metrics.to_json(),
             Self::Ranking(metrics) => json!({
                 "mrr": metrics.mean_reciprocal_rank,
                 "r@1": metrics.recall_at_1,
@@ -30,26 +46,66 @@ impl Metrics {
                 "r@10": metrics.recall_at_10,
                 "loss": metrics.loss,
             }),
+            Self::Pairs(metrics) => json!({
+                "accuracy": metrics.accuracy,
+                "f1": metrics.f1,
+                "precision": metrics.precision,
+                "recall": metrics.recall,
+                "threshold": metrics.threshold,
+                "loss": metrics.loss,
+            }),
+            Self::Retrieval(metrics) => json!({
+                "map@r": metrics.map_at_r,
+                "loss": metrics.loss,
+            }),
         };
         match value {
             Value::Object(map) => map,
-            _ => unreachable!("both are objects"),
+            _ => unreachable!("all are objects"),
         }
     }
 
-    /// The one that chooses the best epoch, with its name: accuracy, or mean reciprocal rank.
+    /// The one that chooses the best epoch, with its name.
     pub fn selection(&self) -> (&'static str, f64) {
         match self {
             Self::Classification(metrics) => ("accuracy", metrics.accuracy),
+            Self::MultiLabel(metrics) => ("micro_f1", metrics.micro_f1),
+            Self::Regression(metrics) => ("pearson", metrics.pearson),
             Self::Ranking(metrics) => ("mrr", metrics.mean_reciprocal_rank),
+            Self::Pairs(metrics) => ("f1", metrics.f1),
+            Self::Retrieval(metrics) => ("map@r", metrics.map_at_r),
         }
+    }
+
+    /// What they are called.
+    pub(super) fn names(&self) -> Vec<String> {
+        // What a threshold is, is no measure.
+        let measures = self.to_json().into_iter().map(|(name, _)| name);
+        measures.filter(|name| name != "threshold").collect()
+    }
+
+    /// What `name` says, or the one that chooses by default, as a number of which more is better:
+    /// an error with its sign turned. None of a name that the task does not have.
+    pub fn score(&self, name: Option<&str>) -> Option<f64> {
+        let Some(name) = name else {
+            return Some(self.selection().1);
+        };
+        let value = self.to_json().get(name)?.as_f64()?;
+        Some(match name {
+            "loss" | "mse" => -value,
+            _ => value,
+        })
     }
 
     /// Mean loss.
     pub fn loss(&self) -> f64 {
         match self {
             Self::Classification(metrics) => metrics.loss,
+            Self::MultiLabel(metrics) => metrics.loss,
+            Self::Regression(metrics) => metrics.loss,
             Self::Ranking(metrics) => metrics.loss,
+            Self::Pairs(metrics) => metrics.loss,
+            Self::Retrieval(metrics) => metrics.loss,
         }
     }
 }
@@ -123,12 +179,16 @@ pub struct RankingMetrics {
 }
 
 impl RankingMetrics {
-    /// From the rank, from 1, of each query's right code.
-    pub fn new(ranks: &[usize], loss: f64) -> Self {
+    /// From the rank, from 1, of each query's right code. With a `limit`, a lower rank counts 0 in
+    /// the mean reciprocal rank.
+    pub fn new(ranks: &[usize], limit: Option<usize>, loss: f64) -> Self {
         let count = ranks.len().max(1) as f64;
         let within = |limit| ranks.iter().filter(|&&rank| rank <= limit).count() as f64 / count;
+        let counted = ranks
+            .iter()
+            .filter(|&&rank| limit.is_none_or(|limit| rank <= limit));
         Self {
-            mean_reciprocal_rank: ranks.iter().map(|&rank| 1.0 / rank as f64).sum::<f64>() / count,
+            mean_reciprocal_rank: counted.map(|&rank| 1.0 / rank as f64).sum::<f64>() / count,
             recall_at_1: within(1),
             recall_at_5: within(5),
             recall_at_10: within(10),
@@ -137,10 +197,11 @@ impl RankingMetrics {
     }
 }
 
-/// The rank, from 1, of candidate `right`: one more than the candidates that score higher.
-pub fn rank_of(right: usize, scores: &[f32]) -> usize {
-    1 + scores
-        .iter()
-        .filter(|&&score| score > scores[right])
-        .count()
+/// The rank, from 1, of candidate `right`: one more than the candidates that do not score lower.
+/// Those of which `same` holds do not count: they are what `right` is.
+pub fn rank_of(right: usize, scores: &[f32], same: impl Fn(usize) -> bool) -> usize {
+    // What is no number is not lower, and nothing is lower than what is no number.
+    let lower = |score: f32| score.partial_cmp(&scores[right]) == Some(Ordering::Less);
+    let before = |&(other, &score): &(usize, &f32)| other != right && !lower(score) && !same(other);
+    1 + scores.iter().enumerate().filter(before).count()
 }

@@ -3,13 +3,11 @@
 use std::ops::Range;
 
 use candle_core::{Device, Tensor, Var};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Normal};
 
-use super::classify::{self, Classifier};
-use super::{Error, Labels, Metrics, search};
+use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
+use super::{CrossEntropy, Error, Metrics};
 use crate::checkpoint::{Checkpoint, Freeze};
+use crate::targets::Targets;
 use crate::trainable::{
     EncoderInput, Gradients, Parameters, Part, PartLimit, Pass, Pooling, Profile, TrainableEncoder,
 };
@@ -20,8 +18,10 @@ pub struct Batch {
     pub input: EncoderInput,
     /// For each sequence of the rows, column after column, its place in `input`.
     pub places: Vec<usize>,
-    /// The rows' classes, for a task that has them.
-    pub labels: Vec<i64>,
+    /// Sequences a row.
+    pub columns: usize,
+    /// What the rows are to come to.
+    pub targets: Targets,
 }
 
 /// What is trained: top layers, head, and their parameters.
@@ -30,59 +30,76 @@ pub struct Model {
     pub parameters: Parameters,
     encoder: TrainableEncoder,
     pooling: Pooling,
-    head: Head,
-}
-
-enum Head {
-    Classify(Classifier),
-    Search,
+    head: Box<dyn Head>,
+    layers: usize,
 }
 
 impl Model {
     /// Loads the top layers that `freeze` leaves from `checkpoint` and draws a fresh head with
-    /// `seed`: weights normal with the checkpoint's `initializer_range`, biases 0. With `labels`
-    /// it classifies, without it searches.
+    /// `seed`: weights normal with the checkpoint's `initializer_range`, biases 0.
     pub fn new(
         checkpoint: &Checkpoint,
         freeze: Freeze,
-        labels: Option<&Labels>,
+        head: &HeadSettings,
         pooling: Pooling,
         seed: u64,
         device: &Device,
     ) -> Result<Self, Error> {
         let mut parameters = Parameters::new(device);
         let encoder = TrainableEncoder::load(checkpoint, freeze, &mut parameters)?;
-        let config = &checkpoint.config;
-        let head = match labels {
-            Some(labels) => {
-                let count = labels.count() * config.hidden_size;
-                let weight = normal(count, config.initializer_range, seed);
-                let dropout = config.hidden_dropout;
-                Head::Classify(Classifier::new(
-                    &mut parameters,
-                    labels.count(),
-                    weight,
-                    dropout,
-                )?)
-            }
-            None => Head::Search,
-        };
+        let mut builder = HeadBuilder::new(&mut parameters, checkpoint, seed);
+        let head = head.build(&mut builder)?;
         Ok(Self {
             parameters,
             encoder,
             pooling,
             head,
+            layers: checkpoint.config.layers,
         })
     }
 
-    /// One vector a sequence, `[sequences, hidden]`; of unit length for search.
+    /// Weighs and smooths the classes of a classifier in training.
+    #[must_use]
+    pub fn learning_by(mut self, criterion: CrossEntropy) -> Self {
+        self.head.learn_by(criterion);
+        self
+    }
+
+    /// Layers of the whole encoder, frozen ones among them.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// What [`metrics`](Self::metrics) are called.
+    pub fn metric_names(&self) -> Vec<String> {
+        self.head.metrics_of_nothing().names()
+    }
+
+    /// Classes of a classifier of one class a row.
+    pub fn classes(&self) -> Option<usize> {
+        self.head.classes()
+    }
+
+    /// What a batch of `rows` rows weighs in the mean over several batches.
+    pub fn weight(&self, targets: &Targets, rows: usize) -> f64 {
+        self.head.weight(targets, rows)
+    }
+
+    /// One vector a sequence, `[sequences, hidden]`, as the head makes it of the pooled one.
     pub fn embed(&self, input: EncoderInput, pass: &Pass) -> Result<Tensor, Error> {
         let packing = input.packing();
         let pooled = self.encoder.pool(input, packing, self.pooling, pass)?;
-        match self.head {
-            Head::Classify(_) => Ok(pooled.vectors),
-            Head::Search => search::normalise(&pooled.vectors),
-        }
+        self.from_pooled(&pooled.vectors)
+    }
+
+    /// What [`embed`](Self::embed) makes of pooled vectors `[sequences, hidden]`.
+    pub fn from_pooled(&self, pooled: &Tensor) -> Result<Tensor, Error> {
+        self.head.embed(pooled)
+    }
+
+    /// How a sequence becomes one vector.
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
     }
 
     /// Bytes that training takes whatever the batch: parameters, gradients, the optimizer's two
@@ -102,11 +119,6 @@ impl Model {
     }
 
     /// The mean loss over the rows of `batch`, and its `gradients`.
-    ///
-    /// No more than `limit` is kept for the backward pass at a time, and the gradients are those
-    /// of the whole batch all the same: the vectors of the whole batch
-    /// are computed first, then the loss and its gradient with respect to them, then each part
-    /// once more with its way back (gradient caching: Gao et al., 2021, arXiv 2101.06983).
     pub fn gradients(
         &self,
         batch: Batch,
@@ -114,17 +126,42 @@ impl Model {
         limit: PartLimit,
         gradients: &mut Gradients,
     ) -> Result<f64, Error> {
+        gradients.clear();
+        self.add_gradients(batch, 1.0, pass, limit, gradients)
+    }
+
+    /// The mean loss over the rows of `batch`; `share` times its gradients are added to
+    /// `gradients`.
+    ///
+    /// No more than `limit` is kept for the backward pass at a time, and the gradients are those
+    /// of the whole batch all the same: the vectors of the whole batch
+    /// are computed first, then the loss and its gradient with respect to them, then each part
+    /// once more with its way back (gradient caching: Gao et al., 2021, arXiv 2101.06983).
+    pub fn add_gradients(
+        &self,
+        batch: Batch,
+        share: f64,
+        pass: &Pass,
+        limit: PartLimit,
+        gradients: &mut Gradients,
+    ) -> Result<f64, Error> {
         let Batch {
             input,
             places,
-            labels,
+            columns,
+            targets,
         } = batch;
-        gradients.clear();
+        let rows = Rows {
+            places: &places,
+            columns,
+            targets: &targets,
+            share,
+        };
         let packing = input.packing();
         let parts = packing.parts(limit);
         if parts.len() <= 1 {
             let pooled = self.encoder.pool(input, packing, self.pooling, pass)?;
-            let (loss, gradient) = self.head(&pooled.vectors, &places, &labels, pass, gradients)?;
+            let (loss, gradient) = self.head(&pooled.vectors, rows, pass, gradients)?;
             pooled.backward(&gradient, &self.parameters, gradients)?;
             return Ok(loss);
         }
@@ -136,7 +173,7 @@ impl Model {
         let once = pass.without_way_back();
         let vectors = parts.iter().map(|part| Ok(pool(part, &once)?.vectors));
         let vectors = Tensor::cat(&vectors.collect::<Result<Vec<_>, Error>>()?, 0)?;
-        let (loss, gradient) = self.head(&vectors, &places, &labels, pass, gradients)?;
+        let (loss, gradient) = self.head(&vectors, rows, pass, gradients)?;
         for part in parts {
             let gradient = gradient.narrow(0, part.start, part.len())?;
             pool(&part, pass)?.backward(&gradient, &self.parameters, gradients)?;
@@ -144,23 +181,20 @@ impl Model {
         Ok(loss)
     }
 
-    /// The loss of pooled `vectors` and its gradient with respect to them; those of the head's
-    /// own parameters go to `gradients`.
+    /// The loss of pooled `vectors`, and the rows' share of its gradient with respect to them;
+    /// those of the head's own parameters go to `gradients`.
     fn head(
         &self,
         vectors: &Tensor,
-        places: &[usize],
-        labels: &[i64],
+        rows: Rows,
         pass: &Pass,
         gradients: &mut Gradients,
     ) -> Result<(f64, Tensor), Error> {
         self.profile().time(Part::Head, || {
             let vectors = Var::from_tensor(vectors)?;
-            #[allow(clippy::cast_possible_truncation)] // A batch holds far fewer than 2³².
-            let places = places.iter().map(|&place| place as u32);
-            let places = Tensor::from_iter(places, vectors.device())?;
-            let loss = self.loss(&vectors.index_select(&places, 0)?, labels, pass)?;
-            let store = loss.backward()?;
+            let columns = rows.columns_of(&self.head.embed(&vectors)?)?;
+            let loss = self.head.loss(&columns, rows.targets, pass)?;
+            let store = (&loss * rows.share)?.backward()?;
             gradients.add(&self.parameters, &store)?;
             let gradient = match store.get(vectors.as_tensor()) {
                 Some(gradient) => gradient.clone(),
@@ -170,60 +204,62 @@ impl Model {
         })
     }
 
-    /// The mean loss of pooled vectors, a scalar: for classification one a row, for search those
-    /// of all queries and then of all codes.
-    fn loss(&self, pooled: &Tensor, labels: &[i64], pass: &Pass) -> Result<Tensor, Error> {
-        match &self.head {
-            Head::Classify(classifier) => classify::loss(&classifier.logits(pooled, pass)?, labels),
-            Head::Search => {
-                let vectors = search::normalise(pooled)?;
-                let pairs = vectors.dim(0)? / 2;
-                let queries = vectors.narrow(0, 0, pairs)?;
-                search::loss(&queries, &vectors.narrow(0, pairs, pairs)?)
-            }
-        }
+    /// What rows come to. `columns` holds, for each column, the embedded `[rows, hidden]`.
+    pub fn predict(&self, columns: &[Tensor], pass: &Pass) -> Result<Predictions, Error> {
+        self.head.predict(columns, pass)
     }
 
-    /// Logits `[rows, classes]` of pooled vectors.
-    ///
-    /// # Panics
-    /// If the model searches.
-    pub fn logits(&self, pooled: &Tensor, pass: &Pass) -> Result<Tensor, Error> {
-        match &self.head {
-            Head::Classify(classifier) => classifier.logits(pooled, pass),
-            Head::Search => panic!("a search model has no classes"),
-        }
+    /// Logits `[rows, classes]` of those columns, if its head has classes.
+    pub fn logits(&self, columns: &[Tensor], pass: &Pass) -> Result<Option<Tensor>, Error> {
+        self.head.logits(columns, pass)
     }
 
-    /// Metrics of one split. `vectors` holds, for each column of a row, `[rows, hidden]`.
-    pub fn metrics(
-        &self,
-        vectors: &[Tensor],
-        labels: &[i64],
-        pass: &Pass,
-    ) -> Result<Metrics, Error> {
-        match &self.head {
-            Head::Classify(classifier) => {
-                let logits = classifier.logits(&vectors[0], pass)?;
-                classify::metrics(&logits, labels).map(Metrics::Classification)
-            }
-            Head::Search => {
-                let (queries, codes) = (
-                    &vectors[search::QUERY_COLUMN],
-                    &vectors[search::CODE_COLUMN],
-                );
-                search::metrics(queries, codes).map(Metrics::Ranking)
-            }
-        }
+    /// Metrics of one split.
+    pub fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error> {
+        self.head.metrics(split, pass)
+    }
+
+    /// How to make its head again.
+    pub fn head_settings(&self) -> HeadSettings {
+        self.head.settings()
+    }
+
+    /// Whether each row of a batch is to come with another row of its class.
+    pub fn needs_partners(&self) -> bool {
+        self.head.needs_partners()
+    }
+
+    /// Chooses on the validation split what is not learnt by gradients.
+    pub fn tune(&mut self, split: &EmbeddedSplit, pass: &Pass) -> Result<(), Error> {
+        self.head.tune(split, pass)
+    }
+
+    /// Takes up what was chosen when `metrics` were measured.
+    pub fn adopt(&mut self, metrics: &Metrics) {
+        self.head.adopt(metrics);
     }
 }
 
-#[allow(clippy::cast_possible_truncation)]
-fn normal(count: usize, deviation: f64, seed: u64) -> Vec<f32> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let normal = Normal::new(0.0, deviation)
-        .unwrap_or_else(|_| unreachable!("`initializer_range` is a finite number out of JSON"));
-    (0..count)
-        .map(|_| normal.sample(&mut random) as f32)
-        .collect()
+/// Which vectors a batch's rows are made of, and what they are to come to.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    places: &'a [usize],
+    columns: usize,
+    targets: &'a Targets,
+    /// Of the mean over several batches.
+    share: f64,
+}
+
+impl Rows<'_> {
+    /// For each column, `[rows, hidden]` out of `vectors` `[sequences, hidden]`.
+    fn columns_of(&self, vectors: &Tensor) -> Result<Vec<Tensor>, Error> {
+        let columns = self.places.chunks(self.places.len() / self.columns);
+        let columns = columns.map(|places| {
+            #[allow(clippy::cast_possible_truncation)] // A batch holds far fewer than 2³².
+            let places = places.iter().map(|&place| place as u32);
+            let places = Tensor::from_iter(places, vectors.device())?;
+            Ok(vectors.index_select(&places, 0)?)
+        });
+        columns.collect()
+    }
 }

@@ -4,53 +4,97 @@
 
 use candle_core::{D, Tensor};
 
-use super::metrics::{RankingMetrics, rank_of};
-use super::{EncodedSplit, Error};
-use crate::checkpoint::Checkpoint;
-use crate::dataset::{Dataset, FieldChoice};
+use super::Error;
+use super::head::{Candidates, EmbeddedSplit, Head, HeadSettings, Predictions};
+use super::metrics::{Metrics, RankingMetrics, rank_of};
+use crate::targets::Targets;
+use crate::trainable::Pass;
 
 /// Cosines are multiplied by this before the softmax: a temperature of 0.05.
 pub const SCORE_SCALE: f64 = 20.0;
 /// Where a row's query is.
 pub const QUERY_COLUMN: usize = 0;
-/// Where a row's code is.
+/// Where a row's code is; in training, hard negatives come after it.
 pub const CODE_COLUMN: usize = 1;
 
-/// `--query-field`: CodeSearchNet's names.
-pub(super) fn query_field(named: Option<&str>) -> FieldChoice {
-    FieldChoice::new(
-        "--query-field",
-        named,
-        &["docstring_tokens", "docstring", "query"],
-    )
+/// No layer of its own: unit vectors, compared.
+pub(super) struct Matcher {
+    /// Queries whose code ranks lower count 0 in the mean reciprocal rank.
+    pub(super) rank_limit: Option<usize>,
 }
 
-/// `--code-field`: CodeSearchNet's names.
-pub(super) fn code_field(named: Option<&str>) -> FieldChoice {
-    FieldChoice::new(
-        "--code-field",
-        named,
-        &["code_tokens", "function_tokens", "code", "function"],
-    )
+impl Head for Matcher {
+    fn settings(&self) -> HeadSettings {
+        HeadSettings::Match {
+            rank_limit: self.rank_limit,
+        }
+    }
+
+    fn embed(&self, pooled: &Tensor) -> Result<Tensor, Error> {
+        normalise(pooled)
+    }
+
+    /// In-batch cross-entropy: every code of the batch but the query's own is a negative, and so
+    /// are the hard negatives of every query.
+    fn loss(&self, columns: &[Tensor], _: &Targets, _: &Pass) -> Result<Tensor, Error> {
+        let queries = &columns[QUERY_COLUMN];
+        let codes = Tensor::cat(&columns[CODE_COLUMN..], 0)?;
+        let scores = (similarity(queries, &codes)? * SCORE_SCALE)?;
+        let own = Tensor::arange(0, queries.dim(0)? as i64, scores.device())?;
+        Ok(candle_nn::loss::cross_entropy(&scores, &own)?)
+    }
+
+    fn predict(&self, columns: &[Tensor], _: &Pass) -> Result<Predictions, Error> {
+        Ok(Predictions::Vectors(columns[QUERY_COLUMN].clone()))
+    }
+
+    fn metrics(&self, split: &EmbeddedSplit, _: &Pass) -> Result<Metrics, Error> {
+        let queries = &split.columns[QUERY_COLUMN];
+        let metrics = if let Some(Candidates { vectors, sequences }) = &split.candidates {
+            let places = split.targets.classes();
+            #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation)] // Places.
+            self.rank(queries, vectors, sequences, |row| places[row] as usize)
+        } else {
+            let codes = &split.columns[CODE_COLUMN];
+            self.rank(queries, codes, &split.sequences[CODE_COLUMN], |row| row)
+        };
+        metrics.map(Metrics::Ranking)
+    }
+
+    fn metrics_of_nothing(&self) -> Metrics {
+        Metrics::Ranking(RankingMetrics::new(&[], None, 0.0))
+    }
 }
 
-/// Encodes one field, one sequence a row.
-pub(super) fn encode_column(
-    data: &Dataset,
-    checkpoint: &Checkpoint,
-    field: &FieldChoice,
-    max_length: usize,
-) -> Result<EncodedSplit, Error> {
-    let texts = data
-        .records
-        .iter()
-        .map(|record| field.text(record, &data.path));
-    let texts = texts.collect::<Result<_, _>>()?;
-    Ok(EncodedSplit {
-        sequences: checkpoint.tokenizer.encode(texts, max_length)?,
-        columns: 1,
-        labels: Vec::new(),
-    })
+impl Matcher {
+    /// Ranks the whole code base for every query; `right` is the place of a query's code in it, and
+    /// codes of equal `sequences` are the same code. The loss is the cross-entropy against the
+    /// whole code base, so that it depends on no batch.
+    fn rank(
+        &self,
+        queries: &Tensor,
+        codes: &Tensor,
+        sequences: &[usize],
+        right: impl Fn(usize) -> usize,
+    ) -> Result<RankingMetrics, Error> {
+        /// Queries scored at a time: a code base of a million then takes 256 MB.
+        const QUERIES: usize = 64;
+        let mut ranks = Vec::new();
+        let mut losses = 0.0;
+        let count = queries.dim(0)?;
+        for start in (0..count).step_by(QUERIES) {
+            let rows = QUERIES.min(count - start);
+            let scores = similarity(&queries.narrow(0, start, rows)?, codes)?;
+            for (row, scores) in scores.to_vec2::<f32>()?.into_iter().enumerate() {
+                let right = right(start + row);
+                let same = |other: usize| sequences[other] == sequences[right];
+                ranks.push(rank_of(right, &scores, same));
+                losses += cross_entropy(right, &scores);
+            }
+        }
+        let loss = losses / count as f64;
+        Ok(RankingMetrics::new(&ranks, self.rank_limit, loss))
+    }
 }
 
 /// Scales each row of `[rows, width]` to unit length.
@@ -67,34 +111,6 @@ pub(super) fn normalise(vectors: &Tensor) -> Result<Tensor, Error> {
 /// Cosines of unit vectors: `[queries, codes]`.
 pub fn similarity(queries: &Tensor, codes: &Tensor) -> Result<Tensor, Error> {
     Ok(queries.matmul(&codes.t()?)?)
-}
-
-/// In-batch cross-entropy: row `i` of `queries` belongs to row `i` of `codes`, every other code
-/// of the batch is a negative. Both `[pairs, width]`, of unit length.
-pub(super) fn loss(queries: &Tensor, codes: &Tensor) -> Result<Tensor, Error> {
-    let scores = (similarity(queries, codes)? * SCORE_SCALE)?;
-    let targets = Tensor::arange(0, scores.dim(0)? as i64, scores.device())?;
-    Ok(candle_nn::loss::cross_entropy(&scores, &targets)?)
-}
-
-/// Ranks the whole code base for every query: row `i` of `queries` belongs to row `i` of `codes`.
-/// The loss is the cross-entropy against the whole code base, so that it depends on no batch.
-pub(super) fn metrics(queries: &Tensor, codes: &Tensor) -> Result<RankingMetrics, Error> {
-    /// Queries scored at a time: a code base of a million then takes 256 MB.
-    const QUERIES: usize = 64;
-    let mut ranks = Vec::new();
-    let mut losses = 0.0;
-    let count = queries.dim(0)?;
-    for start in (0..count).step_by(QUERIES) {
-        let rows = QUERIES.min(count - start);
-        let scores = similarity(&queries.narrow(0, start, rows)?, codes)?;
-        for (row, scores) in scores.to_vec2::<f32>()?.into_iter().enumerate() {
-            let right = start + row;
-            ranks.push(rank_of(right, &scores));
-            losses += cross_entropy(right, &scores);
-        }
-    }
-    Ok(RankingMetrics::new(&ranks, losses / count as f64))
 }
 
 /// `-log softmax(scale · scores)[right]`.

@@ -30,13 +30,11 @@ pub fn read_batch(
             places.push(place);
         }
     }
-    let labels = rows
-        .iter()
-        .filter_map(|&row| split.labels.get(row).copied());
     Ok(Batch {
         input: activations.input(&sequences)?,
         places,
-        labels: labels.collect(),
+        columns: split.columns,
+        targets: split.targets.of_rows(rows),
     })
 }
 

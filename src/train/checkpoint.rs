@@ -34,19 +34,28 @@ pub struct Position {
     pub epoch_seconds: Vec<f64>,
     /// Seconds in all, evaluation included.
     pub seconds: f64,
-    /// The best epoch so far.
+    /// The best evaluation so far.
     pub best: Option<BestEpoch>,
+    /// Steps done when the validation split was last evaluated.
+    #[serde(default)]
+    pub evaluated: usize,
+    /// Evaluations since the best.
+    #[serde(default)]
+    pub without_better: usize,
     /// Bytes of `metrics.jsonl` that belong to these steps.
     pub metrics_bytes: u64,
     /// Bytes of the TensorBoard events that belong to them.
     pub tensorboard_bytes: u64,
 }
 
-/// The epoch whose weights are kept.
+/// The evaluation whose weights are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BestEpoch {
     /// From 1.
     pub epoch: usize,
+    /// Steps done; runs of before there was a choice do not say.
+    #[serde(default)]
+    pub step: usize,
     /// On the validation split.
     pub metrics: Metrics,
 }

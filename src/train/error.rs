@@ -2,6 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error::{Explain, write_hint};
+use crate::task::ClassWeights;
 use crate::{cache, frozen, task, trainable};
 
 /// Why training failed.
@@ -41,6 +42,34 @@ pub enum Error {
         folder: PathBuf,
         /// What is missing.
         file: &'static str,
+    },
+    /// Nothing is validated.
+    #[error("`{flag}` needs a validation split, and the cache has none")]
+    NoValidation {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// Classes are weighed or smoothed where a row has not one of them.
+    #[error("`{flag}` is for classes of which each row has one")]
+    NotOneClass {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// Not a weight a class.
+    #[error("`--class-weights {found}` is not one weight for each of {classes} classes")]
+    ClassWeights {
+        /// As given.
+        found: ClassWeights,
+        /// How many there are.
+        classes: usize,
+    },
+    /// A metric that the task does not have.
+    #[error("`--best-metric {found}` is none of the task's metrics")]
+    UnknownMetric {
+        /// As given.
+        found: String,
+        /// Those it has.
+        known: Vec<String>,
     },
     /// There is no run to go on with.
     #[error("`{folder}` holds no run to go on with: no `{file}`")]
@@ -109,6 +138,10 @@ impl Explain for Error {
                 "choose another `--out`, or replace the run with `--force`".into()
             }
             Self::MemoryBudget { .. } => "raise `--memory-budget`, or freeze more layers".into(),
+            Self::NoValidation { .. } => "fill the cache with `telly precompute --valid`".into(),
+            Self::NotOneClass { .. } => "leave it out: it belongs to `--task classify` with `--objective single-label`".into(),
+            Self::ClassWeights { .. } => "give them in the order of the classes: integers by value, then words by the alphabet; or `balanced`".into(),
+            Self::UnknownMetric { known, .. } => format!("it has {}", known.join(", ")),
             Self::NothingToResume { .. } => "leave out `--resume` to begin a run".into(),
             Self::OtherRun { .. } => {
                 "`--resume` needs no flags but `--out`; for another run choose another `--out`"
@@ -129,6 +162,10 @@ impl Explain for Error {
             Self::Trainable(error) => error.is_input(),
             Self::RunExists { .. }
             | Self::NoRun { .. }
+            | Self::NoValidation { .. }
+            | Self::NotOneClass { .. }
+            | Self::ClassWeights { .. }
+            | Self::UnknownMetric { .. }
             | Self::NothingToResume { .. }
             | Self::MemoryBudget { .. }
             | Self::OtherRun { .. }

@@ -7,7 +7,7 @@ use crate::cache::Split;
 use crate::frozen::by_token_budget;
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::task::{Metrics, Model};
+use crate::task::{Candidates, EmbeddedSplit, Metrics, Model};
 use crate::trainable::Pass;
 
 /// Tokens evaluated at a time: more are no faster, and evaluation is not to take more memory than
@@ -25,11 +25,27 @@ pub fn embed(
     let mut distinct = sequences.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
+    let tokens = distinct.iter().map(|&index| activations.length(index));
+    let mut progress = Progress::new(label, tokens.sum::<usize>() as u64, "tokens");
+    embed_with(model, activations, sequences, |tokens| {
+        progress.advance(tokens);
+    })
+}
+
+/// As [`embed`]; after each batch `report` is told of its tokens.
+pub fn embed_with(
+    model: &Model,
+    activations: &mut dyn Activations,
+    sequences: &[usize],
+    mut report: impl FnMut(u64),
+) -> Result<Tensor, Error> {
+    let mut distinct = sequences.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
     let lengths: Vec<usize> = distinct
         .iter()
         .map(|&index| activations.length(index))
         .collect();
-    let mut progress = Progress::new(label, lengths.iter().sum::<usize>() as u64, "tokens");
     let pass = Pass::evaluation(model.parameters.device());
     let mut vectors: Vec<Option<Tensor>> = vec![None; distinct.len()];
     for batch in by_token_budget(&lengths, TOKENS) {
@@ -44,7 +60,7 @@ pub fn embed(
                 .map_err(crate::trainable::Error::from)?;
             vectors[member] = Some(vector);
         }
-        progress.advance(batch.iter().map(|&member| lengths[member] as u64).sum());
+        report(batch.iter().map(|&member| lengths[member] as u64).sum());
     }
     let rows: Vec<Tensor> = sequences
         .iter()
@@ -53,14 +69,18 @@ pub fn embed(
     Ok(Tensor::cat(&rows, 0).map_err(crate::trainable::Error::from)?)
 }
 
-/// Metrics of `model` on `split`.
-pub fn evaluate(
+/// `split` run through `model`; with a `code_base`, of one sequence a row, that is what its rows
+/// are to be found in.
+pub(super) fn embed_split<'a>(
     model: &Model,
     activations: &mut dyn Activations,
-    split: &Split,
+    split: &'a Split,
+    code_base: Option<&Split>,
     label: &str,
-) -> Result<Metrics, Error> {
-    let vectors = embed(model, activations, &split.rows, label)?;
+) -> Result<EmbeddedSplit<'a>, Error> {
+    let searched = code_base.map_or(&[][..], |code_base| &code_base.rows);
+    let sequences = [&split.rows, searched].concat();
+    let vectors = embed(model, activations, &sequences, label)?;
     let columns = (0..split.columns)
         .map(|column| {
             #[allow(clippy::cast_possible_truncation)] // The index file counts in u32 too.
@@ -68,8 +88,36 @@ pub fn evaluate(
             let rows = Tensor::from_iter(rows, vectors.device())?;
             vectors.index_select(&rows, 0)
         })
-        .collect::<Result<Vec<_>, _>>()
+        .collect::<Result<_, _>>()
         .map_err(crate::trainable::Error::from)?;
+    let sequences = (0..split.columns).map(|column| {
+        let rows = 0..split.len();
+        rows.map(|row| split.sequence(row, column)).collect()
+    });
+    let candidates = code_base.map(|code_base| {
+        let vectors = vectors.narrow(0, split.rows.len(), code_base.rows.len());
+        Ok(Candidates {
+            vectors: vectors.map_err(crate::trainable::Error::from)?,
+            sequences: code_base.rows.clone(),
+        })
+    });
+    Ok(EmbeddedSplit {
+        columns,
+        sequences: sequences.collect(),
+        targets: &split.targets,
+        candidates: candidates.transpose().map_err(Error::Trainable)?,
+    })
+}
+
+/// Metrics of `model` on `split`, whose rows are to be found in `code_base` if there is one.
+pub fn evaluate(
+    model: &Model,
+    activations: &mut dyn Activations,
+    split: &Split,
+    code_base: Option<&Split>,
+    label: &str,
+) -> Result<Metrics, Error> {
+    let embedded = embed_split(model, activations, split, code_base, label)?;
     let pass = Pass::evaluation(model.parameters.device());
-    Ok(model.metrics(&columns, &split.labels, &pass)?)
+    Ok(model.metrics(&embedded, &pass)?)
 }

@@ -145,6 +145,7 @@ fn blocks(split: &Split, bytes: impl Fn(usize) -> u64, block_bytes: u64) -> Vec<
 mod tests {
     use super::{EpochOrder, WINDOW_BLOCKS, blocks, random};
     use crate::cache::Split;
+    use crate::targets::Targets;
 
     const ROWS: usize = 1000;
     const BLOCK: u64 = 100;
@@ -156,7 +157,7 @@ mod tests {
         Split {
             columns: 1,
             rows: (0..ROWS).map(sequence).collect(),
-            labels: Vec::new(),
+            targets: Targets::None,
         }
     }
 
@@ -251,7 +252,7 @@ mod tests {
         let split = Split {
             columns: 2,
             rows: rows.collect(),
-            labels: Vec::new(),
+            targets: Targets::None,
         };
         let order = EpochOrder::in_blocks(&split, |_| 10, BLOCK, &mut random(1, 0));
         is_permutation(&order.rows);

@@ -1,6 +1,6 @@
 //! What a run leaves on disk, and reading it back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Seek as _, Write};
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use super::tensorboard::{TensorBoard, reopen};
 use crate::checkpoint::Freeze;
 use crate::frozen::FrozenPrecision;
 use crate::publish::{publish, publish_with};
-use crate::task::{Encoding, Labels, Model};
+use crate::task::{Encoding, HeadSettings, Labels, Model};
 use crate::trainable::Pooling;
 
-const RECIPE: &str = "recipe.toml";
-const METRICS: &str = "metrics.jsonl";
-const SUMMARY: &str = "summary.json";
+pub(super) const RECIPE: &str = "recipe.toml";
+pub(super) const METRICS: &str = "metrics.jsonl";
+pub(super) const SUMMARY: &str = "summary.json";
 const TENSORBOARD: &str = "tensorboard";
 const CHECKPOINT: &str = "checkpoint";
 const MODEL: &str = "model.safetensors";
@@ -48,6 +48,20 @@ pub struct RunIdentity {
     pub pooling: Pooling,
     /// The classes, for a task that has them.
     pub labels: Option<Labels>,
+    /// BLAKE3 of each split's content, by its name; runs of before it was kept do not say.
+    #[serde(default)]
+    pub data: BTreeMap<String, String>,
+    /// The head; the usual one of `labels` in runs of before there was a choice.
+    #[serde(default)]
+    pub head: Option<HeadSettings>,
+}
+
+impl RunIdentity {
+    /// The head that it was trained with.
+    pub fn head(&self) -> HeadSettings {
+        let usual = || HeadSettings::usual(&self.encoding, self.labels.as_ref());
+        self.head.clone().unwrap_or_else(usual)
+    }
 }
 
 /// A run folder being written.
@@ -68,22 +82,7 @@ impl RunFolder {
             });
         }
         fs_err::create_dir_all(folder).map_err(Error::Write)?;
-        for file in [SUMMARY, MODEL, RECIPE, METRICS] {
-            match fs_err::remove_file(folder.join(file)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::Write(error));
-                }
-                _ => {}
-            }
-        }
-        for part in [TENSORBOARD, CHECKPOINT] {
-            match fs_err::remove_dir_all(folder.join(part)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::Write(error));
-                }
-                _ => {}
-            }
-        }
+        clear(folder)?;
         let board = TensorBoard::create(&folder.join(TENSORBOARD)).map_err(Error::Write)?;
         let metrics = fs_err::File::create(folder.join(METRICS)).map_err(Error::Write)?;
         Ok(Self {
@@ -223,12 +222,35 @@ impl RunFolder {
     }
 }
 
+/// Removes what a run writes from `folder`.
+pub(super) fn clear(folder: &Path) -> Result<(), Error> {
+    for file in [SUMMARY, MODEL, RECIPE, METRICS] {
+        match fs_err::remove_file(folder.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Write(error));
+            }
+            _ => {}
+        }
+    }
+    for part in [TENSORBOARD, CHECKPOINT] {
+        match fs_err::remove_dir_all(folder.join(part)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Write(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// A finished run.
 pub struct SavedRun {
     /// How to use it.
     pub identity: RunIdentity,
     /// The trained tensors by name, on the CPU.
     pub tensors: HashMap<String, Tensor>,
+    /// BLAKE3 of the file that holds both, hexadecimal.
+    pub hash: String,
 }
 
 impl SavedRun {
@@ -258,6 +280,10 @@ impl SavedRun {
             serde_json::from_str(identity).map_err(|error| damaged(error.to_string()))?;
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| damaged(error.to_string()))?;
-        Ok(Self { identity, tensors })
+        Ok(Self {
+            identity,
+            tensors,
+            hash: blake3::hash(&bytes).to_hex().to_string(),
+        })
     }
 }

@@ -7,7 +7,7 @@ use crate::task::Metrics;
 /// What a run came to.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// Epochs trained.
+    /// Epochs trained, the last maybe in part.
     pub epochs: usize,
     /// Steps taken.
     pub steps: usize,
@@ -25,6 +25,10 @@ pub struct Summary {
     pub test: Option<Metrics>,
     /// The epoch, from 1, whose weights were kept.
     pub best_epoch: usize,
+    /// The step after which they were.
+    pub best_step: usize,
+    /// Why training stopped before its last epoch, if it did.
+    pub stopped: Option<String>,
 }
 
 impl Summary {
@@ -40,6 +44,8 @@ impl Summary {
             "tokens_per_second": self.tokens_per_second,
             "trainable_parameters": self.trainable_parameters,
             "best_epoch": self.best_epoch,
+            "best_step": self.best_step,
+            "stopped_early": self.stopped.is_some(),
             "valid": metrics(&self.valid),
             "test": metrics(&self.test),
         });

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 
-use super::{Error, TrainSettings, learning_rate};
+use super::{Error, TrainSettings};
 use crate::task::{Batch, Model};
 use crate::trainable::{
     AdamW, AdamWSettings, Gradients, Ops, Parameter, Parameters, Part, PartLimit, Pass,
+    layer_scales,
 };
 
 const PARAMETER: &str = "parameter";
@@ -30,12 +31,21 @@ pub struct Trainer {
     warmup_steps: usize,
     total_steps: usize,
     step: usize,
+    pending: Pending,
+}
+
+/// What the step under way has seen.
+#[derive(Default)]
+struct Pending {
+    batches: usize,
+    /// Each batch's mean loss times its share.
+    loss: f64,
 }
 
 /// What one step did.
 #[derive(Debug, Clone, Copy)]
 pub struct StepReport {
-    /// Mean loss of the batch before the update.
+    /// Mean loss of the step's rows before the update.
     pub loss: f64,
     /// Learning rate of the update.
     pub learning_rate: f64,
@@ -53,6 +63,9 @@ impl Trainer {
                 clip_norm: (settings.clip > 0.0).then_some(settings.clip),
             },
         )?;
+        let (parameters, layers) = (&model.parameters, model.layers());
+        let optimizer =
+            optimizer.with_scales(layer_scales(parameters, layers, settings.layer_decay));
         // As transformers: the share is rounded up to whole steps.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let warmup_steps = (settings.warmup * total_steps as f64).ceil() as usize;
@@ -68,6 +81,7 @@ impl Trainer {
             warmup_steps,
             total_steps,
             step: 0,
+            pending: Pending::default(),
         })
     }
 
@@ -124,27 +138,50 @@ impl Trainer {
 
     /// One forward and backward pass over a batch, and an update.
     pub fn step(&mut self, batch: Batch) -> Result<StepReport, Error> {
-        // Inside the pool of threads from here on: entering it for each piece of parallel work
-        // would cost a wake-up each.
-        rayon::scope(|_| self.step_here(batch))
+        self.accumulate(batch, 1.0)?;
+        self.update()
     }
 
-    fn step_here(&mut self, batch: Batch) -> Result<StepReport, Error> {
+    /// One forward and backward pass over a batch that has `share` in the step under way; the
+    /// shares of a step's batches sum to 1.
+    pub fn accumulate(&mut self, batch: Batch, share: f64) -> Result<(), Error> {
+        // Inside the pool of threads from here on: entering it for each piece of parallel work
+        // would cost a wake-up each.
+        rayon::scope(|_| self.accumulate_here(batch, share))
+    }
+
+    fn accumulate_here(&mut self, batch: Batch, share: f64) -> Result<(), Error> {
         let device = self.model.parameters.device().clone();
-        let mut pass = Pass::training(&device, self.settings.seed, self.step as u64);
+        // Each batch of a run draws its own masks.
+        let number = self.step * self.settings.gradient_accumulation + self.pending.batches;
+        let mut pass = Pass::training(&device, self.settings.seed, number as u64);
         pass.ops = self.ops;
         pass.all_rows = self.all_rows;
         let gradients = &mut self.gradients;
+        if self.pending.batches == 0 {
+            gradients.clear();
+        }
         let loss = self
             .model
-            .gradients(batch, &pass, self.micro_batch, gradients)?;
+            .add_gradients(batch, share, &pass, self.micro_batch, gradients)?;
         if !loss.is_finite() {
             return Err(Error::Diverged {
                 step: self.step,
                 loss,
             });
         }
-        let rate = learning_rate(
+        self.pending.batches += 1;
+        self.pending.loss += share * loss;
+        Ok(())
+    }
+
+    /// Moves the parameters by what has been accumulated.
+    pub fn update(&mut self) -> Result<StepReport, Error> {
+        rayon::scope(|_| self.update_here())
+    }
+
+    fn update_here(&mut self) -> Result<StepReport, Error> {
+        let rate = self.settings.schedule.learning_rate(
             self.step,
             self.warmup_steps,
             self.total_steps,
@@ -155,6 +192,7 @@ impl Trainer {
                 .step(&self.model.parameters, &self.gradients, rate)
         })?;
         self.step += 1;
+        let Pending { loss, .. } = std::mem::take(&mut self.pending);
         Ok(StepReport {
             loss,
             learning_rate: rate,

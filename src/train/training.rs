@@ -1,6 +1,7 @@
 //! The loop.
 
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
@@ -8,16 +9,21 @@ use serde_json::json;
 
 use super::batches::with_batches;
 use super::checkpoint::{BestEpoch, Position, TrainingState};
+use super::evaluation::embed_split;
 use super::memory::micro_batch;
 use super::summary::{Summary, median};
 use super::trainer::{StepReport, Trainer, named};
-use super::{CachedActivations, EpochOrder, Error, RunFolder, TrainSettings, evaluate};
+use super::{
+    CachedActivations, EpochOrder, Error, RunFolder, TrainSettings, draw_partners, with_partners,
+};
 use crate::cache::{Cache, Split};
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::task::{Metrics, Model};
-use crate::trainable::{Part, Profile};
+use crate::task::{Batch, Metrics, Model, Role};
+use crate::trainable::{Part, Pass, Profile};
 
+/// The split that chooses what is kept.
+const VALID: &str = "valid";
 /// The kind of the kept weights in a checkpoint.
 const BEST: &str = "best";
 
@@ -27,11 +33,12 @@ pub enum Outcome {
     Finished(Model, Summary),
     /// Ctrl-C. A checkpoint is written; the model has the best epoch's weights, or those of the
     /// last step when no epoch has been evaluated.
-    Interrupted(Model, Position),
+    Interrupted(Model, Box<Position>),
 }
 
-/// Trains `model` from `cache`, evaluates each epoch on the validation split if there is one,
-/// keeps the best weights, and evaluates them on the test split. Writes every step's and every
+/// Trains `model` from `cache`, evaluates each epoch on the validation split if there is one, and
+/// every `evaluate_every` steps, keeps the best weights, stops early if it is told to and they get
+/// no better, and evaluates them on the test split. Writes every step's and every
 /// evaluation's figures to `run`, and a checkpoint after each epoch, every
 /// `checkpoint_seconds`, and on Ctrl-C. With `state` it goes on from there, to the same weights
 /// as a run that was never stopped.
@@ -48,7 +55,10 @@ pub fn train(
         split: "train".into(),
     })?;
     let (valid, test) = (split("valid")?, split("test")?);
+    settings.check(&model, valid.is_some())?;
+    let code_base = split(Role::CODE_BASE)?;
     let mut training = Training::new(model, cache, training, settings, run, valid.is_some())?;
+    training.code_base = code_base;
     if let Some(state) = state {
         training.restore(state)?;
     }
@@ -59,7 +69,7 @@ pub fn train(
             training.restore_best()?;
             Ok(Outcome::Interrupted(
                 training.trainer.model,
-                training.position,
+                Box::new(training.position),
             ))
         }
         Err(error) => Err(error),
@@ -71,6 +81,9 @@ struct Training<'a> {
     trainer: Trainer,
     cache: &'a Cache,
     split: Arc<Split>,
+    /// The current epoch's rows: those of `split`, with partners if the head needs them.
+    rows: Arc<Split>,
+    code_base: Option<Split>,
     run: &'a mut RunFolder,
     position: Position,
     best_weights: Option<Vec<Tensor>>,
@@ -88,16 +101,27 @@ impl<'a> Training<'a> {
         run: &'a mut RunFolder,
         keeps_best: bool,
     ) -> Result<Self, Error> {
-        let steps = split.len().div_ceil(settings.batch_size) * settings.epochs;
+        let mut split = Arc::new(split);
+        let mut rows = Arc::clone(&split);
+        if model.needs_partners() {
+            split = Arc::new(with_partners(&split));
+            rows = Arc::new(draw_partners(&split, settings.seed, 0));
+        }
+        let batches = split.len().div_ceil(settings.batch_size);
+        let steps = batches.div_ceil(settings.gradient_accumulation) * settings.epochs;
         let now = Instant::now();
         let copies = usize::from(keeps_best);
-        let micro_batch = micro_batch(&model, settings, split.columns, copies)?;
+        let criterion = settings.criterion(&model, &split.targets)?;
+        let model = model.learning_by(criterion);
+        let micro_batch = micro_batch(&model, settings, rows.columns, copies)?;
         let mut trainer = Trainer::new(model, settings.clone(), steps)?;
         trainer.micro_batch = micro_batch;
         Ok(Self {
             trainer,
             cache,
-            split: Arc::new(split),
+            split,
+            rows,
+            code_base: None,
             run,
             position: Position {
                 settings: settings.clone(),
@@ -108,6 +132,8 @@ impl<'a> Training<'a> {
                 epoch_seconds: Vec::new(),
                 seconds: 0.0,
                 best: None,
+                evaluated: 0,
+                without_better: 0,
                 metrics_bytes: 0,
                 tensorboard_bytes: 0,
             },
@@ -138,28 +164,28 @@ impl<'a> Training<'a> {
     /// The remaining epochs, then the test split.
     fn run(&mut self, valid: Option<&Split>, test: Option<&Split>) -> Result<Summary, Error> {
         let epochs = self.trainer.settings().epochs;
-        while self.position.epoch < epochs {
-            self.train_epoch()?;
-            if let Some(valid) = valid {
-                let metrics = self.evaluate(valid, "valid", self.position.epoch + 1)?;
-                self.offer(metrics)?;
+        while self.position.epoch < epochs && self.reason_to_stop().is_none() {
+            let whole = self.train_epoch(valid)?;
+            if let Some(valid) = valid.filter(|_| whole) {
+                self.validate(valid)?;
             }
-            self.position.epoch += 1;
-            self.position.batch = 0;
+            if whole {
+                self.position.epoch += 1;
+                self.position.batch = 0;
+            }
             self.checkpoint()?;
         }
         self.restore_best()?;
-        let best_epoch = self
-            .position
-            .best
-            .as_ref()
-            .map_or(epochs, |best| best.epoch);
+        let trained = self.position.epoch + usize::from(self.position.batch > 0);
+        let best = self.position.best.as_ref();
+        let best_epoch = best.map_or(trained, |best| best.epoch);
+        let best_step = best.map_or(self.position.step, |best| best.step);
         let test = test.map(|test| self.evaluate(test, "test", best_epoch));
         let test = test.transpose()?;
         self.tick();
-        let epoch_seconds = median(&self.position.epoch_seconds);
+        let epoch_seconds = self.epoch_seconds();
         Ok(Summary {
-            epochs,
+            epochs: trained,
             steps: self.trainer.steps(),
             seconds: self.position.seconds,
             epoch_seconds,
@@ -168,14 +194,32 @@ impl<'a> Training<'a> {
             valid: self.position.best.clone().map(|best| best.metrics),
             test,
             best_epoch,
+            best_step,
+            stopped: self.reason_to_stop(),
         })
     }
 
-    /// What is left of the current epoch.
-    fn train_epoch(&mut self) -> Result<(), Error> {
+    /// The median time of the whole epochs; if the first was broken off, what it would have taken.
+    fn epoch_seconds(&self) -> f64 {
+        let times = &self.position.epoch_seconds;
+        match self.position.epoch {
+            0 => {
+                let batch_size = self.trainer.settings().batch_size;
+                let batches = self.split.len().div_ceil(batch_size);
+                median(times) * batches as f64 / self.position.batch.max(1) as f64
+            }
+            whole => median(&times[..whole.min(times.len())]),
+        }
+    }
+
+    /// What is left of the current epoch; false if training is to stop within it.
+    fn train_epoch(&mut self, valid: Option<&Split>) -> Result<bool, Error> {
         let settings = self.trainer.settings().clone();
         let epoch = self.position.epoch;
-        let (cache, split) = (self.cache, Arc::clone(&self.split));
+        if self.trainer.model.needs_partners() {
+            self.rows = Arc::new(draw_partners(&self.split, settings.seed, epoch));
+        }
+        let (cache, split) = (self.cache, Arc::clone(&self.rows));
         let order = EpochOrder::new(settings.shuffle, cache, &split, settings.seed, epoch);
         let batches = order.batches(settings.batch_size);
         self.position.epoch_seconds.resize(epoch + 1, 0.0);
@@ -185,36 +229,58 @@ impl<'a> Training<'a> {
         progress.skip(self.tokens_of(&before) as u64);
         let left = &batches[self.position.batch..];
         with_batches(cache, &split, left, (&order, before.len()), |ahead| {
-            let (mut tokens, started) = (0, Instant::now());
-            for rows in left {
+            let (mut tokens, mut seconds) = (0, 0.0);
+            for group in left.chunks(settings.gradient_accumulation) {
+                if let Some(valid) = valid.filter(|_| self.is_evaluation_due()) {
+                    self.validate(valid)?;
+                    if self.reason_to_stop().is_some() {
+                        return Ok(false);
+                    }
+                }
                 if interrupt::requested() {
                     return Err(Error::Interrupted);
                 }
                 let step_started = Instant::now();
-                let wait = || ahead.recv().unwrap_or(Err(Error::Interrupted));
-                let batch = self.profile().time(Part::DataWait, wait)?;
-                let batch_tokens = self.tokens_of(rows);
-                let report = self.trainer.step(batch)?;
-                self.position.step += 1;
-                self.position.batch += 1;
+                let report = self.step(group, &ahead)?;
                 let step_time = step_started.elapsed();
                 self.profile().add_step(step_time);
                 self.position.epoch_seconds[epoch] += step_time.as_secs_f64();
-                tokens += batch_tokens;
+                let step_tokens = self.tokens_of(&group.concat());
+                tokens += step_tokens;
+                seconds += step_time.as_secs_f64();
                 progress.set_message(format!("loss {:.4}", report.loss));
-                progress.advance(batch_tokens as u64);
-                self.log_step(
-                    epoch,
-                    report,
-                    tokens as f64 / started.elapsed().as_secs_f64(),
-                )?;
+                progress.advance(step_tokens as u64);
+                self.log_step(epoch, report, tokens as f64 / seconds)?;
                 let interval = Duration::from_secs(settings.checkpoint_seconds);
                 if self.last_checkpoint.elapsed() >= interval {
                     self.checkpoint()?;
                 }
             }
-            Ok(())
+            Ok(true)
         })
+    }
+
+    /// One step over the batches of `group`, which come out of `ahead`.
+    fn step(
+        &mut self,
+        group: &[Vec<usize>],
+        ahead: &Receiver<Result<Batch, Error>>,
+    ) -> Result<StepReport, Error> {
+        let weight = |rows: &Vec<usize>| {
+            let targets = self.rows.targets.of_rows(rows);
+            self.trainer.model.weight(&targets, rows.len())
+        };
+        let weights: Vec<f64> = group.iter().map(weight).collect();
+        let all: f64 = weights.iter().sum();
+        for weight in weights {
+            let wait = || ahead.recv().unwrap_or(Err(Error::Interrupted));
+            let batch = self.profile().time(Part::DataWait, wait)?;
+            self.trainer.accumulate(batch, weight / all)?;
+        }
+        let report = self.trainer.update()?;
+        self.position.step += 1;
+        self.position.batch += group.len();
+        Ok(report)
     }
 
     /// A line for this step, if it is one of those that are logged.
@@ -241,8 +307,22 @@ impl<'a> Training<'a> {
 
     fn evaluate(&mut self, split: &Split, name: &str, epoch: usize) -> Result<Metrics, Error> {
         let mut activations = CachedActivations(self.cache);
+        let code_base = self.code_base.as_ref();
+        let embedded = self.profile().time_apart(Part::Evaluation, || {
+            embed_split(
+                &self.trainer.model,
+                &mut activations,
+                split,
+                code_base,
+                name,
+            )
+        })?;
+        let pass = Pass::evaluation(self.trainer.model.parameters.device());
+        if name == VALID {
+            self.trainer.model.tune(&embedded, &pass)?;
+        }
         let metrics = self.profile().time_apart(Part::Evaluation, || {
-            evaluate(&self.trainer.model, &mut activations, split, name)
+            self.trainer.model.metrics(&embedded, &pass)
         })?;
         self.run.log(&json!({
             "step": self.position.step,
@@ -253,22 +333,65 @@ impl<'a> Training<'a> {
         Ok(metrics)
     }
 
-    /// Keeps the current weights if `metrics` are strictly better than the best so far.
-    fn offer(&mut self, metrics: Metrics) -> Result<(), Error> {
-        let best = self.position.best.as_ref();
-        if best.is_none_or(|best| metrics.selection().1 > best.metrics.selection().1) {
-            self.best_weights = Some(self.trainer.model.parameters.snapshot()?);
-            self.position.best = Some(BestEpoch {
-                epoch: self.position.epoch + 1,
-                metrics,
-            });
+    /// Whether the validation split is to be evaluated before the next step.
+    fn is_evaluation_due(&self) -> bool {
+        let Position {
+            step, evaluated, ..
+        } = self.position;
+        let every = self.trainer.settings().evaluate_every;
+        every.is_some_and(|every| step > evaluated && step.is_multiple_of(every))
+    }
+
+    /// Evaluates the validation split, unless it has been after these very steps, and keeps the
+    /// weights if they are strictly better than the best so far.
+    fn validate(&mut self, valid: &Split) -> Result<(), Error> {
+        let step = self.position.step;
+        if self.position.evaluated == step {
+            return Ok(());
         }
+        let epoch = self.position.epoch + 1;
+        let metrics = self.evaluate(valid, VALID, epoch)?;
+        self.position.evaluated = step;
+        let name = self.trainer.settings().best_metric.as_deref();
+        let score = |metrics: &Metrics| metrics.score(name).unwrap_or(f64::NAN);
+        let best = self.position.best.as_ref().map(|best| score(&best.metrics));
+        if best.is_some_and(|best| !best.is_nan() && score(&metrics) <= best) {
+            self.position.without_better += 1;
+            return Ok(());
+        }
+        self.position.without_better = 0;
+        self.best_weights = Some(self.trainer.model.parameters.snapshot()?);
+        self.position.best = Some(BestEpoch {
+            epoch,
+            step,
+            metrics,
+        });
         Ok(())
     }
 
-    fn restore_best(&self) -> Result<(), Error> {
+    /// Why training is to stop before its last step, if it is.
+    fn reason_to_stop(&self) -> Option<String> {
+        let settings = self.trainer.settings();
+        let patience = settings.early_stopping?;
+        let best = self.position.best.as_ref()?;
+        let left = self.trainer.total_steps() - self.position.step;
+        (self.position.without_better >= patience && left > 0).then(|| {
+            let name = settings.best_metric.as_deref();
+            format!(
+                "stopped early: no better {} in {patience} evaluations; the best is that of step {}, in epoch {}",
+                name.unwrap_or(best.metrics.selection().0),
+                best.step,
+                best.epoch
+            )
+        })
+    }
+
+    fn restore_best(&mut self) -> Result<(), Error> {
         if let Some(weights) = &self.best_weights {
             self.trainer.model.parameters.restore(weights)?;
+        }
+        if let Some(best) = &self.position.best {
+            self.trainer.model.adopt(&best.metrics);
         }
         Ok(())
     }
@@ -302,13 +425,13 @@ impl<'a> Training<'a> {
 
     /// Tokens of the training split, seen once.
     fn tokens(&self) -> usize {
-        let lengths = self.split.rows.iter();
+        let lengths = self.rows.rows.iter();
         lengths.map(|&sequence| self.cache.length(sequence)).sum()
     }
 
     /// Tokens of `rows`.
     fn tokens_of(&self, rows: &[usize]) -> usize {
-        let sequences = self.split.sequences_of(rows).into_iter();
+        let sequences = self.rows.sequences_of(rows).into_iter();
         sequences.map(|sequence| self.cache.length(sequence)).sum()
     }
 }

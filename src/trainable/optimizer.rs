@@ -30,6 +30,8 @@ pub struct AdamW {
     settings: AdamWSettings,
     steps: i32,
     moments: Vec<Moments>,
+    /// Of each parameter's learning rate.
+    scales: Vec<f64>,
 }
 
 /// Running means of a parameter's gradient and of its square.
@@ -61,7 +63,16 @@ impl AdamW {
             settings,
             steps: 0,
             moments: moments.collect::<Result<_, Error>>()?,
+            scales: vec![1.0; parameters.iter().len()],
         })
+    }
+
+    /// Multiplies each parameter's learning rate by its one of `scales`, its weight decay with it,
+    /// as a parameter group's own `lr` does in PyTorch.
+    #[must_use]
+    pub fn with_scales(mut self, scales: Vec<f64>) -> Self {
+        self.scales = scales;
+        self
     }
 
     /// The running means of each parameter's gradient and of its square, in the order and the
@@ -117,6 +128,7 @@ impl AdamW {
         let corrections = [FIRST_DECAY, SECOND_DECAY].map(|decay| 1.0 - decay.powi(self.steps));
         let moments = parameters.iter().zip(&mut self.moments).enumerate();
         for (index, (parameter, moments)) in moments {
+            let learning_rate = learning_rate * self.scales[index];
             let weight_decay = if parameter.decays() {
                 self.settings.weight_decay
             } else {

@@ -42,6 +42,8 @@ pub enum Site {
     Output(usize),
     /// The head's input.
     Head,
+    /// Between the layers of a head that has two.
+    InsideHead,
 }
 
 impl Site {
@@ -49,6 +51,8 @@ impl Site {
         match self {
             Self::Embeddings => 0,
             Self::Head => 1,
+            // Beyond any layer's.
+            Self::InsideHead => u64::MAX,
             Self::Probabilities(layer) => 2 + 3 * layer as u64,
             Self::Attention(layer) => 3 + 3 * layer as u64,
             Self::Output(layer) => 4 + 3 * layer as u64,

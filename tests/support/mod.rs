@@ -56,6 +56,11 @@ impl Golden {
         }
     }
 
+    /// What a training golden was told.
+    pub fn hyperparameters(&self) -> Value {
+        serde_json::from_str(&self.metadata["hyperparameters"]).expect("JSON")
+    }
+
     pub fn floats(&self, name: &str) -> Vec<f64> {
         let tensor = self.tensors[name].flatten_all().expect("flat");
         let tensor = tensor.to_dtype(candle_core::DType::F64).expect("numbers");

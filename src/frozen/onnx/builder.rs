@@ -215,6 +215,16 @@ impl GraphBuilder {
 
     /// The model.
     pub(super) fn finish(self) -> OnnxModel {
+        let (model, data, weights) = self.into_parts();
+        OnnxModel {
+            graph: model.encode_to_vec(),
+            data,
+            weights,
+        }
+    }
+
+    /// The model as a message, the external data, and what lies where in it.
+    pub(super) fn into_parts(self) -> (ModelProto, Vec<u8>, Vec<ExternalWeight>) {
         let mut opset_import = vec![OperatorSetId {
             domain: String::new(),
             version: OPSET,
@@ -232,12 +242,9 @@ impl GraphBuilder {
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(self.graph),
             opset_import,
+            metadata_props: Vec::new(),
         };
-        OnnxModel {
-            graph: model.encode_to_vec(),
-            data: self.data,
-            weights: self.weights,
-        }
+        (model, self.data, self.weights)
     }
 
     fn constant(

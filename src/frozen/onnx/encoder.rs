@@ -99,6 +99,45 @@ pub fn write(
     Ok(writer.graph.finish())
 }
 
+/// A graph under construction that computes all of `checkpoint`'s layers.
+pub(super) struct OpenGraph {
+    pub(super) graph: GraphBuilder,
+    /// The mask, i64 `[batch, length]`.
+    pub(super) mask: Value,
+    /// The last layer's output, f32 `[batch, length, hidden]`.
+    pub(super) hidden: Value,
+}
+
+/// Writes all of `checkpoint`'s layers, from token ids on, for more to be put on top.
+pub(super) fn write_all_layers(
+    checkpoint: &Checkpoint,
+    name: &str,
+    precision: FrozenPrecision,
+    data_location: &str,
+) -> Result<OpenGraph, checkpoint::Error> {
+    let mut writer = EncoderWriter {
+        graph: GraphBuilder::new(name, data_location),
+        config: &checkpoint.config,
+        weights: &checkpoint.weights,
+        precision,
+    };
+    let ids = writer.graph.input(INPUT_IDS, &batch_by_length());
+    let mask = writer.graph.input(ATTENTION_MASK, &batch_by_length());
+    let mut hidden = writer.embeddings(&ids, &mask)?;
+    let mut bias = writer.attention_bias(&mask);
+    if checkpoint.config.family.has_relative_positions() {
+        bias = writer.with_relative_positions(&bias, &mask)?;
+    }
+    for layer in 0..checkpoint.config.layers {
+        hidden = writer.layer(layer, &hidden, &bias)?;
+    }
+    Ok(OpenGraph {
+        graph: writer.graph,
+        mask,
+        hidden,
+    })
+}
+
 fn batch_by_length() -> [Axis; 2] {
     [Axis::Dynamic("batch"), Axis::Dynamic("length")]
 }

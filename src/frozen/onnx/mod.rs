@@ -6,8 +6,10 @@ mod encoder;
 mod linear;
 mod proto;
 mod relative_position;
+mod whole;
 
 pub(super) use builder::ExternalWeight;
 pub use builder::OnnxModel;
 pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, Start, hidden_state, write};
 pub(super) use proto::DataType;
+pub use whole::{Dense, Pool, Readout, WholeModel, write_whole};

@@ -1,0 +1,77 @@
+//! A file's records, some hundred at a time: what is held does not grow with the file.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use crate::dataset::{Dataset, Record, Records};
+use crate::error::Error;
+
+/// Records of a chunk: enough to sort them by length, few enough to lose when a command is killed.
+const RECORDS: usize = 512;
+
+/// A file's records in chunks.
+pub(super) struct Chunks {
+    path: PathBuf,
+    records: Records,
+    /// Read already.
+    ahead: Option<Dataset>,
+}
+
+impl Chunks {
+    /// Of the file `path`, `-` being stdin.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let path = if path == Path::new("-") {
+            Path::new("/dev/stdin")
+        } else {
+            path
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            records: Records::open(path)?,
+            ahead: None,
+        })
+    }
+
+    /// The first record, before anything else is asked for.
+    pub(super) fn first(&mut self) -> Result<Option<&Record>, Error> {
+        self.ahead = self.next()?;
+        Ok(self.ahead.as_ref().and_then(|chunk| chunk.records.first()))
+    }
+
+    /// The next records; none at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Dataset>, Error> {
+        if let Some(chunk) = self.ahead.take() {
+            return Ok(Some(chunk));
+        }
+        let records = self.records.by_ref().take(RECORDS);
+        let records = records.collect::<Result<Vec<_>, _>>()?;
+        let path = self.path.clone();
+        Ok((!records.is_empty()).then_some(Dataset { path, records }))
+    }
+}
+
+/// About how many records `path` holds, by its lines; 0 where that is not known.
+#[allow(
+    clippy::naive_bytecount,
+    reason = "reading the file takes longer than counting"
+)]
+pub(super) fn count(path: &Path) -> u64 {
+    let lines = || -> std::io::Result<u64> {
+        let mut text = BufReader::with_capacity(1 << 20, File::open(path)?);
+        let mut lines = 0;
+        loop {
+            let piece = text.fill_buf()?;
+            if piece.is_empty() {
+                return Ok(lines);
+            }
+            lines += piece.iter().filter(|&&byte| byte == b'\n').count() as u64;
+            let length = piece.len();
+            text.consume(length);
+        }
+    };
+    match path.extension() {
+        Some(end) if end == "jsonl" && path.is_file() => lines().unwrap_or(0),
+        _ => 0,
+    }
+}

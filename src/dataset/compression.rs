@@ -1,0 +1,125 @@
+//! A file's format and packing, by its name; what it holds must agree.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use super::Error;
+
+/// A stretch of a file that is read at a time.
+const BUFFER: usize = 128 << 10;
+/// The first bytes of files that people mistake for data: in words, and what to do.
+const FOREIGN: [(&[u8], &str, &str); 11] = [
+    (b"PAR1", "a Parquet file", "name it .parquet"),
+    (
+        b"PK\x03\x04",
+        "a zip archive or a spreadsheet",
+        "unpack it, or save the spreadsheet as .csv",
+    ),
+    (b"\x1f\x8b", "gzip", "name it .gz"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "name it .zst"),
+    (b"BZh", "bzip2", "unpack it, or pack it with gzip or zstd"),
+    (b"\xfd7zXZ", "xz", "unpack it, or pack it with gzip or zstd"),
+    (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
+    (b"ARROW1", "an Arrow file", "save it as .parquet"),
+    (
+        b"SQLite format 3",
+        "an SQLite database",
+        "export the table as .csv",
+    ),
+    (b"\xff\xfe", "text in UTF-16", "save it as UTF-8"),
+    (b"\xfe\xff", "text in UTF-16", "save it as UTF-8"),
+];
+/// Where a tar archive says so.
+const TAR: (usize, &[u8]) = (257, b"ustar");
+
+/// How a file's records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// JSON Lines, or one array.
+    Json,
+}
+
+/// How a file is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// The format that the name says; what has no known ending is JSON Lines.
+pub(super) fn format(_path: &Path) -> Format {
+    Format::Json
+}
+
+/// The packing that the name says.
+pub(super) fn packing(path: &Path) -> Packing {
+    match ending(path).as_str() {
+        "gz" => Packing::Gzip,
+        "zst" | "zstd" => Packing::Zstd,
+        _ => Packing::Plain,
+    }
+}
+
+/// What follows the last dot, in small letters.
+fn ending(path: &Path) -> String {
+    let ending = path.extension().unwrap_or_default();
+    ending.to_string_lossy().to_ascii_lowercase()
+}
+
+/// Opens a file of text, unpacked; what cannot be text is refused.
+pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
+    let file = fs_err::File::open(path).map_err(Error::Read)?;
+    if file.metadata().map_err(Error::Read)?.is_dir() {
+        let path = path.to_owned();
+        return Err(Error::Folder { path });
+    }
+    let mut packed = BufReader::with_capacity(BUFFER, file);
+    let unreadable = |source| Error::Line {
+        path: path.to_owned(),
+        line: 1,
+        source,
+    };
+    let head = packed.fill_buf().map_err(unreadable)?;
+    let (name, magic): (_, &[u8]) = match packing(path) {
+        Packing::Plain => ("", b""),
+        Packing::Gzip => ("gzip", b"\x1f\x8b"),
+        Packing::Zstd => ("zstd", b"\x28\xb5\x2f\xfd"),
+    };
+    if !head.starts_with(magic) {
+        return Err(Error::NotPacked {
+            path: path.to_owned(),
+            expected: name,
+        });
+    }
+    let mut text: Box<dyn BufRead + Send> = match packing(path) {
+        Packing::Plain => Box::new(packed),
+        Packing::Gzip => {
+            let unpacked = flate2::bufread::MultiGzDecoder::new(packed);
+            Box::new(BufReader::with_capacity(BUFFER, unpacked))
+        }
+        Packing::Zstd => {
+            let unpacked = zstd::Decoder::with_buffer(packed).map_err(unreadable)?;
+            Box::new(BufReader::with_capacity(BUFFER, unpacked))
+        }
+    };
+    refuse_foreign(path, text.fill_buf().map_err(unreadable)?)?;
+    Ok(text)
+}
+
+/// Refuses what begins like a file of another kind.
+fn refuse_foreign(path: &Path, head: &[u8]) -> Result<(), Error> {
+    let refused = |found, advice| Error::Foreign {
+        path: path.to_owned(),
+        found,
+        advice,
+    };
+    let (place, tar) = TAR;
+    if head.get(place..).is_some_and(|tail| tail.starts_with(tar)) {
+        return Err(refused("a tar archive", "unpack it"));
+    }
+    match FOREIGN.iter().find(|(magic, ..)| head.starts_with(magic)) {
+        Some(&(_, found, advice)) => Err(refused(found, advice)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,305 @@
+//! The model card: what the model is, where it comes from, and how to load it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::trained::file_name;
+use super::{Error, Format, Reading, TrainedModel, folder};
+use crate::frozen::FrozenPrecision;
+use crate::task::{Encoding, HeadSettings, Objective};
+use crate::trainable::Pooling;
+
+/// The keys of a recipe that name files of one machine: their last names are kept.
+const PATHS: [&str; 7] = [
+    "cache",
+    "model",
+    "train",
+    "valid",
+    "test",
+    "code_base",
+    "onnxruntime",
+];
+
+/// Writes `README.md`.
+pub(super) fn write(
+    folder: &Path,
+    trained: &TrainedModel,
+    format: Format,
+    class: &str,
+    reading: Reading,
+) -> Result<(), Error> {
+    let mut text = front_matter(trained, format);
+    let base = file_name(&trained.checkpoint.folder);
+    let identity = &trained.identity;
+    let frozen = match identity.freeze.layers() {
+        _ if identity.freeze == crate::checkpoint::Freeze::Nothing => "nothing frozen".into(),
+        0 => "the embeddings frozen".into(),
+        layers => format!("the embeddings and the bottom {layers} layers frozen"),
+    };
+    let _ = write!(
+        text,
+        "# {}\n\n`{base}`, trained for `{}` with {frozen}, by [Telly](https://arxiv.org/abs/2304.05216)'s way of\nfine-tuning. Frozen and trained weights are one model here.\n\n## How to load it\n\n",
+        trained.name,
+        identity.encoding.task(),
+    );
+    text.push_str(&how_to_load(trained, format, class, reading));
+    text.push_str(
+        "\nThe texts were read with every run of white space as one space, as above. More tokens than the\nlengths above were cut off.\n",
+    );
+    if identity.frozen_precision == FrozenPrecision::Int8 {
+        text.push_str(
+            "\nThe frozen layers were computed in 8-bit integers while the others were trained. Here they are\nfloats: the outputs are close to those in training, not equal.\n",
+        );
+    }
+    let _ = write!(text, "\n{}{}", metrics(trained), recipe(trained));
+    text.push_str(
+        "\n## Licence\n\nThat of the base model applies. Put it here, and into `license:` above.\n",
+    );
+    folder::write_text(folder, "README.md", &text)
+}
+
+fn front_matter(trained: &TrainedModel, format: Format) -> String {
+    let (pipeline, library) = match (trained.gives_embeddings(), format) {
+        (true, Format::HuggingFace { .. }) => ("sentence-similarity", "sentence-transformers"),
+        (true, Format::Onnx { .. }) => ("sentence-similarity", "onnx"),
+        (false, Format::HuggingFace { .. }) => ("text-classification", "transformers"),
+        (false, Format::Onnx { .. }) => ("text-classification", "onnx"),
+    };
+    // Quoted as JSON is, which YAML reads.
+    let base = Value::from(file_name(&trained.checkpoint.folder));
+    format!(
+        "---\nlibrary_name: {library}\npipeline_tag: {pipeline}\nbase_model: {base}\nlicense: other\nlicense_name: that-of-the-base-model\ntags:\n- telly\n---\n\n"
+    )
+}
+
+/// A piece of Python that can be copied.
+fn how_to_load(trained: &TrainedModel, format: Format, class: &str, reading: Reading) -> String {
+    match (format, trained.gives_embeddings()) {
+        (Format::HuggingFace { .. }, false) => classifier(trained, class, reading),
+        (Format::HuggingFace { .. }, true) => embedding(trained),
+        (Format::Onnx { .. }, _) => onnx(trained),
+    }
+}
+
+fn classifier(trained: &TrainedModel, class: &str, reading: Reading) -> String {
+    let auto = match class.rsplit_once("For") {
+        Some((_, kind)) => format!("AutoModelFor{kind}"),
+        None => "AutoModel".into(),
+    };
+    let logits = match reading {
+        Reading::Output => "    logits = model(**inputs).logits",
+        Reading::FirstToken => {
+            "    logits = model(**inputs).logits[:, 0]  # those of the first token"
+        }
+        Reading::MeanOfTokens => {
+            "    by_token = model(**inputs).logits  # their mean over all tokens is what was trained\n    mask = inputs[\"attention_mask\"].unsqueeze(-1)\n    logits = (by_token * mask).sum(1) / mask.sum(1)"
+        }
+    };
+    let result = match trained.objective() {
+        Objective::SingleLabel => {
+            "print([model.config.id2label[label] for label in logits.argmax(-1).tolist()])"
+        }
+        Objective::MultiLabel => {
+            "for row in logits.sigmoid():\n    print([model.config.id2label[label] for label, likely in enumerate(row) if likely >= 0.5])"
+        }
+        Objective::Regression => "print(logits[:, 0].tolist())",
+    };
+    let second = match &trained.identity.encoding {
+        Encoding::Classify {
+            second_field: Some(_),
+            ..
+        } => "texts, ",
+        _ => "",
+    };
+    let mut text = format!(
+        "```python
+import torch
+from transformers import AutoTokenizer, {auto}
+
+folder = \".\"
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = {auto}.from_pretrained(folder).eval()
+
+texts = [\" \".join(text.split()) for text in [\"def add(a, b): return a + b\", \"some other text\"]]
+inputs = tokenizer(texts, {second}truncation=True, max_length={}, padding=True, return_tensors=\"pt\")
+with torch.no_grad():
+{logits}
+{result}
+```
+",
+        trained.longest()
+    );
+    let own = matches!(trained.head, HeadSettings::HuggingFace { .. });
+    if !second.is_empty() {
+        text.push_str(
+            "\nIt was trained on pairs: put the second texts in the place of the second `texts`.\n",
+        );
+    }
+    if reading == Reading::Output && !own {
+        let _ = write!(
+            text,
+            "\nWhat was trained is one linear layer on the first token's state. `{class}` has a square layer and\na tanh before it: here they multiply by 2⁻¹⁴, and the last layer's weights by 2¹⁴, which leaves the\nlogits as they are. To train on, begin with a new head.\n"
+        );
+    }
+    text
+}
+
+/// What a text's kinds are called, and the most tokens of each.
+fn lengths(encoding: &Encoding) -> Vec<(&'static str, usize)> {
+    let lengths = encoding.lengths().into_iter();
+    lengths
+        .map(|(flag, length)| match flag {
+            "--max-query-length" => ("queries", length),
+            "--max-code-length" => ("codes", length),
+            _ => ("texts", length),
+        })
+        .collect()
+}
+
+fn embedding(trained: &TrainedModel) -> String {
+    let mut text = String::from(
+        "```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(\".\")
+
+def embed(texts, max_length):
+    model.max_seq_length = max_length
+    return model.encode([\" \".join(text.split()) for text in texts], normalize_embeddings=True)
+
+",
+    );
+    for (name, length) in lengths(&trained.identity.encoding) {
+        let _ = writeln!(
+            text,
+            "{name} = embed([\"def add(a, b): return a + b\"], {length})"
+        );
+    }
+    text.push_str("```\n");
+    let pooling = match trained.identity.pooling {
+        Pooling::Cls => "the first token's state",
+        Pooling::Mean => "the mean of all tokens' states",
+    };
+    if let HeadSettings::Cosine { threshold, .. } = trained.head {
+        let _ = writeln!(
+            text,
+            "\nTwo functions are clones where the cosine of their embeddings is above {threshold}."
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nAn embedding is {pooling}, scaled to unit length. `transformers.AutoModel` loads the model alone."
+    );
+    text
+}
+
+fn onnx(trained: &TrainedModel) -> String {
+    let embeddings = trained.gives_embeddings();
+    let result = if embeddings {
+        "print(result.shape)  # each of unit length"
+    } else if trained.objective() != Objective::SingleLabel {
+        "print(labels, result)"
+    } else {
+        "print([labels[str(label)] for label in result.argmax(-1)])"
+    };
+    let mut imports = String::from("import numpy as np\nimport onnxruntime\n");
+    let mut labels = String::new();
+    if !embeddings {
+        imports.insert_str(0, "import json\n");
+        labels = "labels = json.loads(session.get_modelmeta().custom_metadata_map[\"id2label\"])\n"
+            .into();
+    }
+    let padding = trained.checkpoint.config.padding_id;
+    let pairs = if trained.head == HeadSettings::Concat {
+        "  # two that follow each other are a pair"
+    } else {
+        ""
+    };
+    let all = lengths(&trained.identity.encoding);
+    let said: Vec<String> = all
+        .iter()
+        .map(|(name, length)| format!("{length} for {name}"))
+        .collect();
+    format!(
+        "```python
+{imports}from tokenizers import Tokenizer
+
+max_length = {}  # {}
+session = onnxruntime.InferenceSession(\"model.onnx\")
+{labels}tokenizer = Tokenizer.from_file(\"tokenizer.json\")
+tokenizer.enable_truncation(max_length)
+tokenizer.enable_padding(pad_id={padding})
+
+texts = [\" \".join(text.split()) for text in [\"def add(a, b): return a + b\", \"some other text\"]]{pairs}
+encoded = tokenizer.encode_batch(texts)
+inputs = {{
+    \"input_ids\": np.array([text.ids for text in encoded], np.int64),
+    \"attention_mask\": np.array([text.attention_mask for text in encoded], np.int64),
+}}
+result = session.run(None, inputs)[0]
+{result}
+```
+",
+        trained.longest(),
+        said.join(", "),
+    )
+}
+
+/// Every metric of the run's summary.
+fn metrics(trained: &TrainedModel) -> String {
+    let mut rows = String::new();
+    for split in ["valid", "test"] {
+        let metrics = trained
+            .summary
+            .as_ref()
+            .and_then(|summary| summary[split].as_object());
+        for (name, value) in metrics.into_iter().flatten() {
+            if let Some(value) = value.as_f64() {
+                let _ = writeln!(rows, "| {split} | {name} | {value:.4} |");
+            }
+        }
+    }
+    if rows.is_empty() {
+        return "## Metrics\n\nNone were measured while it was trained.\n".into();
+    }
+    format!("## Metrics\n\n| split | metric | value |\n|---|---|---|\n{rows}")
+}
+
+/// Recipe, and hashes of all that went in.
+fn recipe(trained: &TrainedModel) -> String {
+    let identity = &trained.identity;
+    let mut text = String::from("\n## Where it comes from\n\n| what | BLAKE3 |\n|---|---|\n");
+    let _ = writeln!(text, "| run | `{}` |", trained.hash);
+    let _ = writeln!(text, "| base model's weights | `{}` |", identity.weights);
+    let _ = writeln!(
+        text,
+        "| base model's tokenizer | `{}` |",
+        identity.tokenizer
+    );
+    for (split, hash) in &identity.data {
+        let _ = writeln!(text, "| tokens and labels of {split} | `{hash}` |");
+    }
+    if let Some(recipe) = &trained.recipe {
+        let _ = write!(
+            text,
+            "\nThe recipe:\n\n```toml\n{}```\n",
+            without_paths(recipe)
+        );
+    }
+    text
+}
+
+/// `recipe` with the last names of what lies on one machine only.
+fn without_paths(recipe: &str) -> String {
+    let Ok(mut table) = recipe.parse::<toml::Table>() else {
+        return String::new();
+    };
+    for (key, value) in &mut table {
+        if let (true, toml::Value::String(path)) = (PATHS.contains(&key.as_str()), &mut *value) {
+            *path = file_name(Path::new(path));
+        }
+    }
+    table.to_string()
+}

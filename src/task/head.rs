@@ -1,0 +1,301 @@
+//! What stands on top of the pooled vectors: the seam between a model and what it learns. A new
+//! head is a file with an implementation of [`Head`], and a line in [`HeadSettings`].
+
+use candle_core::Tensor;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use serde::{Deserialize, Serialize};
+
+use super::classify::Classifier;
+use super::clone::CloneForm;
+use super::concat::Concat;
+use super::contrast::Contrast;
+use super::cosine::Cosine;
+use super::search::Matcher;
+use super::{CrossEntropy, Encoding, Error, Labels, Metrics, Objective};
+use crate::checkpoint::{self, Checkpoint};
+use crate::targets::Targets;
+use crate::trainable::{Parameters, Pass, Pooling, Weight};
+
+/// Which head, and how it was set; kept with a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "head", rename_all = "lowercase")]
+pub enum HeadSettings {
+    /// Dropout, a linear layer.
+    Linear {
+        /// How many classes, or outputs.
+        classes: usize,
+        /// What they stand for.
+        #[serde(default)]
+        objective: Objective,
+    },
+    /// What transformers' `…ForSequenceClassification` has in the model's family.
+    HuggingFace {
+        /// How many classes, or outputs.
+        classes: usize,
+        /// What they stand for.
+        #[serde(default)]
+        objective: Objective,
+    },
+    /// Unit vectors; of a batch, each query's code is to be told from the others.
+    Match {
+        /// Queries whose code ranks lower count 0 in the mean reciprocal rank.
+        rank_limit: Option<usize>,
+    },
+    /// The cosine of a pair, by its squared distance from the label.
+    Cosine {
+        /// Pairs above it are clones.
+        threshold: f64,
+        /// Whether the threshold is chosen on the validation split.
+        tuned: bool,
+    },
+    /// A classifier over a pair's vectors side by side.
+    Concat,
+    /// Unit vectors; those of one group are to be told from all others.
+    Contrast,
+}
+
+impl HeadSettings {
+    /// The usual head for what `encoding` makes of records, of the classes `labels` if there are
+    /// any: what runs have that do not say.
+    pub fn usual(encoding: &Encoding, labels: Option<&Labels>) -> Self {
+        match encoding {
+            Encoding::Classify { objective, .. } => Self::Linear {
+                classes: match objective {
+                    Objective::Regression => 1,
+                    _ => labels.map_or(0, Labels::count),
+                },
+                objective: *objective,
+            },
+            Encoding::Search(_) => Self::Match { rank_limit: None },
+            Encoding::Clone(clone) => match clone.form {
+                CloneForm::Pairs => Self::Cosine {
+                    threshold: 0.5,
+                    tuned: false,
+                },
+                CloneForm::Groups => Self::Contrast,
+            },
+        }
+    }
+
+    /// The same classifier with the head of the model's family; none of what is no classifier.
+    pub fn of_family(&self) -> Option<Self> {
+        match *self {
+            Self::Linear { classes, objective } | Self::HuggingFace { classes, objective } => {
+                Some(Self::HuggingFace { classes, objective })
+            }
+            _ => None,
+        }
+    }
+
+    /// How a sequence becomes one vector unless told otherwise.
+    pub fn default_pooling(&self) -> Pooling {
+        match self {
+            Self::Linear { .. } | Self::HuggingFace { .. } | Self::Concat => Pooling::Cls,
+            Self::Match { .. } | Self::Cosine { .. } | Self::Contrast => Pooling::Mean,
+        }
+    }
+
+    /// A fresh head; what it trains is added to the builder's parameters.
+    pub(super) fn build(&self, builder: &mut HeadBuilder) -> Result<Box<dyn Head>, Error> {
+        Ok(match self {
+            Self::Linear { classes, objective } => {
+                Box::new(Classifier::linear(builder, *classes, *objective)?)
+            }
+            Self::HuggingFace { classes, objective } => {
+                Box::new(Classifier::hugging_face(builder, *classes, *objective)?)
+            }
+            Self::Match { rank_limit } => Box::new(Matcher {
+                rank_limit: *rank_limit,
+            }),
+            Self::Cosine { threshold, tuned } => Box::new(Cosine {
+                threshold: *threshold,
+                tuned: *tuned,
+            }),
+            Self::Concat => Box::new(Concat::new(builder)?),
+            Self::Contrast => Box::new(Contrast),
+        })
+    }
+}
+
+/// A head: from the pooled vectors of a row to a loss, predictions and metrics.
+///
+/// A row has one or more columns, the sequences that it is made of. `columns` holds a matrix
+/// `[rows, hidden]` for each, put out by [`embed`](Self::embed).
+pub trait Head: Send + Sync {
+    /// How to make it again.
+    fn settings(&self) -> HeadSettings;
+
+    /// What is made of pooled vectors `[sequences, hidden]` whichever column they stand in.
+    fn embed(&self, pooled: &Tensor) -> Result<Tensor, Error>;
+
+    /// The mean loss over the rows of a batch, a scalar.
+    fn loss(&self, columns: &[Tensor], targets: &Targets, pass: &Pass) -> Result<Tensor, Error>;
+
+    /// What the rows come to.
+    fn predict(&self, columns: &[Tensor], pass: &Pass) -> Result<Predictions, Error>;
+
+    /// Logits `[rows, classes]` of a head that has classes.
+    fn logits(&self, _columns: &[Tensor], _pass: &Pass) -> Result<Option<Tensor>, Error> {
+        Ok(None)
+    }
+
+    /// How good that is on a whole split.
+    fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error>;
+
+    /// Its metrics of no rows at all, for their names.
+    fn metrics_of_nothing(&self) -> Metrics;
+
+    /// What a batch of `rows` rows weighs in the mean over several batches.
+    fn weight(&self, _targets: &Targets, rows: usize) -> f64 {
+        rows as f64
+    }
+
+    /// Classes of a classifier of one class a row.
+    fn classes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Weighs and smooths classes in training, where there are any.
+    fn learn_by(&mut self, _criterion: CrossEntropy) {}
+
+    /// Whether each row of a batch is to come with another row of its class, as a second column.
+    fn needs_partners(&self) -> bool {
+        false
+    }
+
+    /// Chooses on the validation split what is not learnt by gradients.
+    fn tune(&mut self, _split: &EmbeddedSplit, _pass: &Pass) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Takes up what was chosen when `metrics` were measured.
+    fn adopt(&mut self, _metrics: &Metrics) {}
+}
+
+/// What rows come to.
+pub enum Predictions {
+    /// A probability a class, `[rows, classes]`.
+    Probabilities(Tensor),
+    /// A probability for each label by itself, `[rows, labels]`.
+    Labels(Tensor),
+    /// A number a row.
+    Numbers(Vec<f32>),
+    /// The vectors themselves, `[rows, hidden]`.
+    Vectors(Tensor),
+    /// Of pairs.
+    Pairs {
+        /// What a threshold is put to.
+        scores: Vec<f32>,
+        /// Whether each is above it.
+        clones: Vec<bool>,
+    },
+}
+
+/// A split run through the model.
+pub struct EmbeddedSplit<'a> {
+    /// For each column, `[rows, hidden]`.
+    pub columns: Vec<Tensor>,
+    /// For each column the number of each row's sequence: equal sequences have equal numbers.
+    pub sequences: Vec<Vec<usize>>,
+    /// What the rows are to come to.
+    pub targets: &'a Targets,
+    /// What the rows are to be found among, if that is not another of their columns.
+    pub candidates: Option<Candidates>,
+}
+
+/// What rows are searched in; their targets are places among them.
+pub struct Candidates {
+    /// `[candidates, hidden]`.
+    pub vectors: Tensor,
+    /// The number of each one's sequence.
+    pub sequences: Vec<usize>,
+}
+
+/// What a fresh head is made from.
+pub(super) struct HeadBuilder<'a> {
+    parameters: &'a mut Parameters,
+    checkpoint: &'a Checkpoint,
+    random: ChaCha8Rng,
+}
+
+impl<'a> HeadBuilder<'a> {
+    /// For a head on top of `checkpoint`, drawn with `seed`.
+    pub(super) fn new(
+        parameters: &'a mut Parameters,
+        checkpoint: &'a Checkpoint,
+        seed: u64,
+    ) -> Self {
+        Self {
+            parameters,
+            checkpoint,
+            random: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    /// Numbers of a pooled vector.
+    pub(super) fn hidden(&self) -> usize {
+        self.checkpoint.config.hidden_size
+    }
+
+    /// Dropout probability of the head.
+    pub(super) fn dropout(&self) -> f64 {
+        self.checkpoint.config.hidden_dropout
+    }
+
+    /// A linear layer under the names `name.weight` `[outputs, inputs]`, drawn normal with the
+    /// checkpoint's `initializer_range`, and `name.bias` `[outputs]`, 0.
+    pub(super) fn linear(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<(Weight, Weight), Error> {
+        let weight = self.normal(outputs * inputs);
+        let parameters = &mut *self.parameters;
+        Ok((
+            parameters.add(&format!("{name}.weight"), &[outputs, inputs], weight)?,
+            parameters.add(&format!("{name}.bias"), &[outputs], vec![0.0; outputs])?,
+        ))
+    }
+
+    /// What the model's family puts before the names of its tensors.
+    pub(super) fn family_prefix(&self) -> &'static str {
+        self.checkpoint.config.family.prefix()
+    }
+
+    /// As [`linear`](Self::linear), with the checkpoint's own values where it has both tensors.
+    pub(super) fn pretrained(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<(Weight, Weight), Error> {
+        let weights = &self.checkpoint.weights;
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        let missing = |name: &str, shape: &[usize]| {
+            matches!(
+                weights.check(name, shape),
+                Err(checkpoint::Error::MissingTensor { .. })
+            )
+        };
+        if missing(&weight, &[outputs, inputs]) || missing(&bias, &[outputs]) {
+            return self.linear(name, outputs, inputs);
+        }
+        let parameters = &mut *self.parameters;
+        Ok((
+            parameters.load(weights, &weight, &[outputs, inputs])?,
+            parameters.load(weights, &bias, &[outputs])?,
+        ))
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn normal(&mut self, count: usize) -> Vec<f32> {
+        let normal = Normal::new(0.0, self.checkpoint.config.initializer_range)
+            .unwrap_or_else(|_| unreachable!("`initializer_range` is a finite number out of JSON"));
+        (0..count)
+            .map(|_| normal.sample(&mut self.random) as f32)
+            .collect()
+    }
+}
