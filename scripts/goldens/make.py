@@ -16,6 +16,7 @@ import tokenizers
 import torch
 import transformers
 
+import clones
 import metrics
 import reference
 import tiny
@@ -59,6 +60,7 @@ def main():
     for model, task, pooling, frozen in training.TRAININGS:
         path = out / "training" / training.training_name(model, task, pooling, frozen)
         training.make_training(out / model, task, pooling, frozen, path, VERSIONS)
+    clones.make_clones(out, VERSIONS)
     metrics.make_metrics(out / "metrics.json", VERSIONS)
 
 

@@ -12,7 +12,7 @@ use crate::cache::Split;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::ragged::Ragged;
-use crate::task::{EncodedSplit, Encoding, Known, Role};
+use crate::task::{Data, EncodedSplit, Encoding, Known, Role};
 use crate::train::{FreshActivations, evaluate};
 
 /// Measure a run on fresh data, straight through both halves, without a cache.
@@ -37,8 +37,7 @@ pub(super) struct EvaluateArguments {
 }
 
 pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
-    let data = Dataset::read(&arguments.data)?;
-    let loaded = arguments.model.load(data.records.first())?;
+    let (loaded, data) = arguments.model.load(&arguments.data)?;
     let (sequences, split, code_base) = encode(&loaded, &data, arguments.code_base.as_deref())?;
     let mut activations = FreshActivations {
         sequences,
@@ -68,7 +67,7 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
 /// found in.
 fn encode(
     loaded: &LoadedModel,
-    data: &Dataset,
+    data: &Data,
     code_base: Option<&Path>,
 ) -> Result<(Ragged<u32>, Split, Option<Split>), Error> {
     let (encoding, checkpoint) = (&loaded.encoding, &loaded.checkpoint);
@@ -86,7 +85,7 @@ fn encode(
         labels: loaded.labels.as_ref(),
         code_base: searched.as_ref().map(|(keys, _)| keys),
     };
-    let encoded = encoding.encode(data, checkpoint, Role::Evaluation, known)?;
+    let encoded = encoding.encode_data(data, checkpoint, Role::Evaluation, known)?;
     let mut sequences = encoded.sequences.clone();
     let split = rows_of(encoded, 0);
     let code_base = searched.map(|(_, codes)| {

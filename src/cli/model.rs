@@ -9,10 +9,9 @@ use super::head::JudgementOptions;
 use super::options::{DeviceChoice, RuntimeOptions, limit_threads};
 use super::task::TaskOptions;
 use crate::checkpoint::{Checkpoint, Freeze};
-use crate::dataset::Record;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, FrozenPrecision};
-use crate::task::{Encoding, HeadSettings, Labels, Model, TaskKind};
+use crate::task::{Data, Encoding, HeadSettings, Labels, Model, TaskKind};
 use crate::train::SavedRun;
 use crate::trainable::Pooling;
 
@@ -57,12 +56,20 @@ pub(super) struct LoadedModel {
 }
 
 impl ModelOptions {
-    /// Opens the model that is meant for data with this `first` record.
-    pub(super) fn load(&self, first: Option<&Record>) -> Result<LoadedModel, Error> {
+    /// Opens the model that is meant, and reads the data in `path` for it.
+    pub(super) fn load(&self, path: &Path) -> Result<(LoadedModel, Data), Error> {
         limit_threads(self.runtime.threads)?;
         match (&self.run, &self.model) {
-            (Some(run), model) => self.load_run(run, model.as_deref()),
-            (None, Some(model)) => self.load_checkpoint(model, first),
+            (Some(run), model) => {
+                let loaded = self.load_run(run, model.as_deref())?;
+                let (task, field) = (loaded.encoding.task(), loaded.encoding.text_field());
+                let data = Data::read(path, task, field)?;
+                Ok((loaded, data))
+            }
+            (None, Some(model)) => {
+                let data = self.task.read(path)?;
+                Ok((self.load_checkpoint(model, &data)?, data))
+            }
             (None, None) => Err(super::options::missing("--run")),
         }
     }
@@ -113,9 +120,9 @@ impl ModelOptions {
         })
     }
 
-    fn load_checkpoint(&self, model: &Path, first: Option<&Record>) -> Result<LoadedModel, Error> {
+    fn load_checkpoint(&self, model: &Path, data: &Data) -> Result<LoadedModel, Error> {
         let checkpoint = Checkpoint::open(model)?;
-        let encoding = self.task.encoding(&checkpoint, first)?;
+        let encoding = self.task.encoding(&checkpoint, Some(data))?;
         if encoding.task() == TaskKind::Classify {
             return Err(Error::Usage {
                 problem: "a pre-trained model has no classes yet".into(),

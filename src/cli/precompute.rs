@@ -16,12 +16,11 @@ use crate::cache::{
     self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
 };
 use crate::checkpoint::Checkpoint;
-use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::onnx::{self, Start};
 use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime};
 use crate::precompute::{EncodedSplits, FromTokens, Plan, States, check_parity, fill};
-use crate::task::{Encoding, Role, TaskKind};
+use crate::task::{Data, Encoding, Role, TaskKind};
 
 /// Run the frozen half over the data, once, into an activation cache.
 ///
@@ -206,8 +205,8 @@ fn encode(
     // What is wrong with the flags is told before a large file is read.
     options.task.encoding(checkpoint, None)?;
     let splits = read_splits(options)?;
-    let first = splits.first().and_then(|(_, data)| data.records.first());
-    let encoding = options.task.encoding(checkpoint, first)?;
+    let training = splits.first().map(|(_, data)| data);
+    let encoding = options.task.encoding(checkpoint, training)?;
     encoding.check_lengths(checkpoint.config.longest_sequence())?;
     if options.code_base.is_some() && encoding.task() != TaskKind::Search {
         return Err(foreign_flag("--code-base", encoding.task()));
@@ -351,7 +350,7 @@ fn check_freeze(freeze: &FreezeList, checkpoint: &Checkpoint) -> Result<(), Erro
     Ok(())
 }
 
-fn read_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Dataset)>, Error> {
+fn read_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Data)>, Error> {
     let train = options.train.as_ref().ok_or_else(|| missing("--train"))?;
     let others = [
         ("valid", &options.valid),
@@ -363,7 +362,7 @@ fn read_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Dataset)>, Er
         .filter_map(|(name, path)| Some((name, path.as_ref()?)));
     std::iter::once(("train", train))
         .chain(others)
-        .map(|(name, path)| Ok((name.to_owned(), Dataset::read(path)?)))
+        .map(|(name, path)| Ok((name.to_owned(), options.task.read(path)?)))
         .collect()
 }
 

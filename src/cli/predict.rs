@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::console;
 use super::model::{LoadedModel, ModelOptions};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Record};
 use crate::error::Error;
 use crate::frozen::FrozenEncoder;
 use crate::task::{EncodedSplit, Labels, Predictions, similarity};
@@ -44,13 +44,12 @@ pub(super) struct PredictArguments {
 }
 
 pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
-    let data = Dataset::read(&arguments.input)?;
     let against = arguments
         .against
         .as_deref()
         .map(Dataset::read)
         .transpose()?;
-    let loaded = arguments.model.load(data.records.first())?;
+    let (loaded, data) = arguments.model.load(&arguments.input)?;
     let searched = match &against {
         None => None,
         Some(base) => match loaded.encoding.encode_codes(base, &loaded.checkpoint)? {
@@ -85,7 +84,7 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
             Some((base, encoded)) => {
                 let codes = embedder.embed(encoded, "code base")?;
                 let top = arguments.top.unwrap_or(10);
-                search(&data, base, &vectors, &codes[0], top)?
+                search(data.records(), base, &vectors, &codes[0], top)?
             }
         },
     };
@@ -150,14 +149,14 @@ fn classify(labels: Option<&Labels>, probabilities: &Tensor) -> Result<Vec<Value
 }
 
 fn search(
-    queries: &Dataset,
+    queries: &[Record],
     base: &Dataset,
     vectors: &Tensor,
     codes: &Tensor,
     top: usize,
 ) -> Result<Vec<Value>, Error> {
-    let mut lines = Vec::with_capacity(queries.records.len());
-    for (row, record) in queries.records.iter().enumerate() {
+    let mut lines = Vec::with_capacity(queries.len());
+    for (row, record) in queries.iter().enumerate() {
         let query = vectors.narrow(0, row, 1).map_err(tensor)?;
         let scores = rows(&similarity(&query, codes)?)?.concat();
         let mut order: Vec<usize> = (0..scores.len()).collect();

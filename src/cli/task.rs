@@ -1,13 +1,15 @@
 //! Flags that say what is to be learnt, and of which fields.
 
+use std::path::Path;
+
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::console;
 use super::options::missing;
 use crate::checkpoint::{Checkpoint, Family};
-use crate::dataset::Record;
 use crate::error::Error;
-use crate::task::{CloneEncoding, CloneForm, Encoding, SearchEncoding, TaskKind};
+use crate::task::{CloneEncoding, CloneForm, Data, Encoding, SearchEncoding, TaskKind};
 
 /// The token that `UniXcoder` is told with to encode and nothing else.
 const ENCODER_ONLY: &str = "<encoder-only>";
@@ -22,7 +24,7 @@ pub(super) struct TaskOptions {
     /// function each, with the label of those that do the same.
     #[arg(long, value_enum)]
     pub task: Option<TaskKind>,
-    /// classify, clone by groups: field of the text [default: the first of text, sentence, func,
+    /// classify, clone by groups, and the functions of pair files: field of the text [default: the first of text, sentence, func,
     /// code].
     #[arg(long, value_name = "FIELD")]
     pub text_field: Option<String>,
@@ -69,12 +71,11 @@ pub(super) struct TaskOptions {
 }
 
 impl TaskOptions {
-    /// The encoding that is meant for `checkpoint` and data with this `first` record; a flag of
-    /// another task is refused.
+    /// The encoding that is meant for `checkpoint` and `data`; a flag of another task is refused.
     pub(super) fn encoding(
         &self,
         checkpoint: &Checkpoint,
-        first: Option<&Record>,
+        data: Option<&Data>,
     ) -> Result<Encoding, Error> {
         let task = self.task.ok_or_else(|| missing("--task"))?;
         self.refuse_others(task)?;
@@ -98,7 +99,7 @@ impl TaskOptions {
             TaskKind::Clone => {
                 let longest = checkpoint.config.longest_sequence();
                 Encoding::Clone(CloneEncoding {
-                    form: self.clone_form(first)?,
+                    form: self.clone_form(data)?,
                     first_field: self.first_field.clone(),
                     second_field: self.second_field.clone(),
                     text_field: self.text_field.clone(),
@@ -153,8 +154,21 @@ impl TaskOptions {
         }
     }
 
-    /// As the flags say, or else as the first record looks.
-    fn clone_form(&self, first: Option<&Record>) -> Result<CloneForm, Error> {
+    /// Reads the split in `path`.
+    pub(super) fn read(&self, path: &Path) -> Result<Data, Error> {
+        let task = self.task.ok_or_else(|| missing("--task"))?;
+        let data = Data::read(path, task, self.text_field.as_deref())?;
+        if let Some(notice) = data.notice() {
+            console::say(&notice);
+        }
+        Ok(data)
+    }
+
+    /// As the flags say, or else as the data looks.
+    fn clone_form(&self, data: Option<&Data>) -> Result<CloneForm, Error> {
+        if let Some(Data::Pairs(..)) = data {
+            return Ok(CloneForm::Pairs);
+        }
         let pairs = self.first_field.is_some() || self.second_field.is_some();
         match (pairs, self.text_field.is_some()) {
             (true, true) => Err(Error::Usage {
@@ -164,7 +178,7 @@ impl TaskOptions {
             }),
             (true, false) => Ok(CloneForm::Pairs),
             (false, true) => Ok(CloneForm::Groups),
-            (false, false) => Ok(first.map_or(CloneForm::Pairs, CloneForm::of)),
+            (false, false) => Ok(data.map_or(CloneForm::Pairs, Data::clone_form)),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
-use crate::task::{Encoding, HeadSettings, Known, Labels, Model, Role};
+use crate::task::{Data, Encoding, HeadSettings, Known, Labels, Model, Role};
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
 };
@@ -349,8 +349,8 @@ fn check_cache(
     };
     for (name, path) in splits {
         if let Some(path) = path {
-            let data = Dataset::read(path)?;
-            let encoded = encoding.encode(&data, checkpoint, Role::of(name), known)?;
+            let data = Data::read(path, encoding.task(), encoding.text_field())?;
+            let encoded = encoding.encode_data(&data, checkpoint, Role::of(name), known)?;
             current.set(name, content_hash(&encoded, labels));
         }
     }

@@ -7,11 +7,10 @@ use serde_json::Value;
 
 use crate::cache::{Fingerprint, Manifest, Precision, SplitRows, Writer};
 use crate::checkpoint::{Checkpoint, Freeze, Identity};
-use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, Runtime};
 use crate::ragged::Ragged;
-use crate::task::{EncodedSplit, Encoding, Known, Labels, Role};
+use crate::task::{Data, EncodedSplit, Encoding, Known, Labels, Role};
 
 /// Distinct sequences, the rows made of them, and the manifests of the caches to be.
 pub struct Plan {
@@ -36,19 +35,21 @@ impl EncodedSplits {
     pub fn new(
         checkpoint: &Checkpoint,
         encoding: &Encoding,
-        splits: &[(String, Dataset)],
+        splits: &[(String, Data)],
     ) -> Result<Self, Error> {
         let labels = match splits.first() {
-            Some((_, training)) => encoding.labels(training)?,
-            None => None,
+            Some((_, Data::Records(training))) => encoding.labels(training)?,
+            _ => None,
         };
         let files = splits
             .iter()
-            .map(|(name, data)| (name.clone(), absolute(&data.path).into()));
+            .map(|(name, data)| (name.clone(), absolute(data.path()).into()));
         let files = Value::Object(files.collect());
         let searched = splits.iter().find(|(name, _)| name == Role::CODE_BASE);
         let code_base = match (encoding, searched) {
-            (Encoding::Search(search), Some((_, data))) => Some(search.code_base(data)?),
+            (Encoding::Search(search), Some((_, Data::Records(data)))) => {
+                Some(search.code_base(data)?)
+            }
             _ => None,
         };
         let known = Known {
@@ -56,7 +57,7 @@ impl EncodedSplits {
             code_base: code_base.as_ref(),
         };
         let splits = splits.iter().map(|(name, data)| {
-            let encoded = encoding.encode(data, checkpoint, Role::of(name), known)?;
+            let encoded = encoding.encode_data(data, checkpoint, Role::of(name), known)?;
             Ok((name.clone(), encoded))
         });
         let splits = splits.collect::<Result<_, Error>>()?;

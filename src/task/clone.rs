@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::texts::{Rows, TextEncoder};
 use super::{EncodedSplit, Error};
-use crate::dataset::{Dataset, FieldChoice, Label, Record};
+use crate::dataset::{Dataset, FieldChoice, Functions, Label, PairFile, Record};
 use crate::targets::Targets;
 
 /// The usual names of a pair's first function.
@@ -36,7 +36,8 @@ pub struct CloneEncoding {
     /// Pairs: where the second is; the usual names when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub second_field: Option<String>,
-    /// Groups: where the function is; the usual names when absent.
+    /// Groups, and the functions that a file of pairs names: where the text is; the usual names when
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_field: Option<String>,
     /// Where the label or the group is; the usual names when absent.
@@ -115,6 +116,23 @@ impl CloneEncoding {
                 rows.encode(encoder, targets)
             }
         }
+    }
+
+    /// Encodes the pairs of `file`, labels and all.
+    pub(super) fn encode_pairs(
+        &self,
+        functions: &Functions,
+        file: &PairFile,
+        encoder: TextEncoder,
+    ) -> Result<EncodedSplit, Error> {
+        let mut rows = Rows::new(2);
+        for pair in &file.pairs {
+            for place in [pair.first, pair.second] {
+                rows.push(functions.texts()[place].clone(), self.max_length);
+            }
+        }
+        let labels = file.pairs.iter().map(|pair| pair.label);
+        rows.encode(encoder, Targets::Classes(labels.collect()))
     }
 
     /// 1 for clones, 0 for others.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::clone::{CloneEncoding, CloneForm};
 use super::search_encoding::{CodeBase, SearchEncoding};
 use super::texts::{Rows, TextEncoder};
-use super::{Error, Labels, classify};
+use super::{Data, Error, Labels, classify};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Dataset;
 use crate::ragged::Ragged;
@@ -187,6 +187,31 @@ impl Encoding {
         }
     }
 
+    /// Encodes every row of `data`.
+    pub fn encode_data(
+        &self,
+        data: &Data,
+        checkpoint: &Checkpoint,
+        role: Role,
+        known: Known,
+    ) -> Result<EncodedSplit, Error> {
+        match (data, self) {
+            (Data::Records(data), _) => self.encode(data, checkpoint, role, known),
+            (Data::Pairs(functions, file), Self::Clone(clone)) => {
+                clone.encode_pairs(functions, file, self.encoder(checkpoint))
+            }
+            (Data::Pairs(..), _) => unreachable!("only `clone` reads pairs"),
+        }
+    }
+
+    /// Where the text is that a file of functions is read by.
+    pub fn text_field(&self) -> Option<&str> {
+        match self {
+            Self::Clone(clone) => clone.text_field.as_deref(),
+            Self::Classify { .. } | Self::Search(_) => None,
+        }
+    }
+
     /// Encodes every record of `data`.
     pub fn encode(
         &self,
@@ -227,10 +252,13 @@ impl Encoding {
     /// Encodes what `predict` reads: texts, queries or pairs, without any label.
     pub fn encode_queries(
         &self,
-        data: &Dataset,
+        data: &Data,
         checkpoint: &Checkpoint,
     ) -> Result<EncodedSplit, Error> {
         let encoder = self.encoder(checkpoint);
+        let Data::Records(data) = data else {
+            return self.encode_data(data, checkpoint, Role::Evaluation, Known::default());
+        };
         match self {
             Self::Classify { .. } => {
                 self.encode(data, checkpoint, Role::Evaluation, Known::default())

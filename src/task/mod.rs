@@ -6,6 +6,7 @@ mod clone;
 mod concat;
 mod contrast;
 mod cosine;
+mod data;
 mod encoding;
 mod error;
 mod head;
@@ -19,6 +20,7 @@ mod search_encoding;
 mod texts;
 
 pub use clone::{CloneEncoding, CloneForm};
+pub use data::Data;
 pub use encoding::{EncodedSplit, Encoding, Known, Role, TaskKind};
 pub use error::Error;
 pub use head::{Candidates, EmbeddedSplit, Head, HeadSettings, Predictions};
