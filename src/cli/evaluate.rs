@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::console;
 use super::model::ModelOptions;
 use crate::cache::Split;
-use crate::dataset::Dataset;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::train::{FreshActivations, evaluate};
 
@@ -21,7 +21,8 @@ Examples:
 pub(super) struct EvaluateArguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// Data, JSON Lines (.gz too), with the fields of the training data.
+    /// Data with the fields of the training data: JSON Lines, a JSON array, .csv, .tsv (each in .gz
+    /// or .zst too) or .parquet; or a folder with a test split.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     data: PathBuf,
     /// End with one JSON object on stdout.
@@ -30,11 +31,12 @@ pub(super) struct EvaluateArguments {
 }
 
 pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
-    let data = Dataset::read(&arguments.data)?;
+    let records = Source::of(&arguments.data, "test")?.records()?;
     let loaded = arguments.model.load()?;
+    let labels = loaded.labels.as_ref();
     let encoded = loaded
         .encoding
-        .encode(&data, &loaded.checkpoint, loaded.labels.as_ref())?;
+        .encode_records(records, &loaded.checkpoint, labels)?;
     let split = Split {
         columns: encoded.columns,
         rows: (0..encoded.sequences.len()).collect(),

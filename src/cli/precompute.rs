@@ -15,7 +15,7 @@ use crate::cache::{
     self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
 };
 use crate::checkpoint::Checkpoint;
-use crate::dataset::Dataset;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::onnx::{self, Start};
 use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime};
@@ -27,9 +27,11 @@ use crate::precompute::{EncodedSplits, FromTokens, Plan, States, check_parity, f
 /// command goes on where it was.
 #[derive(Args)]
 #[command(after_help = "\
-Example:
+Examples:
   telly precompute --task search --model models/all-MiniLM-L6-v2 --train train.jsonl \\
       --valid valid.jsonl --test test.jsonl --freeze 4 --cache cache/mine
+  telly precompute --task classify --model models/all-MiniLM-L6-v2 --data data/defects \\
+      --freeze 4 --cache cache/defects      (train.csv, valid.csv ... in data/defects)
 
   With --freeze 2,4,5 one pass over the data fills cache/mine/freeze-2, freeze-4 and freeze-5.")]
 pub(super) struct PrecomputeArguments {
@@ -61,7 +63,11 @@ struct PrecomputeOptions {
     /// Folder of the pre-trained model.
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
     model: Option<PathBuf>,
-    /// Training split, JSON Lines (.gz too).
+    /// Folder of all splits: train.jsonl, valid.jsonl and test.jsonl, or in any other format.
+    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    data: Option<PathBuf>,
+    /// Training split: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or
+    /// a folder that has it.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     train: Option<PathBuf>,
     /// Validation split: evaluated each epoch, chooses the weights that are kept.
@@ -115,7 +121,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let checkpoint = Checkpoint::open(model)?;
     check_freeze(freeze, &checkpoint)?;
     encoding.check_lengths(checkpoint.config.longest_sequence())?;
-    let splits = EncodedSplits::new(&checkpoint, &encoding, &read_splits(&options)?)?;
+    let splits = EncodedSplits::new(&checkpoint, &encoding, &find_splits(&options)?)?;
     let precision = frozen_precision(&options, freeze)?;
     let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
     let mut plan = Plan::new(
@@ -321,16 +327,25 @@ fn check_freeze(freeze: &FreezeList, checkpoint: &Checkpoint) -> Result<(), Erro
     Ok(())
 }
 
-fn read_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Dataset)>, Error> {
-    let train = options.train.as_ref().ok_or_else(|| missing("--train"))?;
-    let others = [("valid", &options.valid), ("test", &options.test)];
-    let others = others
-        .into_iter()
-        .filter_map(|(name, path)| Some((name, path.as_ref()?)));
-    std::iter::once(("train", train))
-        .chain(others)
-        .map(|(name, path)| Ok((name.to_owned(), Dataset::read(path)?)))
-        .collect()
+/// Where the splits are: named one by one, or all in the folder `--data`.
+fn find_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Source)>, Error> {
+    let named = [
+        ("train", &options.train),
+        ("valid", &options.valid),
+        ("test", &options.test),
+    ];
+    let mut splits = Vec::new();
+    for (name, path) in named {
+        let source = match (path, &options.data) {
+            (Some(path), _) => Some(Source::of(path, name)?),
+            (None, Some(folder)) if name == "train" => Some(Source::of(folder, name)?),
+            (None, Some(folder)) => Source::in_folder(folder, name)?,
+            (None, None) if name == "train" => return Err(missing("--train")),
+            (None, None) => None,
+        };
+        splits.extend(source.map(|source| (name.to_owned(), source)));
+    }
+    Ok(splits)
 }
 
 /// `--frozen-precision`, which needs a frozen half to mean anything.

@@ -29,7 +29,8 @@ Examples:
 pub(super) struct PredictArguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// Records, JSON Lines (.gz too); no labels are needed.
+    /// Records: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; `-` is JSON
+    /// Lines on stdin. No labels are needed.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     input: PathBuf,
     /// search: records whose code is searched.

@@ -11,7 +11,7 @@ use super::options::{DeviceChoice, ShuffleChoice, TaskOptions, limit_threads, mi
 use super::{console, recipe};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
-use crate::dataset::Dataset;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
@@ -328,7 +328,8 @@ fn check_cache(
     ];
     for (name, path) in splits {
         if let Some(path) = path {
-            let encoded = encoding.encode(&Dataset::read(path)?, checkpoint, labels)?;
+            let records = Source::of(path, name)?.records()?;
+            let encoded = encoding.encode_records(records, checkpoint, labels)?;
             current.set(name, content_hash(&encoded, labels));
         }
     }

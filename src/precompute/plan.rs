@@ -1,13 +1,14 @@
 //! What will be computed, before anything is.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::cache::{Fingerprint, Manifest, Precision, SplitRows, Writer};
 use crate::checkpoint::{Checkpoint, Freeze, Identity};
-use crate::dataset::Dataset;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, Runtime};
 use crate::ragged::Ragged;
@@ -32,29 +33,34 @@ pub struct EncodedSplits {
 }
 
 impl EncodedSplits {
-    /// Encodes `splits`, name and data, the training split first.
+    /// Reads and encodes `splits`, name and place, the training split first. Each file is read once;
+    /// its text is never in memory whole.
     pub fn new(
         checkpoint: &Checkpoint,
         encoding: &Encoding,
-        splits: &[(String, Dataset)],
+        splits: &[(String, Source)],
     ) -> Result<Self, Error> {
-        let labels = match splits.first() {
-            Some((_, training)) => encoding.labels(training)?,
-            None => None,
-        };
         let files = splits
             .iter()
-            .map(|(name, data)| (name.clone(), absolute(&data.path).into()));
+            .map(|(name, source)| (name.clone(), absolute(&source.path).into()));
         let files = Value::Object(files.collect());
-        let splits = splits.iter().map(|(name, data)| {
-            let encoded = encoding.encode(data, checkpoint, labels.as_ref())?;
-            Ok((name.clone(), encoded))
-        });
-        let splits = splits.collect::<Result<_, Error>>()?;
+        let mut labels = None;
+        let mut encoded = Vec::new();
+        for (place, (name, source)) in splits.iter().enumerate() {
+            let records = source.records()?;
+            let split = if place == 0 {
+                let (split, found) = encoding.encode_training(records, checkpoint)?;
+                labels = found;
+                split
+            } else {
+                encoding.encode_records(records, checkpoint, labels.as_ref())?
+            };
+            encoded.push((name.clone(), split));
+        }
         Ok(Self {
             labels,
             files,
-            splits,
+            splits: encoded,
         })
     }
 }
@@ -211,7 +217,9 @@ pub fn content_hash(split: &EncodedSplit, labels: Option<&Labels>) -> String {
 /// Gives equal sequences the same number.
 struct Distinct {
     sequences: Ragged<u32>,
-    numbers: HashMap<Vec<u32>, u32>,
+    /// Numbers by a hash of the sequence: the sequences are not kept a second time.
+    numbers: HashMap<u64, u32>,
+    hasher: RandomState,
 }
 
 impl Default for Distinct {
@@ -219,20 +227,26 @@ impl Default for Distinct {
         Self {
             sequences: Ragged::new(1),
             numbers: HashMap::new(),
+            hasher: RandomState::new(),
         }
     }
 }
 
 impl Distinct {
     fn index(&mut self, ids: &[u32]) -> u32 {
-        if let Some(&number) = self.numbers.get(ids) {
-            return number;
+        let mut key = self.hasher.hash_one(ids);
+        while let Some(&number) = self.numbers.get(&key) {
+            if self.sequences.sequence(number as usize) == ids {
+                return number;
+            }
+            // Another sequence with the same hash: they stand in a row.
+            key = key.wrapping_add(1);
         }
         let number = u32::try_from(self.sequences.len()).unwrap_or_else(|_| {
             unreachable!("four thousand million sequences do not fit in memory")
         });
         self.sequences.push(ids);
-        self.numbers.insert(ids.to_vec(), number);
+        self.numbers.insert(key, number);
         number
     }
 }

@@ -135,18 +135,17 @@ impl Encoding {
         Ok(())
     }
 
-    /// The classes of the training split, for a task that has them.
-    pub fn labels(&self, training: &Dataset) -> Result<Option<Labels>, Error> {
+    /// Where the label is, for a task that has one.
+    pub(super) fn label_choice(&self) -> Option<FieldChoice> {
         match self {
             Self::Classify { label_field, .. } => {
-                let field = classify::label_field(label_field.as_deref());
-                Labels::of_training_split(training, &field).map(Some)
+                Some(classify::label_field(label_field.as_deref()))
             }
-            Self::Search { .. } => Ok(None),
+            Self::Search { .. } => None,
         }
     }
 
-    /// Encodes every record of `data`. `labels` are those of the training split; without them
+    /// Encodes every record of `data`, which may be a chunk of a file. `labels` are those of the training split; without them
     /// labels are not read.
     pub fn encode(
         &self,

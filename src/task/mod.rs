@@ -8,6 +8,7 @@ mod labels;
 mod metrics;
 mod model;
 mod search;
+mod stream;
 
 pub use encoding::{EncodedSplit, Encoding, TaskKind};
 pub use error::Error;

@@ -16,16 +16,16 @@ pub const QUERY_COLUMN: usize = 0;
 /// Where a row's code is.
 pub const CODE_COLUMN: usize = 1;
 
-/// `--query-field`: CodeSearchNet's names.
+/// `--query-field`: CodeSearchNet's names, and `CoSQA`'s.
 pub(super) fn query_field(named: Option<&str>) -> FieldChoice {
     FieldChoice::new(
         "--query-field",
         named,
-        &["docstring_tokens", "docstring", "query"],
+        &["docstring_tokens", "docstring", "query", "doc"],
     )
 }
 
-/// `--code-field`: CodeSearchNet's names.
+/// `--code-field`: CodeSearchNet's names, and `AdvTest`'s.
 pub(super) fn code_field(named: Option<&str>) -> FieldChoice {
     FieldChoice::new(
         "--code-field",
