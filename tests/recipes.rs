@@ -12,8 +12,9 @@ use support::{
 fn recipes() -> Vec<PathBuf> {
     let folder = project().join("recipes");
     let names = names(&folder).into_iter();
-    let recipes = names.filter(|name| name.ends_with(".toml"));
-    recipes.map(|name| folder.join(name)).collect()
+    let paths = names.map(|name| folder.join(name));
+    let is_recipe = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
+    paths.filter(is_recipe).collect()
 }
 
 /// Pairs, a group and its text, as each task's data has them, named as it comes.
@@ -42,7 +43,7 @@ fn write_data(space: &Workspace, task: &str, split: &str) -> PathBuf {
     }
     match task {
         "search" => write_search(&path, 24),
-        "clone" | "poj104" => std::fs::write(&path, lines).expect("written"),
+        "clone" | "poj104" => fs_err::write(&path, lines).expect("written"),
         _ => {
             write_classification(&path, 24);
             let names = match task {
@@ -51,7 +52,7 @@ fn write_data(space: &Workspace, task: &str, split: &str) -> PathBuf {
             };
             let data = fs_err::read_to_string(&path).expect("text");
             let data = data.replace("\"text\"", names[0]);
-            std::fs::write(&path, data.replace("\"label\"", names[1])).expect("written");
+            fs_err::write(&path, data.replace("\"label\"", names[1])).expect("written");
         }
     }
     path

@@ -9,7 +9,6 @@ use std::path::Path;
 use serde_json::Value;
 use support::{
     WRONG_INPUT, Workspace, fails, goldens, precompute, telly, telly_json, telly_ok, text, train,
-    write_search,
 };
 use telly::cache::Cache;
 use telly::checkpoint::Checkpoint;
@@ -98,8 +97,13 @@ fn a_code_base_of_its_own_is_searched() {
 
     // Another code base is another cache.
     let less = space.write("less.jsonl", &all[..30].join("\n"));
-    let command = telly(&make(&space, &model, &["--code-base", text(&less)]));
-    fails(command, WRONG_INPUT, &["code-base: the cache has"]);
+    let mut arguments = train(&cache, &space.path("other"), "--epochs 1");
+    arguments.extend(["--code-base", text(&less)].map(String::from));
+    fails(
+        telly(&arguments),
+        WRONG_INPUT,
+        &["code-base: the cache has"],
+    );
     let without = space.write("without.jsonl", &all[10..].join("\n"));
     let command = telly(&make(&space, &model, &["--code-base", text(&without)]));
     let words = ["test.jsonl", "line 1", "no record with the key \"u48\""];
@@ -163,8 +167,11 @@ fn the_mode_token_of_unixcoder() {
         };
         fs_err::write(model.join(&name), bytes).expect("written");
     }
-    let data = space.path("data.jsonl");
-    write_search(&data, 20);
+    let long = queries(0..20).replace(
+        "return",
+        "return the word of the file of the list of the line",
+    );
+    let data = space.write("data.jsonl", &long);
     let (auto, none) = (space.path("auto"), space.path("none"));
     telly_ok(&precompute("search", &model, &data, "1", &auto));
     let mut arguments = precompute("search", &model, &data, "1", &none);
@@ -203,8 +210,6 @@ fn the_mode_token_of_unixcoder() {
         let fresh = telly_json(&evaluate);
         assert_eq!(fresh["rows"], 20, "{trained}");
     }
-    let command = telly(&precompute("search", &model, &data, "1", &none));
-    fails(command, WRONG_INPUT, &["encoding", "<encoder-only>"]);
     let typed = ["--mode-token", "none"].map(String::from);
     let mut arguments = train(&auto, &space.path("other"), "--epochs 1");
     arguments.extend(typed);

@@ -9,9 +9,10 @@ use super::head::JudgementOptions;
 use super::options::{DeviceChoice, RuntimeOptions, limit_threads};
 use super::task::TaskOptions;
 use crate::checkpoint::{Checkpoint, Freeze};
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, FrozenPrecision};
-use crate::task::{Data, Encoding, HeadSettings, Labels, Model, TaskKind};
+use crate::task::{Encoding, HeadSettings, Labels, Model, TaskKind};
 use crate::train::SavedRun;
 use crate::trainable::Pooling;
 
@@ -56,20 +57,13 @@ pub(super) struct LoadedModel {
 }
 
 impl ModelOptions {
-    /// Opens the model that is meant, and reads the data in `path` for it.
-    pub(super) fn load(&self, path: &Path) -> Result<(LoadedModel, Data), Error> {
+    /// Opens the model that is meant for the data in `path`, a test split if that is a folder.
+    pub(super) fn load(&self, path: &Path) -> Result<(LoadedModel, Source), Error> {
+        let source = Source::of(path, "test")?;
         limit_threads(self.runtime.threads)?;
         match (&self.run, &self.model) {
-            (Some(run), model) => {
-                let loaded = self.load_run(run, model.as_deref())?;
-                let (task, field) = (loaded.encoding.task(), loaded.encoding.text_field());
-                let data = Data::read(path, task, field)?;
-                Ok((loaded, data))
-            }
-            (None, Some(model)) => {
-                let data = self.task.read(path)?;
-                Ok((self.load_checkpoint(model, &data)?, data))
-            }
+            (Some(run), model) => Ok((self.load_run(run, model.as_deref())?, source)),
+            (None, Some(model)) => Ok((self.load_checkpoint(model, &source)?, source)),
             (None, None) => Err(super::options::missing("--run")),
         }
     }
@@ -120,9 +114,9 @@ impl ModelOptions {
         })
     }
 
-    fn load_checkpoint(&self, model: &Path, data: &Data) -> Result<LoadedModel, Error> {
+    fn load_checkpoint(&self, model: &Path, source: &Source) -> Result<LoadedModel, Error> {
         let checkpoint = Checkpoint::open(model)?;
-        let encoding = self.task.encoding(&checkpoint, Some(data))?;
+        let encoding = self.task.encoding(&checkpoint, Some(source))?;
         if encoding.task() == TaskKind::Classify {
             return Err(Error::Usage {
                 problem: "a pre-trained model has no classes yet".into(),

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::console;
 use super::model::{LoadedModel, ModelOptions};
-use crate::dataset::{Dataset, Record};
+use crate::dataset::{Dataset, Record, Source};
 use crate::error::Error;
 use crate::frozen::FrozenEncoder;
-use crate::task::{EncodedSplit, Labels, Predictions, similarity};
+use crate::task::{EncodedSplit, Known, Labels, Predictions, Role, similarity};
 use crate::train::{FreshActivations, embed};
 use crate::trainable::Pass;
 
@@ -29,7 +29,8 @@ Examples:
 pub(super) struct PredictArguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// Records, JSON Lines (.gz too); no labels are needed.
+    /// Records: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; `-` is JSON
+    /// Lines on stdin. No labels are needed.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     input: PathBuf,
     /// search, clone by groups: records that are searched.
@@ -49,7 +50,7 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
         .as_deref()
         .map(Dataset::read)
         .transpose()?;
-    let (loaded, data) = arguments.model.load(&arguments.input)?;
+    let (loaded, source) = arguments.model.load(&arguments.input)?;
     let searched = match &against {
         None => None,
         Some(base) => match loaded.encoding.encode_codes(base, &loaded.checkpoint)? {
@@ -67,7 +68,7 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
         loaded: &loaded,
         frozen: loaded.frozen()?,
     };
-    let encoded = loaded.encoding.encode_queries(&data, &loaded.checkpoint)?;
+    let (encoded, records) = encode(&loaded, &source)?;
     let columns = embedder.embed(encoded, "predict")?;
     let pass = Pass::evaluation(columns[0].device());
     let lines = match loaded.model.predict(&columns, &pass)? {
@@ -84,7 +85,7 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
             Some((base, encoded)) => {
                 let codes = embedder.embed(encoded, "code base")?;
                 let top = arguments.top.unwrap_or(10);
-                search(data.records(), base, &vectors, &codes[0], top)?
+                search(&records, base, &vectors, &codes[0], top)?
             }
         },
     };
@@ -95,6 +96,25 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
         arguments.output.display()
     ));
     Ok(())
+}
+
+/// What is read of `source`; the records too, but for pairs that are ids.
+fn encode(loaded: &LoadedModel, source: &Source) -> Result<(EncodedSplit, Vec<Record>), Error> {
+    let (encoding, checkpoint) = (&loaded.encoding, &loaded.checkpoint);
+    if encoding.pair_file(source).is_some() {
+        let (role, known) = (Role::Evaluation, Known::default());
+        let encoded = encoding.encode_source(source, checkpoint, role, known)?;
+        encoded
+            .notice
+            .iter()
+            .for_each(|notice| console::say(notice));
+        return Ok((encoded, Vec::new()));
+    }
+    let records = source.records()?.collect::<Result<_, _>>()?;
+    let path = source.path.clone();
+    let data = Dataset { path, records };
+    let encoded = encoding.encode_queries(&data, checkpoint)?;
+    Ok((encoded, data.records))
 }
 
 /// Both halves, run over several files.

@@ -1,15 +1,13 @@
 //! Flags that say what is to be learnt, and of which fields.
 
-use std::path::Path;
-
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::console;
 use super::options::missing;
 use crate::checkpoint::{Checkpoint, Family};
+use crate::dataset::Source;
 use crate::error::Error;
-use crate::task::{CloneEncoding, CloneForm, Data, Encoding, SearchEncoding, TaskKind};
+use crate::task::{CloneEncoding, CloneForm, Encoding, SearchEncoding, TaskKind};
 
 /// The token that `UniXcoder` is told with to encode and nothing else.
 const ENCODER_ONLY: &str = "<encoder-only>";
@@ -71,11 +69,11 @@ pub(super) struct TaskOptions {
 }
 
 impl TaskOptions {
-    /// The encoding that is meant for `checkpoint` and `data`; a flag of another task is refused.
+    /// The encoding that is meant for `checkpoint` and the data in `source`; a flag of another task is refused.
     pub(super) fn encoding(
         &self,
         checkpoint: &Checkpoint,
-        data: Option<&Data>,
+        source: Option<&Source>,
     ) -> Result<Encoding, Error> {
         let task = self.task.ok_or_else(|| missing("--task"))?;
         self.refuse_others(task)?;
@@ -99,7 +97,7 @@ impl TaskOptions {
             TaskKind::Clone => {
                 let longest = checkpoint.config.longest_sequence();
                 Encoding::Clone(CloneEncoding {
-                    form: self.clone_form(data)?,
+                    form: self.clone_form(source)?,
                     first_field: self.first_field.clone(),
                     second_field: self.second_field.clone(),
                     text_field: self.text_field.clone(),
@@ -154,19 +152,9 @@ impl TaskOptions {
         }
     }
 
-    /// Reads the split in `path`.
-    pub(super) fn read(&self, path: &Path) -> Result<Data, Error> {
-        let task = self.task.ok_or_else(|| missing("--task"))?;
-        let data = Data::read(path, task, self.text_field.as_deref())?;
-        if let Some(notice) = data.notice() {
-            console::say(&notice);
-        }
-        Ok(data)
-    }
-
     /// As the flags say, or else as the data looks.
-    fn clone_form(&self, data: Option<&Data>) -> Result<CloneForm, Error> {
-        if let Some(Data::Pairs(..)) = data {
+    fn clone_form(&self, source: Option<&Source>) -> Result<CloneForm, Error> {
+        if source.is_some_and(|source| source.text_file().is_some()) {
             return Ok(CloneForm::Pairs);
         }
         let pairs = self.first_field.is_some() || self.second_field.is_some();
@@ -178,7 +166,13 @@ impl TaskOptions {
             }),
             (true, false) => Ok(CloneForm::Pairs),
             (false, true) => Ok(CloneForm::Groups),
-            (false, false) => Ok(data.map_or(CloneForm::Pairs, Data::clone_form)),
+            (false, false) => match source.map(Source::records).transpose()? {
+                Some(mut records) => {
+                    let first = records.next().transpose()?;
+                    Ok(first.as_ref().map_or(CloneForm::Groups, CloneForm::of))
+                }
+                None => Ok(CloneForm::Pairs),
+            },
         }
     }
 

@@ -13,11 +13,11 @@ use super::task::TaskOptions;
 use super::{console, recipe};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
-use crate::dataset::Dataset;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
-use crate::task::{Data, Encoding, HeadSettings, Known, Labels, Model, Role};
+use crate::task::{Encoding, HeadSettings, Known, Labels, Model, Role};
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
 };
@@ -340,7 +340,9 @@ fn check_cache(
         (Role::CODE_BASE, &options.code_base),
     ];
     let code_base = match (&options.code_base, encoding) {
-        (Some(path), Encoding::Search(search)) => Some(search.code_base(&Dataset::read(path)?)?),
+        (Some(path), Encoding::Search(search)) => {
+            Some(search.code_base(Source::of(path, Role::CODE_BASE)?.records()?)?)
+        }
         _ => None,
     };
     let known = Known {
@@ -349,8 +351,8 @@ fn check_cache(
     };
     for (name, path) in splits {
         if let Some(path) = path {
-            let data = Data::read(path, encoding.task(), encoding.text_field())?;
-            let encoded = encoding.encode_data(&data, checkpoint, Role::of(name), known)?;
+            let source = Source::of(path, name)?;
+            let encoded = encoding.encode_source(&source, checkpoint, Role::of(name), known)?;
             current.set(name, content_hash(&encoded, labels));
         }
     }

@@ -72,7 +72,7 @@ pub(super) fn text<'a>(
         let last_break = before.iter().rposition(|&byte| byte == b'\n');
         Error::NotText {
             path: path.to_owned(),
-            line: start.0 + before.iter().filter(|&&byte| byte == b'\n').count(),
+            line: start.0 + breaks(before),
             column: last_break.map_or(start.1 + place, |last| place - last),
             problem,
         }
@@ -81,4 +81,9 @@ pub(super) fn text<'a>(
         return Err(broken(place, "a NUL byte"));
     }
     std::str::from_utf8(bytes).map_err(|error| broken(error.valid_up_to(), "not UTF-8"))
+}
+
+/// How many lines end in `bytes`.
+pub(super) fn breaks(bytes: &[u8]) -> usize {
+    bytes.split(|&byte| byte == b'\n').count() - 1
 }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::clone::{CloneEncoding, CloneForm};
 use super::search_encoding::{CodeBase, SearchEncoding};
 use super::texts::{Rows, TextEncoder};
-use super::{Data, Error, Labels, classify};
+use super::{Error, Labels, classify};
 use crate::checkpoint::Checkpoint;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, FieldChoice};
 use crate::ragged::Ragged;
 use crate::targets::Targets;
 
@@ -103,6 +103,8 @@ pub struct EncodedSplit {
     pub columns: usize,
     /// What each row is to come to.
     pub targets: Targets,
+    /// What to tell the user of rows that were left out.
+    pub notice: Option<String>,
 }
 
 impl EncodedSplit {
@@ -138,7 +140,7 @@ impl Encoding {
         token.as_deref()
     }
 
-    fn encoder<'a>(&'a self, checkpoint: &'a Checkpoint) -> TextEncoder<'a> {
+    pub(super) fn encoder<'a>(&'a self, checkpoint: &'a Checkpoint) -> TextEncoder<'a> {
         TextEncoder {
             checkpoint,
             mode_token: self.mode_token(),
@@ -176,43 +178,35 @@ impl Encoding {
         Ok(())
     }
 
-    /// The classes of the training split, for a task that has them.
-    pub fn labels(&self, training: &Dataset) -> Result<Option<Labels>, Error> {
+    /// Where the label is, for a task that has one.
+    pub(super) fn label_choice(&self) -> Option<FieldChoice> {
         match self {
             Self::Classify { label_field, .. } => {
-                let field = classify::label_field(label_field.as_deref());
-                Labels::of_training_split(training, &field).map(Some)
+                Some(classify::label_field(label_field.as_deref()))
             }
-            Self::Search(_) | Self::Clone(_) => Ok(None),
+            Self::Search(_) | Self::Clone(_) => None,
         }
     }
 
-    /// Encodes every row of `data`.
-    pub fn encode_data(
-        &self,
-        data: &Data,
-        checkpoint: &Checkpoint,
-        role: Role,
-        known: Known,
-    ) -> Result<EncodedSplit, Error> {
-        match (data, self) {
-            (Data::Records(data), _) => self.encode(data, checkpoint, role, known),
-            (Data::Pairs(functions, file), Self::Clone(clone)) => {
-                clone.encode_pairs(functions, file, self.encoder(checkpoint))
-            }
-            (Data::Pairs(..), _) => unreachable!("only `clone` reads pairs"),
-        }
+    /// Whether rows have classes that the training split decides.
+    pub fn has_labels(&self) -> bool {
+        self.label_choice().is_some()
     }
 
-    /// Where the text is that a file of functions is read by.
-    pub fn text_field(&self) -> Option<&str> {
+    /// Sequences a row of what is encoded for `role`; of hard negatives only the data knows.
+    pub(super) fn columns(&self, role: Role, known: Known) -> usize {
         match self {
-            Self::Clone(clone) => clone.text_field.as_deref(),
-            Self::Classify { .. } | Self::Search(_) => None,
+            Self::Classify { .. } => 1,
+            Self::Search(_) => match (role, known.code_base) {
+                (Role::Training, _) | (Role::Evaluation, None) => 2,
+                (Role::Evaluation, Some(_)) | (Role::CodeBase, _) => 1,
+            },
+            Self::Clone(clone) => clone.columns(),
         }
     }
 
-    /// Encodes every record of `data`.
+    /// Encodes every record of `data`, which may be a chunk of a file unless it has groups or hard
+    /// negatives.
     pub fn encode(
         &self,
         data: &Dataset,
@@ -252,13 +246,10 @@ impl Encoding {
     /// Encodes what `predict` reads: texts, queries or pairs, without any label.
     pub fn encode_queries(
         &self,
-        data: &Data,
+        data: &Dataset,
         checkpoint: &Checkpoint,
     ) -> Result<EncodedSplit, Error> {
         let encoder = self.encoder(checkpoint);
-        let Data::Records(data) = data else {
-            return self.encode_data(data, checkpoint, Role::Evaluation, Known::default());
-        };
         match self {
             Self::Classify { .. } => {
                 self.encode(data, checkpoint, Role::Evaluation, Known::default())

@@ -1,6 +1,6 @@
 //! The classes of a classification task.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -14,25 +14,6 @@ use crate::dataset::{Dataset, FieldChoice, Label};
 pub struct Labels(Vec<Label>);
 
 impl Labels {
-    /// The labels that occur in the training split.
-    pub fn of_training_split(data: &Dataset, field: &FieldChoice) -> Result<Self, Error> {
-        let labels = data
-            .records
-            .iter()
-            .map(|record| field.label(record, &data.path));
-        let labels: Vec<Label> = labels
-            .collect::<Result<BTreeSet<_>, _>>()?
-            .into_iter()
-            .collect();
-        match labels.as_slice() {
-            [only] => Err(Error::OneClass {
-                path: data.path.clone(),
-                only: only.clone(),
-            }),
-            _ => Ok(Self(labels)),
-        }
-    }
-
     /// How many classes.
     pub fn count(&self) -> usize {
         self.0.len()
@@ -59,5 +40,69 @@ impl Labels {
                 known: self.0.clone(),
             }),
         }
+    }
+}
+
+/// The labels of a training split that is read chunk by chunk: which classes there are is known only
+/// at its end.
+#[derive(Default)]
+pub(super) struct LabelCollector {
+    /// Every label with its number, by first appearance.
+    numbers: BTreeMap<Label, usize>,
+    rows: Vec<usize>,
+}
+
+impl LabelCollector {
+    /// Takes the labels of the next records.
+    pub(super) fn add(&mut self, data: &Dataset, field: &FieldChoice) -> Result<(), Error> {
+        for record in &data.records {
+            let label = field.label(record, &data.path)?;
+            let next = self.numbers.len();
+            self.rows.push(*self.numbers.entry(label).or_insert(next));
+        }
+        Ok(())
+    }
+
+    /// The classes, and that of every row. `path` is the training file.
+    pub(super) fn finish(self, path: &Path) -> Result<(Labels, Vec<i64>), Error> {
+        let mut classes = vec![0; self.numbers.len()];
+        for (class, &number) in self.numbers.values().enumerate() {
+            classes[number] = class as i64;
+        }
+        let labels: Vec<Label> = self.numbers.into_keys().collect();
+        if let [only] = labels.as_slice() {
+            return Err(Error::OneClass {
+                path: path.to_owned(),
+                only: only.clone(),
+            });
+        }
+        let rows = self.rows.into_iter().map(|number| classes[number]);
+        Ok((Labels(labels), rows.collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Record;
+
+    #[test]
+    fn classes_follow_the_order_of_labels_not_of_rows() {
+        let field = FieldChoice::new("--label-field", None, &["label"]);
+        let mut collector = LabelCollector::default();
+        for labels in [vec!["\"b\"", "7"], vec!["\"a\"", "7", "-1"]] {
+            let record = |label| {
+                let fields = format!("{{\"label\": {label}}}");
+                Record::new(1, serde_json::from_str(&fields).expect("JSON"))
+            };
+            let records = labels.into_iter().map(record).collect();
+            let path = "f".into();
+            let data = Dataset { path, records };
+            collector.add(&data, &field).expect("labels");
+        }
+        let (labels, rows) = collector.finish(Path::new("f")).expect("classes");
+        let names: Vec<String> = labels.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["-1", "7", "\"a\"", "\"b\""]);
+        assert_eq!(rows, [3, 1, 2, 1, 0]);
     }
 }
