@@ -106,7 +106,7 @@ fn a_code_base_of_its_own_is_searched() {
     );
     let without = space.write("without.jsonl", &all[10..].join("\n"));
     let command = telly(&make(&space, &model, &["--code-base", text(&without)]));
-    let words = ["test.jsonl", "line 1", "no record with the key \"u48\""];
+    let words = ["valid.jsonl", "line 7", "no record with the key \"u46\""];
     fails(command, WRONG_INPUT, &words);
     let twice = space.write("twice.jsonl", &format!("{}\n{}", all[0], all[0]));
     let command = telly(&make(&space, &model, &["--code-base", text(&twice)]));
