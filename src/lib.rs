@@ -26,6 +26,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod dataset;
 mod disk;
+mod distinct;
 pub mod error;
 pub mod export;
 pub mod frozen;

@@ -60,6 +60,18 @@ impl<T: Copy> Ragged<T> {
         self.offsets.push(self.values.len() / self.width);
     }
 
+    /// Appends all sequences of `other`, which has the same width.
+    ///
+    /// # Panics
+    /// If it has not.
+    pub fn append(&mut self, other: &Self) {
+        assert_eq!(self.width, other.width, "tokens are equally wide");
+        let start = self.tokens();
+        self.values.extend_from_slice(&other.values);
+        let offsets = other.offsets[1..].iter().map(|offset| start + offset);
+        self.offsets.extend(offsets);
+    }
+
     /// How many sequences.
     pub fn len(&self) -> usize {
         self.offsets.len() - 1
@@ -152,6 +164,9 @@ mod tests {
         assert_eq!(ragged.sequence(0), [1, 2, 3, 4]);
         assert!(ragged.sequence(1).is_empty());
         assert_eq!(ragged.gather(&[2, 0, 2]).values(), [5, 6, 1, 2, 3, 4, 5, 6]);
+        let copy = ragged.clone();
+        ragged.append(&copy);
+        assert_eq!(ragged, copy.gather(&[0, 1, 2, 0, 1, 2]));
     }
 
     #[test]

@@ -54,6 +54,21 @@ impl Targets {
         }
     }
 
+    /// Adds the targets of more rows.
+    ///
+    /// # Panics
+    /// If they are of another kind.
+    pub fn append(&mut self, more: Self) {
+        match (self, more) {
+            (_, Self::None) => {}
+            (targets @ Self::None, more) => *targets = more,
+            (Self::Classes(classes), Self::Classes(more)) => classes.extend(more),
+            (Self::Numbers(numbers), Self::Numbers(more)) => numbers.extend(more),
+            (Self::Sets { members, .. }, Self::Sets { members: more, .. }) => members.extend(more),
+            _ => panic!("a split has one kind of targets"),
+        }
+    }
+
     /// The classes; none where targets are something else.
     pub fn classes(&self) -> &[i64] {
         match self {

@@ -24,10 +24,10 @@ use telly::cache::{
     Cache, EncodedStates, Fingerprint, Manifest, Precision, SplitRows, Writer, verify,
 };
 use telly::checkpoint::{Checkpoint, EncoderConfig, Family, Tokenizer, Weights};
-use telly::dataset::Dataset;
+use telly::dataset::{Dataset, FieldChoice, Functions, PairFile, Records};
 use telly::ragged::Ragged;
 use telly::targets::Targets;
-use telly::task::{Encoding, Known, Role};
+use telly::task::Encoding;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -525,14 +525,8 @@ fn data_files() {
             return false;
         };
         for encoding in &encodings {
-            let Ok(labels) = encoding.labels(&data) else {
-                continue;
-            };
-            let known = Known {
-                labels: labels.as_ref(),
-                ..Known::default()
-            };
-            if let Ok(encoded) = encoding.encode(&data, &checkpoint, Role::Training, known) {
+            let records = Records::open(path).expect("read before");
+            if let Ok((encoded, _)) = encoding.encode_training(records, &checkpoint) {
                 assert_eq!(encoded.rows(), data.records.len());
             }
         }
@@ -547,6 +541,25 @@ fn data_files() {
     let place = space.path().join("data.jsonl");
     fuzz(&place, lines.clone(), 0, 1, |_| read(&place));
 
+    let array =
+        "[{\"text\": \"return x1\", \"label\": 1},\n{\"text\": [\"the\", \"]y\"], \"label\": 22}]";
+    let place = space.path().join("data.json");
+    fuzz(&place, vec![array.into()], 0, 1, |_| read(&place));
+
+    let table = "\u{feff}text,label\r\n\"return \"\"x1\"\"\",1\r\n\r\n\"the\ny\",22\n,1";
+    for name in ["data.csv", "data.tsv"] {
+        let table = table.replace(',', if name == "data.tsv" { "\t" } else { "," });
+        let place = space.path().join(name);
+        fuzz(&place, vec![table.into()], 0, 1, |_| read(&place));
+    }
+
+    let packed = lines
+        .iter()
+        .map(|bytes| zstd::encode_all(&bytes[..], 3).expect("packed"));
+    let place = space.path().join("data.jsonl.zst");
+    // A block of one byte again and again, at the very most.
+    fuzz(&place, packed.collect(), 0, 1 << 15, |_| read(&place));
+
     let packed = lines.into_iter().map(|bytes| {
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         std::io::Write::write_all(&mut packed, &bytes).expect("packed");
@@ -555,6 +568,54 @@ fn data_files() {
     let place = space.path().join("data.jsonl.gz");
     // What DEFLATE can make of a byte at the very most.
     fuzz(&place, packed.collect(), 0, 1032, |_| read(&place));
+}
+
+/// Pairs of functions, and places in Devign's array.
+#[test]
+fn data_files_beside_others() {
+    let space = folder();
+    let field = FieldChoice::new("--text-field", None, &["func"]);
+    let place = space.path().join("train.txt");
+    let functions = "{\"func\": \"a\", \"idx\": \"17\"}\n{\"func\": \"b\", \"idx\": 5}\n";
+    let beside = space.path().join("data.jsonl");
+    fs_err::write(&beside, functions).expect("written");
+    let table = Functions::read(&beside, &field).expect("functions");
+    let valid = vec![b"17\t5\t1\n5 5 0 3\n".to_vec()];
+    fuzz(&place, valid, 0, 1, |_| {
+        PairFile::read(&place, &table).is_ok_and(|file| {
+            let places = file.pairs.iter().flat_map(|pair| [pair.first, pair.second]);
+            assert!(places.max() < Some(2));
+            true
+        })
+    });
+    fuzz(&beside, vec![functions.into()], 0, 1, |_| {
+        Functions::read(&beside, &field).is_ok()
+    });
+    let array = "[{\"func\": \"a\", \"target\": 1}, {\"func\": \"b\", \"target\": 0}]";
+    fs_err::write(space.path().join("function.json"), array).expect("written");
+    fuzz(&place, vec![b"1\n0\n".to_vec()], array.len(), 1, |_| {
+        Dataset::read(&place).is_ok_and(|data| (1..=2).contains(&data.records.len()))
+    });
+}
+
+#[test]
+fn parquet_files() {
+    let space = folder();
+    let golden = |name: &str| fs_err::read(goldens().join("formats").join(name)).expect("bytes");
+    let valid = [
+        "rows.snappy",
+        "rows.gzip",
+        "rows.zstd",
+        "rows.plain",
+        "tokens",
+    ];
+    let valid = valid.map(|name| golden(&format!("{name}.parquet")));
+    let place = space.path().join("data.parquet");
+    // A page may say that it unpacks to 2 GiB, which are reserved before they are unpacked.
+    let reserved = (2 << 30) / BYTES_A_BYTE;
+    fuzz(&place, valid.into(), reserved, 1, |_| {
+        Records::open(&place).is_ok_and(|mut records| records.all(|record| record.is_ok()))
+    });
 }
 
 #[test]

@@ -17,6 +17,7 @@ import torch
 import transformers
 
 import classifier_metrics
+import clones
 import metrics
 import pairs
 import reference
@@ -67,6 +68,7 @@ def main():
         training.make_training(out / model, task, pooling, frozen, path, VERSIONS, option)
     pairs.make_pairs(out, out / "pairs.json", VERSIONS)
     schedules.make_schedules(out / "schedules.json", VERSIONS)
+    clones.make_clones(out, VERSIONS)
     metrics.make_metrics(out / "metrics.json", VERSIONS)
     classifier_metrics.make_classifier_metrics(out / "classifier-metrics.json", VERSIONS)
 

@@ -4,46 +4,29 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use crate::dataset::{Dataset, Record, Records};
+use crate::dataset::{Dataset, Records, Source};
 use crate::error::Error;
 
 /// Records of a chunk: enough to sort them by length, few enough to lose when a command is killed.
 const RECORDS: usize = 512;
 
-/// A file's records in chunks.
+/// A split's records in chunks.
 pub(super) struct Chunks {
     path: PathBuf,
     records: Records,
-    /// Read already.
-    ahead: Option<Dataset>,
 }
 
 impl Chunks {
-    /// Of the file `path`, `-` being stdin.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let path = if path == Path::new("-") {
-            Path::new("/dev/stdin")
-        } else {
-            path
-        };
+    /// Of `source`.
+    pub(super) fn open(source: &Source) -> Result<Self, Error> {
         Ok(Self {
-            path: path.to_owned(),
-            records: Records::open(path)?,
-            ahead: None,
+            path: source.path.clone(),
+            records: source.records()?,
         })
-    }
-
-    /// The first record, before anything else is asked for.
-    pub(super) fn first(&mut self) -> Result<Option<&Record>, Error> {
-        self.ahead = self.next()?;
-        Ok(self.ahead.as_ref().and_then(|chunk| chunk.records.first()))
     }
 
     /// The next records; none at the end.
     pub(super) fn next(&mut self) -> Result<Option<Dataset>, Error> {
-        if let Some(chunk) = self.ahead.take() {
-            return Ok(Some(chunk));
-        }
         let records = self.records.by_ref().take(RECORDS);
         let records = records.collect::<Result<Vec<_>, _>>()?;
         let path = self.path.clone();

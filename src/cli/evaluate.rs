@@ -9,7 +9,7 @@ use super::console;
 use super::model::{LoadedModel, ModelOptions};
 use super::task::foreign_flag;
 use crate::cache::Split;
-use crate::dataset::Dataset;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::ragged::Ragged;
 use crate::task::{EncodedSplit, Encoding, Known, Role};
@@ -25,7 +25,8 @@ Examples:
 pub(super) struct EvaluateArguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// Data, JSON Lines (.gz too), with the fields of the training data.
+    /// Data with the fields of the training data: JSON Lines, a JSON array, .csv, .tsv (each in .gz
+    /// or .zst too) or .parquet; or a folder with a test split.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     data: PathBuf,
     /// search: the codes that the queries are searched in [default: those of --data].
@@ -37,9 +38,8 @@ pub(super) struct EvaluateArguments {
 }
 
 pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
-    let data = Dataset::read(&arguments.data)?;
-    let loaded = arguments.model.load(data.records.first())?;
-    let (sequences, split, code_base) = encode(&loaded, &data, arguments.code_base.as_deref())?;
+    let (loaded, source) = arguments.model.load(&arguments.data)?;
+    let (sequences, split, code_base) = encode(&loaded, &source, arguments.code_base.as_deref())?;
     let mut activations = FreshActivations {
         sequences,
         frozen: loaded.frozen()?,
@@ -64,20 +64,21 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
     console::result(arguments.json, &object)
 }
 
-/// The sequences of `data` and of the code base, the rows that they make, and what those are to be
+/// The sequences of `source` and of the code base, the rows that they make, and what those are to be
 /// found in.
 fn encode(
     loaded: &LoadedModel,
-    data: &Dataset,
+    source: &Source,
     code_base: Option<&Path>,
 ) -> Result<(Ragged<u32>, Split, Option<Split>), Error> {
     let (encoding, checkpoint) = (&loaded.encoding, &loaded.checkpoint);
     let searched = match (code_base, encoding) {
         (None, _) => None,
         (Some(path), Encoding::Search(search)) => {
-            let data = Dataset::read(path)?;
-            let keys = search.code_base(&data)?;
-            let codes = encoding.encode(&data, checkpoint, Role::CodeBase, Known::default())?;
+            let base = Source::of(path, Role::CODE_BASE)?;
+            let keys = search.code_base(base.records()?)?;
+            let role = Role::CodeBase;
+            let codes = encoding.encode_source(&base, checkpoint, role, Known::default())?;
             Some((keys, codes))
         }
         (Some(_), _) => return Err(foreign_flag("--code-base", encoding.task())),
@@ -86,7 +87,11 @@ fn encode(
         labels: loaded.labels.as_ref(),
         code_base: searched.as_ref().map(|(keys, _)| keys),
     };
-    let encoded = encoding.encode(data, checkpoint, Role::Evaluation, known)?;
+    let encoded = encoding.encode_source(source, checkpoint, Role::Evaluation, known)?;
+    encoded
+        .notice
+        .iter()
+        .for_each(|notice| console::say(notice));
     let mut sequences = encoded.sequences.clone();
     let split = rows_of(encoded, 0);
     let code_base = searched.map(|(_, codes)| {

@@ -58,8 +58,8 @@ pub(super) struct IndexArguments {
 }
 
 pub(super) fn run(arguments: &IndexArguments) -> Result<(), Error> {
-    let mut input = Chunks::open(&arguments.input)?;
-    let loaded = arguments.model.load(input.first()?)?;
+    let (loaded, source) = arguments.model.load(&arguments.input)?;
+    let mut input = Chunks::open(&source)?;
     if !loaded.encoding.is_searched() {
         return Err(Error::Usage {
             problem: format!(

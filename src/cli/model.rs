@@ -10,7 +10,7 @@ use super::head::JudgementOptions;
 use super::options::{DeviceChoice, RuntimeOptions, limit_threads};
 use super::task::TaskOptions;
 use crate::checkpoint::{Checkpoint, Freeze};
-use crate::dataset::Record;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::onnx::{self, Pool, Readout};
 use crate::frozen::{FrozenEncoder, FrozenPrecision, ModelSession, ProviderChoice};
@@ -61,12 +61,13 @@ pub(super) struct LoadedModel {
 }
 
 impl ModelOptions {
-    /// Opens the model that is meant for data with this `first` record.
-    pub(super) fn load(&self, first: Option<&Record>) -> Result<LoadedModel, Error> {
+    /// Opens the model that is meant for the data in `path`, a test split if that is a folder.
+    pub(super) fn load(&self, path: &Path) -> Result<(LoadedModel, Source), Error> {
+        let source = Source::of(path, "test")?;
         limit_threads(self.runtime.threads)?;
         match (&self.run, &self.model) {
-            (Some(run), model) => self.load_run(run, model.as_deref()),
-            (None, Some(model)) => self.load_checkpoint(model, first),
+            (Some(run), model) => Ok((self.load_run(run, model.as_deref())?, source)),
+            (None, Some(model)) => Ok((self.load_checkpoint(model, &source)?, source)),
             (None, None) => Err(super::options::missing("--run")),
         }
     }
@@ -106,9 +107,9 @@ impl ModelOptions {
         })
     }
 
-    fn load_checkpoint(&self, model: &Path, first: Option<&Record>) -> Result<LoadedModel, Error> {
+    fn load_checkpoint(&self, model: &Path, source: &Source) -> Result<LoadedModel, Error> {
         let checkpoint = Checkpoint::open(model)?;
-        let encoding = self.task.encoding(&checkpoint, first)?;
+        let encoding = self.task.encoding(&checkpoint, Some(source))?;
         if encoding.task() == TaskKind::Classify {
             return Err(Error::Usage {
                 problem: "a pre-trained model has no classes yet".into(),

@@ -16,7 +16,7 @@ use crate::cache::{
     self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
 };
 use crate::checkpoint::Checkpoint;
-use crate::dataset::Dataset;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::onnx::{self, Start};
 use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime};
@@ -32,6 +32,8 @@ use crate::task::{Encoding, Role, TaskKind};
 Examples:
   telly precompute --task search --model models/all-MiniLM-L6-v2 --train train.jsonl \\
       --valid valid.jsonl --test test.jsonl --freeze 4 --cache cache/mine
+  telly precompute --task classify --model models/all-MiniLM-L6-v2 --data data/defects \\
+      --freeze 4 --cache cache/defects      (train.csv, valid.csv ... in data/defects)
 
   telly precompute --task clone --model models/unixcoder-base --train pairs.jsonl \\
       --valid valid.jsonl --first-field func1 --second-field func2 --freeze 8 --cache cache/pairs
@@ -70,7 +72,11 @@ struct PrecomputeOptions {
     /// Folder of the pre-trained model.
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
     model: Option<PathBuf>,
-    /// Training split, JSON Lines (.gz too).
+    /// Folder of all splits: train.jsonl, valid.jsonl and test.jsonl, or in any other format.
+    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    data: Option<PathBuf>,
+    /// Training split: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or
+    /// a folder that has it.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     train: Option<PathBuf>,
     /// Validation split: evaluated each epoch, chooses the weights that are kept.
@@ -205,14 +211,15 @@ fn encode(
 ) -> Result<(Encoding, EncodedSplits), Error> {
     // What is wrong with the flags is told before a large file is read.
     options.task.encoding(checkpoint, None)?;
-    let splits = read_splits(options)?;
-    let first = splits.first().and_then(|(_, data)| data.records.first());
-    let encoding = options.task.encoding(checkpoint, first)?;
+    let splits = find_splits(options)?;
+    let training = splits.first().map(|(_, source)| source);
+    let encoding = options.task.encoding(checkpoint, training)?;
     encoding.check_lengths(checkpoint.config.longest_sequence())?;
     if options.code_base.is_some() && encoding.task() != TaskKind::Search {
         return Err(foreign_flag("--code-base", encoding.task()));
     }
     let splits = EncodedSplits::new(checkpoint, &encoding, &splits)?;
+    splits.notices().for_each(console::say);
     Ok((encoding, splits))
 }
 
@@ -351,20 +358,29 @@ fn check_freeze(freeze: &FreezeList, checkpoint: &Checkpoint) -> Result<(), Erro
     Ok(())
 }
 
-fn read_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Dataset)>, Error> {
-    let train = options.train.as_ref().ok_or_else(|| missing("--train"))?;
-    let others = [
+/// Where the splits are: named one by one, or all in the folder `--data`.
+fn find_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Source)>, Error> {
+    let named = [
+        ("train", &options.train),
         ("valid", &options.valid),
         ("test", &options.test),
-        (Role::CODE_BASE, &options.code_base),
     ];
-    let others = others
-        .into_iter()
-        .filter_map(|(name, path)| Some((name, path.as_ref()?)));
-    std::iter::once(("train", train))
-        .chain(others)
-        .map(|(name, path)| Ok((name.to_owned(), Dataset::read(path)?)))
-        .collect()
+    let mut splits = Vec::new();
+    for (name, path) in named {
+        let source = match (path, &options.data) {
+            (Some(path), _) => Some(Source::of(path, name)?),
+            (None, Some(folder)) if name == "train" => Some(Source::of(folder, name)?),
+            (None, Some(folder)) => Source::in_folder(folder, name)?,
+            (None, None) if name == "train" => return Err(missing("--train")),
+            (None, None) => None,
+        };
+        splits.extend(source.map(|source| (name.to_owned(), source)));
+    }
+    if let Some(path) = &options.code_base {
+        let name = Role::CODE_BASE;
+        splits.push((name.to_owned(), Source::of(path, name)?));
+    }
+    Ok(splits)
 }
 
 /// `--frozen-precision`, which needs a frozen half to mean anything.

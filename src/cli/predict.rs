@@ -12,11 +12,11 @@ use super::console;
 use super::embedder::Embedder;
 use super::model::{LoadedModel, ModelOptions};
 use super::predictions::Output;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Record, Source};
 use crate::error::Error;
 use crate::index::{Hit, Index, Top};
 use crate::progress::Progress;
-use crate::task::{Labels, Predictions, similarity};
+use crate::task::{EncodedSplit, Known, Labels, Predictions, Role, similarity};
 use crate::trainable::Pass;
 use crate::{interrupt, train};
 
@@ -38,8 +38,8 @@ Examples:
 pub(super) struct PredictArguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// Records, with the fields of the training data; no labels are needed. `-` is stdin, as JSON
-    /// Lines.
+    /// Records: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; `-` is JSON
+    /// Lines on stdin. No labels are needed.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     input: PathBuf,
     /// search, clone by groups: records that are searched.
@@ -68,14 +68,12 @@ pub(super) struct PredictArguments {
 }
 
 pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
-    // Opened first: a wrong path is told before a model is loaded.
-    let mut input = Chunks::open(&arguments.input)?;
     let against = arguments
         .against
         .as_deref()
         .map(Dataset::read)
         .transpose()?;
-    let loaded = arguments.model.load(input.first()?)?;
+    let (loaded, source) = arguments.model.load(&arguments.input)?;
     check_flags(arguments)?;
     let mut predictor = Predictor {
         embedder: Embedder::new(&loaded, arguments.quantize)?,
@@ -86,8 +84,12 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
     };
     let key = predictor.search_in(arguments, against)?;
     let mut output = Output::open(&arguments.output, key)?;
+    if loaded.encoding.pair_file(&source).is_some() {
+        return predict_pairs(&mut predictor, &source, output);
+    }
+    let mut input = Chunks::open(&source)?;
     let mut progress = Progress::new("predict", chunks::count(&arguments.input), "records");
-    let mut records = pass_by(arguments, &mut input, &mut output)?;
+    let mut records = pass_by(arguments, &source, &mut input, &mut output)?;
     progress.skip(records as u64);
     let (before, tokens) = (records, predictor.embedder.tokens);
     let started = Instant::now();
@@ -125,6 +127,32 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
     Ok(())
 }
 
+/// Writes a line for each pair of the file `source`, whose functions lie beside it: all at once, as the
+/// functions are held anyway.
+fn predict_pairs(
+    predictor: &mut Predictor,
+    source: &Source,
+    mut output: Output,
+) -> Result<(), Error> {
+    let loaded = predictor.loaded;
+    let (role, known) = (Role::Evaluation, Known::default());
+    let encoded = loaded
+        .encoding
+        .encode_source(source, &loaded.checkpoint, role, known)?;
+    if let Some(notice) = &encoded.notice {
+        console::say(notice);
+    }
+    let path = source.path.clone();
+    let records = (1..=encoded.rows()).map(|line| Record::new(line, Map::new()));
+    let records = records.collect();
+    let lines = predictor.lines_of(&[], encoded)?;
+    if output.add(&Dataset { path, records }, &lines)? {
+        output.finish()?;
+    }
+    console::say(&format!("{} predictions", lines.len()));
+    Ok(())
+}
+
 fn interrupted(output: &Output) -> Error {
     Error::Interrupted {
         kept: output.kept(),
@@ -154,6 +182,7 @@ fn no_search(flag: &str) -> Error {
 /// Passes by what an earlier command did, if this is the same one; how many records that are.
 fn pass_by(
     arguments: &PredictArguments,
+    source: &Source,
     input: &mut Chunks,
     output: &mut Output,
 ) -> Result<usize, Error> {
@@ -178,7 +207,7 @@ fn pass_by(
         });
     }
     console::say("the input is not what it was: beginning anew");
-    *input = Chunks::open(&arguments.input)?;
+    *input = Chunks::open(source)?;
     Ok(0)
 }
 
@@ -244,6 +273,12 @@ impl Predictor<'_> {
     fn lines(&mut self, data: &Dataset) -> Result<Vec<Value>, Error> {
         let loaded = self.loaded;
         let encoded = loaded.encoding.encode_queries(data, &loaded.checkpoint)?;
+        self.lines_of(&data.records, encoded)
+    }
+
+    /// A line for each row of `encoded`, which was made of `records`.
+    fn lines_of(&mut self, records: &[Record], encoded: EncodedSplit) -> Result<Vec<Value>, Error> {
+        let loaded = self.loaded;
         let columns = self.embedder.embed(encoded)?;
         let pass = Pass::evaluation(columns[0].device());
         let logits = if self.logits {
@@ -264,7 +299,7 @@ impl Predictor<'_> {
                 .zip(clones)
                 .map(|(score, clone)| json!({ "label": i32::from(clone), "score": score }))
                 .collect(),
-            Predictions::Vectors(vectors) => self.found(data, &vectors)?,
+            Predictions::Vectors(vectors) => self.found(records, &vectors)?,
         };
         if self.logits {
             let logits = logits.ok_or_else(|| Error::Usage {
@@ -279,7 +314,7 @@ impl Predictor<'_> {
     }
 
     /// What is found for each of `vectors`, or where nothing is searched the vector itself.
-    fn found(&self, data: &Dataset, vectors: &Tensor) -> Result<Vec<Value>, Error> {
+    fn found(&self, queries: &[Record], vectors: &Tensor) -> Result<Vec<Value>, Error> {
         match &self.base {
             Base::Nothing => {
                 let rows = rows(vectors)?.into_iter();
@@ -288,11 +323,11 @@ impl Predictor<'_> {
             Base::Records(base, codes) => {
                 let hits = best(vectors, codes, self.top)?;
                 let record = |record: usize| Ok(base.records[record].fields.clone());
-                matches(data, hits, record)
+                matches(queries, hits, record)
             }
             Base::Index(index) => {
                 let hits = index.search(vectors, self.top)?;
-                matches(data, hits, |record| Ok(index.record(record)?))
+                matches(queries, hits, |record| Ok(index.record(record)?))
             }
         }
     }
@@ -356,11 +391,11 @@ fn best(queries: &Tensor, codes: &Tensor, top: usize) -> Result<Vec<Vec<Hit>>, E
 
 /// A line for each of `queries` with its `hits`; `record` tells what was found.
 fn matches(
-    queries: &Dataset,
+    queries: &[Record],
     hits: Vec<Vec<Hit>>,
     record: impl Fn(usize) -> Result<Map<String, Value>, Error>,
 ) -> Result<Vec<Value>, Error> {
-    let lines = queries.records.iter().zip(hits).map(|(query, hits)| {
+    let lines = queries.iter().zip(hits).map(|(query, hits)| {
         let hits = hits.into_iter().enumerate().map(|(place, hit)| {
             Ok(json!({
                 "rank": place + 1,

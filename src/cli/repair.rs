@@ -10,7 +10,7 @@ use super::console;
 use super::options::limit_threads;
 use crate::cache::{self, MANIFEST, Manifest, Precision, Share, Writer};
 use crate::checkpoint::{Checkpoint, Freeze};
-use crate::dataset::Dataset;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
 use crate::interrupt;
@@ -38,7 +38,7 @@ impl Repair<'_> {
         let checkpoint = Checkpoint::open(Path::new(&manifest.model))?;
         let data = data.into_iter();
         let data = data
-            .map(|(name, path)| Ok((name, Dataset::read(&path)?)))
+            .map(|(name, path)| Ok((name.clone(), Source::of(&path, &name)?)))
             .collect::<Result<Vec<_>, Error>>()?;
         let splits = EncodedSplits::new(&checkpoint, &encoding, &data)?;
         let mut frozen = self.open_frozen(&manifest, &checkpoint, freeze)?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::options::missing;
 use crate::checkpoint::{Checkpoint, Family};
-use crate::dataset::Record;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::task::{CloneEncoding, CloneForm, Encoding, Objective, SearchEncoding, TaskKind};
 
@@ -22,7 +22,7 @@ pub(super) struct TaskOptions {
     /// function each, with the label of those that do the same.
     #[arg(long, value_enum)]
     pub task: Option<TaskKind>,
-    /// classify, clone by groups: field of the text [default: the first of text, sentence, func,
+    /// classify, clone by groups, and the functions of pair files: field of the text [default: the first of text, sentence, func,
     /// code].
     #[arg(long, value_name = "FIELD")]
     pub text_field: Option<String>,
@@ -74,12 +74,11 @@ pub(super) struct TaskOptions {
 }
 
 impl TaskOptions {
-    /// The encoding that is meant for `checkpoint` and data with this `first` record; a flag of
-    /// another task is refused.
+    /// The encoding that is meant for `checkpoint` and the data in `source`; a flag of another task is refused.
     pub(super) fn encoding(
         &self,
         checkpoint: &Checkpoint,
-        first: Option<&Record>,
+        source: Option<&Source>,
     ) -> Result<Encoding, Error> {
         let task = self.task.ok_or_else(|| missing("--task"))?;
         self.refuse_others(task)?;
@@ -105,7 +104,7 @@ impl TaskOptions {
             TaskKind::Clone => {
                 let longest = checkpoint.config.longest_sequence();
                 Encoding::Clone(CloneEncoding {
-                    form: self.clone_form(first)?,
+                    form: self.clone_form(source)?,
                     first_field: self.first_field.clone(),
                     second_field: self.second_field.clone(),
                     text_field: self.text_field.clone(),
@@ -165,8 +164,11 @@ impl TaskOptions {
         }
     }
 
-    /// As the flags say, or else as the first record looks.
-    fn clone_form(&self, first: Option<&Record>) -> Result<CloneForm, Error> {
+    /// As the flags say, or else as the data looks.
+    fn clone_form(&self, source: Option<&Source>) -> Result<CloneForm, Error> {
+        if source.is_some_and(|source| source.text_file().is_some()) {
+            return Ok(CloneForm::Pairs);
+        }
         let pairs = self.first_field.is_some() || self.second_field.is_some();
         match (pairs, self.text_field.is_some()) {
             (true, true) => Err(Error::Usage {
@@ -176,7 +178,13 @@ impl TaskOptions {
             }),
             (true, false) => Ok(CloneForm::Pairs),
             (false, true) => Ok(CloneForm::Groups),
-            (false, false) => Ok(first.map_or(CloneForm::Pairs, CloneForm::of)),
+            (false, false) => match source.map(Source::records).transpose()? {
+                Some(mut records) => {
+                    let first = records.next().transpose()?;
+                    Ok(first.as_ref().map_or(CloneForm::Groups, CloneForm::of))
+                }
+                None => Ok(CloneForm::Pairs),
+            },
         }
     }
 

@@ -12,7 +12,7 @@ use super::train_options::{TrainOptions, resolved_recipe};
 use super::{console, recipe, runs, seeds};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
-use crate::dataset::Dataset;
+use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
@@ -354,7 +354,9 @@ fn check_cache(
         (Role::CODE_BASE, &options.code_base),
     ];
     let code_base = match (&options.code_base, encoding) {
-        (Some(path), Encoding::Search(search)) => Some(search.code_base(&Dataset::read(path)?)?),
+        (Some(path), Encoding::Search(search)) => {
+            Some(search.code_base(Source::of(path, Role::CODE_BASE)?.records()?)?)
+        }
         _ => None,
     };
     let known = Known {
@@ -363,8 +365,8 @@ fn check_cache(
     };
     for (name, path) in splits {
         if let Some(path) = path {
-            let data = Dataset::read(path)?;
-            let encoded = encoding.encode(&data, checkpoint, Role::of(name), known)?;
+            let source = Source::of(path, name)?;
+            let encoded = encoding.encode_source(&source, checkpoint, Role::of(name), known)?;
             current.set(name, content_hash(&encoded, labels));
         }
     }

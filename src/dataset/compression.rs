@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Error;
 
 /// A stretch of a file that is read at a time.
-const BUFFER: usize = 128 << 10;
+const BUFFER: usize = 32 << 10;
 /// The first bytes of files that people mistake for data: in words, and what to do.
 const FOREIGN: [(&[u8], &str, &str); 11] = [
     (b"PAR1", "a Parquet file", "name it .parquet"),
@@ -37,23 +37,62 @@ const TAR: (usize, &[u8]) = (257, b"ustar");
 pub(super) enum Format {
     /// JSON Lines, or one array.
     Json,
+    /// Columns with this byte between them.
+    Table(u8),
+    Parquet,
 }
 
 /// How a file is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Packing {
+enum Packing {
     Plain,
     Gzip,
     Zstd,
 }
 
+/// Endings of names that are told from others, without `.txt`.
+const JSON: [&str; 3] = ["jsonl", "json", "ndjson"];
+
 /// The format that the name says; what has no known ending is JSON Lines.
-pub(super) fn format(_path: &Path) -> Format {
-    Format::Json
+pub(super) fn format(path: &Path) -> Format {
+    match ending_unpacked(path).as_str() {
+        "csv" => Format::Table(b','),
+        "tsv" | "tab" => Format::Table(b'\t'),
+        "parquet" | "pq" => Format::Parquet,
+        _ => Format::Json,
+    }
 }
 
-/// The packing that the name says.
-pub(super) fn packing(path: &Path) -> Packing {
+/// Whether the name is that of a file of data.
+pub(super) fn is_data(path: &Path) -> bool {
+    let ending = ending_unpacked(path);
+    format(path) != Format::Json || ending == "txt" || JSON.contains(&ending.as_str())
+}
+
+/// Whether the name says that the file is packed.
+pub(super) fn is_packed(path: &Path) -> bool {
+    packing(path) != Packing::Plain
+}
+
+/// The name without its endings, in small letters: `train` of `train.jsonl.gz`.
+pub(super) fn stem(path: &Path) -> String {
+    let stem = unpacked(path).file_stem().unwrap_or_default();
+    stem.to_string_lossy().to_ascii_lowercase()
+}
+
+/// The ending under that of the packing: `jsonl` of `train.jsonl.gz`.
+pub(super) fn ending_unpacked(path: &Path) -> String {
+    ending(unpacked(path))
+}
+
+fn unpacked(path: &Path) -> &Path {
+    match (packing(path), path.file_stem()) {
+        (Packing::Gzip | Packing::Zstd, Some(stem)) => Path::new(stem),
+        _ => path,
+    }
+}
+
+fn packing(path: &Path) -> Packing {
     match ending(path).as_str() {
         "gz" => Packing::Gzip,
         "zst" | "zstd" => Packing::Zstd,
@@ -67,8 +106,13 @@ fn ending(path: &Path) -> String {
     ending.to_string_lossy().to_ascii_lowercase()
 }
 
-/// Opens a file of text, unpacked; what cannot be text is refused.
+/// Opens a file of text, unpacked; `-` is the standard input. What cannot be text is refused.
 pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
+    if path == Path::new("-") {
+        let mut text = BufReader::with_capacity(BUFFER, std::io::stdin());
+        refuse_foreign(path, text.fill_buf().map_err(Error::Read)?)?;
+        return Ok(Box::new(text));
+    }
     let file = fs_err::File::open(path).map_err(Error::Read)?;
     if file.metadata().map_err(Error::Read)?.is_dir() {
         let path = path.to_owned();

@@ -1,7 +1,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use parquet::errors::ParquetError;
+
 use super::Label;
+use super::compression::{self, Format};
 use crate::error::Explain;
 
 /// Why records could not be read.
@@ -58,12 +61,70 @@ pub enum Error {
         problem: &'static str,
     },
     /// A record that does not end.
-    #[error("`{path}`, line {line}: a record of more than 64 MiB begins here")]
+    #[error(
+        "`{path}`, line {line}: a record begins here that takes more than 64 MiB, or 4,096 columns"
+    )]
     LongRecord {
         /// The file.
         path: PathBuf,
         /// From 1.
         line: usize,
+    },
+    /// A quoted value that has no end.
+    #[error("`{path}`, line {line}: a quote that opens in this row is never closed")]
+    OpenQuote {
+        /// The file.
+        path: PathBuf,
+        /// Where the row begins, from 1.
+        line: usize,
+    },
+    /// A row of another width than the header.
+    #[error(
+        "`{path}`, line {line}: the row has {found} of the {expected} columns that the first line names"
+    )]
+    Columns {
+        /// The file.
+        path: PathBuf,
+        /// Where the row begins, from 1.
+        line: usize,
+        /// In the row.
+        found: usize,
+        /// In the first line.
+        expected: usize,
+    },
+    /// The first line cannot name columns.
+    #[error("`{path}`, line 1: {problem}")]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        problem: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The file is no Parquet file that can be read.
+    #[error("`{path}`: not a Parquet file that can be read")]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        source: ParquetError,
+    },
+    /// A row cannot be read.
+    #[error("{}: cannot read it", at(.path, *.row))]
+    ParquetRow {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        row: usize,
+        /// What the reader said.
+        source: ParquetError,
+    },
+    /// A Parquet file within another packing.
+    #[error("`{path}`: a Parquet file must not be packed, its end is read first")]
+    PackedParquet {
+        /// The file.
+        path: PathBuf,
     },
     /// The file has no records.
     #[error("`{path}` holds no records")]
@@ -155,11 +216,55 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// A line is no place in the file of functions.
+    #[error("`{path}`, line {line}: `{found}` is no place of a function in `{functions}`")]
+    NoPlace {
+        /// The file of places.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// The line.
+        found: String,
+        /// The file of functions.
+        functions: PathBuf,
+    },
+    /// A place beyond the last function.
+    #[error("`{path}`, line {line}: place {found}, but there are {functions} functions")]
+    BeyondFunctions {
+        /// The file of places.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// The place, from 0.
+        found: u64,
+        /// How many functions there are.
+        functions: u64,
+    },
+    /// A folder has nothing of a split.
+    #[error("`{path}` has no file of the {split} split")]
+    NoSplit {
+        /// The folder.
+        path: PathBuf,
+        /// The split.
+        split: String,
+    },
+    /// A folder has two files of a split.
+    #[error("`{first}` and `{second}` are both there")]
+    TwoFiles {
+        /// One.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
+    },
 }
 
-/// A record's place in words.
+/// A record's place in words: a Parquet file has rows, others lines.
 pub(crate) fn at(path: &Path, line: usize) -> String {
-    format!("`{}`, line {line}", path.display())
+    let unit = match compression::format(path) {
+        Format::Parquet => "row",
+        Format::Json | Format::Table(_) => "line",
+    };
+    format!("`{}`, {unit} {line}", path.display())
 }
 
 fn either(names: &[String]) -> String {
@@ -177,37 +282,58 @@ fn listed(names: &[String]) -> String {
 
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
-        Some(match self {
+        let hint = match self {
             Self::MissingField { flag: "", .. } | Self::FieldType { flag: "", .. } => return None,
+            Self::MissingField { flag, path, .. }
+                if matches!(compression::format(path), Format::Table(_)) =>
+            {
+                return Some(format!(
+                    "the first line names the columns; name another with `{flag}`"
+                ));
+            }
             Self::MissingField { flag, .. } | Self::FieldType { flag, .. } => {
-                format!("name another field with `{flag}`")
+                return Some(format!("name another field with `{flag}`"));
             }
+            Self::Foreign { advice, .. }
+            | Self::NothingBeside { advice, .. }
+            | Self::Header { advice, .. } => advice,
             Self::Json { .. } => {
-                "every line must be one JSON object, as in {\"code\": \"...\", \"label\": 1}; or the file one array of them".into()
+                "every line must be one JSON object, as in {\"code\": \"...\", \"label\": 1}, or the file one array of them; tables are named .csv, .tsv or .parquet"
             }
-            Self::Empty { .. } => "the file must hold one record or more".into(),
-            Self::Line { .. } => {
-                "the file may be cut off or damaged: copy or pack it again".into()
-            }
+            Self::Empty { .. } => "the file must hold one record or more",
+            Self::Line { .. } => "the file may be cut off or damaged: copy or pack it again",
             Self::Read(_) | Self::Folder { .. } => {
-                "check the path; data files are JSON Lines, such a file in .gz or .zst too".into()
+                "check the path; data files are .jsonl, .json, .csv or .tsv, also in .gz or .zst, or .parquet"
             }
-            Self::NotPacked { .. } => {
-                "name it as what it is: .jsonl, .jsonl.gz or .jsonl.zst".into()
+            Self::NotPacked { .. } => "name it as what it is: .gz is gzip, .zst is zstd",
+            Self::NotText { .. } => "data files are text in UTF-8: save it as that",
+            Self::LongRecord { .. } => "check that lines end and quotes are closed",
+            Self::OpenQuote { .. } => {
+                "a value with quotes in it stands in quotes, and each of its own is written twice: \"say \"\"hello\"\"\""
             }
-            Self::Foreign { advice, .. } | Self::NothingBeside { advice, .. } => {
-                (*advice).into()
+            Self::Columns { .. } => {
+                "a value with a comma, a quote or a line end in it must stand in quotes"
             }
-            Self::NotText { .. } => "data files are text in UTF-8: save it as that".into(),
-            Self::LongRecord { .. } => "check that lines end and quotes are closed".into(),
-            Self::SameFunction { .. } => "every function must have an id of its own".into(),
+            Self::Parquet { .. } => "copy it again, or write it again as Parquet",
+            Self::ParquetRow { .. } => {
+                "copy it again, or write it again with snappy, gzip, zstd or no compression"
+            }
+            Self::PackedParquet { .. } => "unpack it: Parquet compresses what it holds by itself",
+            Self::SameFunction { .. } => "every function must have an id of its own",
             Self::NoPair { .. } => {
-                "a line holds two ids and 0 or 1, with tabs between: 13653451 21955002 0".into()
+                "a line holds two ids and 0 or 1, with tabs between: 13653451 21955002 0"
             }
             Self::NoFunctions { .. } => {
-                "check that both files belong together: pairs name functions by their `idx`".into()
+                "check that both files belong together: pairs name functions by their `idx`"
             }
-        })
+            Self::NoPlace { .. } => "a line holds one number, from 0",
+            Self::BeyondFunctions { .. } => "check that both files belong together",
+            Self::NoSplit { .. } => {
+                "name the file itself; in a folder it is train.jsonl, valid.csv or test-0.parquet, or such"
+            }
+            Self::TwoFiles { .. } => "name the one that is meant",
+        };
+        Some(hint.into())
     }
 
     fn is_input(&self) -> bool {

@@ -11,6 +11,9 @@ use super::lines::Lines;
 use super::records::Rows;
 use super::{Error, Record};
 
+/// Most letters of what is no JSON that an error shows.
+const SHOWN: usize = 20;
+
 /// The records of `text`. An array is told by the bracket it begins with.
 pub(super) fn rows(path: &Path, mut text: Box<dyn BufRead + Send>) -> Result<Rows, Error> {
     let head = text.fill_buf().map_err(|source| Error::Line {
@@ -36,6 +39,18 @@ pub(super) fn rows(path: &Path, mut text: Box<dyn BufRead + Send>) -> Result<Row
 /// The record that `json` is, which begins at line and column `start`.
 pub(super) fn record(path: &Path, start: (usize, usize), json: &str) -> Result<Record, Error> {
     let (line, column) = start;
+    if !json.starts_with('{') {
+        let head: String = json.chars().take(SHOWN).collect();
+        return Err(Error::Json {
+            path: path.to_owned(),
+            line,
+            column,
+            problem: match head.as_str() {
+                "" => "there is nothing".into(),
+                head => format!("it begins with `{head}`"),
+            },
+        });
+    }
     let fields: Map<String, Value> = serde_json::from_str(json).map_err(|error| {
         // The parser counts lines from the start of the record.
         let problem = error.to_string();

@@ -5,12 +5,16 @@
 
 mod array;
 mod compression;
+mod csv;
 mod error;
+mod indices;
 mod jsonl;
 mod lines;
 mod pairs;
+mod parquet;
 mod record;
 mod records;
+mod source;
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +22,9 @@ pub use error::Error;
 pub use pairs::{Functions, Pair, PairFile};
 pub use record::{FieldChoice, Label, Record};
 pub use records::Records;
+pub use source::Source;
+
+pub(crate) use error::at;
 
 /// Some records of one file, in its order: all of them, or as many as are worked on at a time.
 #[derive(Debug)]

@@ -1,13 +1,13 @@
 //! What will be computed, before anything is.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::cache::{Fingerprint, Manifest, Precision, SplitRows, Writer};
 use crate::checkpoint::{Checkpoint, Freeze, Identity};
-use crate::dataset::Dataset;
+use crate::dataset::Source;
+use crate::distinct::Distinct;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, Runtime};
 use crate::ragged::Ragged;
@@ -33,38 +33,50 @@ pub struct EncodedSplits {
 }
 
 impl EncodedSplits {
-    /// Encodes `splits`, name and data, the training split first.
+    /// What the user is to be told of rows that were left out.
+    pub fn notices(&self) -> impl Iterator<Item = &str> {
+        let splits = self.splits.iter();
+        splits.filter_map(|(_, split)| split.notice.as_deref())
+    }
+
+    /// Reads and encodes `splits`, name and place, the training split first. Each file is read once;
+    /// its text is never in memory whole.
     pub fn new(
         checkpoint: &Checkpoint,
         encoding: &Encoding,
-        splits: &[(String, Dataset)],
+        splits: &[(String, Source)],
     ) -> Result<Self, Error> {
-        let labels = match splits.first() {
-            Some((_, training)) => encoding.labels(training)?,
-            None => None,
-        };
         let files = splits
             .iter()
-            .map(|(name, data)| (name.clone(), absolute(&data.path).into()));
+            .map(|(name, source)| (name.clone(), absolute(&source.path).into()));
         let files = Value::Object(files.collect());
         let searched = splits.iter().find(|(name, _)| name == Role::CODE_BASE);
         let code_base = match (encoding, searched) {
-            (Encoding::Search(search), Some((_, data))) => Some(search.code_base(data)?),
+            (Encoding::Search(search), Some((_, source))) => {
+                Some(search.code_base(source.records()?)?)
+            }
             _ => None,
         };
-        let known = Known {
-            labels: labels.as_ref(),
-            code_base: code_base.as_ref(),
-        };
-        let splits = splits.iter().map(|(name, data)| {
-            let encoded = encoding.encode(data, checkpoint, Role::of(name), known)?;
-            Ok((name.clone(), encoded))
-        });
-        let splits = splits.collect::<Result<_, Error>>()?;
+        let mut labels = None;
+        let mut encoded = Vec::new();
+        for (place, (name, source)) in splits.iter().enumerate() {
+            let split = if place == 0 && encoding.has_labels() {
+                let (split, found) = encoding.encode_training(source.records()?, checkpoint)?;
+                labels = found;
+                split
+            } else {
+                let known = Known {
+                    labels: labels.as_ref(),
+                    code_base: code_base.as_ref(),
+                };
+                encoding.encode_source(source, checkpoint, Role::of(name), known)?
+            };
+            encoded.push((name.clone(), split));
+        }
         Ok(Self {
             labels,
             files,
-            splits,
+            splits: encoded,
         })
     }
 }
@@ -236,35 +248,6 @@ pub fn content_hash(split: &EncodedSplit, labels: Option<&Labels>) -> String {
         }
     }
     hasher.finalize().to_hex().to_string()
-}
-
-/// Gives equal sequences the same number.
-struct Distinct {
-    sequences: Ragged<u32>,
-    numbers: HashMap<Vec<u32>, u32>,
-}
-
-impl Default for Distinct {
-    fn default() -> Self {
-        Self {
-            sequences: Ragged::new(1),
-            numbers: HashMap::new(),
-        }
-    }
-}
-
-impl Distinct {
-    fn index(&mut self, ids: &[u32]) -> u32 {
-        if let Some(&number) = self.numbers.get(ids) {
-            return number;
-        }
-        let number = u32::try_from(self.sequences.len()).unwrap_or_else(|_| {
-            unreachable!("four thousand million sequences do not fit in memory")
-        });
-        self.sequences.push(ids);
-        self.numbers.insert(ids.to_vec(), number);
-        number
-    }
 }
 
 /// `path` from wherever it may be used; as it is where that cannot be found out.

@@ -2,12 +2,13 @@
 //! them, or functions in groups that do the same, as POJ-104 has them.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::texts::{Rows, TextEncoder};
 use super::{EncodedSplit, Error};
-use crate::dataset::{Dataset, FieldChoice, Label, Record};
+use crate::dataset::{Dataset, FieldChoice, Functions, Label, PairFile, Record};
 use crate::targets::Targets;
 
 /// The usual names of a pair's first function.
@@ -36,7 +37,8 @@ pub struct CloneEncoding {
     /// Pairs: where the second is; the usual names when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub second_field: Option<String>,
-    /// Groups: where the function is; the usual names when absent.
+    /// Groups, and the functions that a file of pairs names: where the text is; the usual names when
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_field: Option<String>,
     /// Where the label or the group is; the usual names when absent.
@@ -117,6 +119,26 @@ impl CloneEncoding {
         }
     }
 
+    /// Encodes the pairs of `file`, labels and all.
+    pub(super) fn encode_pairs(
+        &self,
+        functions: &Functions,
+        file: &PairFile,
+        encoder: TextEncoder,
+    ) -> Result<EncodedSplit, Error> {
+        let mut rows = Rows::new(2);
+        for pair in &file.pairs {
+            for place in [pair.first, pair.second] {
+                rows.push(functions.texts()[place].clone(), self.max_length);
+            }
+        }
+        let labels = file.pairs.iter().map(|pair| pair.label);
+        Ok(EncodedSplit {
+            notice: file.notice(),
+            ..rows.encode(encoder, Targets::Classes(labels.collect()))?
+        })
+    }
+
     /// 1 for clones, 0 for others.
     fn labels(&self, data: &Dataset) -> Result<Targets, Error> {
         let field = self.label_field();
@@ -136,21 +158,45 @@ impl CloneEncoding {
         Ok(Targets::Classes(labels.collect::<Result<_, Error>>()?))
     }
 
-    /// The groups, numbered as they first appear: other splits may have other groups.
+    /// The groups of `data`.
     fn groups(&self, data: &Dataset) -> Result<Targets, Error> {
-        let field = self.label_field();
-        let mut numbers: HashMap<Label, i64> = HashMap::new();
-        let mut groups = Vec::with_capacity(data.records.len());
+        let mut groups = Groups::default();
+        groups.add(data, &self.label_field())?;
+        groups.finish(&data.path)
+    }
+
+    /// Where the group is, if rows have one.
+    pub(super) fn group_choice(&self) -> Option<FieldChoice> {
+        (self.form == CloneForm::Groups).then(|| self.label_field())
+    }
+}
+
+/// The groups of a file that may be read in chunks, numbered as they first appear: other splits may
+/// have other groups.
+#[derive(Default)]
+pub(super) struct Groups {
+    numbers: HashMap<Label, i64>,
+    rows: Vec<i64>,
+}
+
+impl Groups {
+    /// Takes those of the next records.
+    pub(super) fn add(&mut self, data: &Dataset, field: &FieldChoice) -> Result<(), Error> {
         for record in &data.records {
-            let next = numbers.len() as i64;
+            let next = self.numbers.len() as i64;
             let label = field.label(record, &data.path)?;
-            groups.push(*numbers.entry(label).or_insert(next));
+            self.rows.push(*self.numbers.entry(label).or_insert(next));
         }
-        if numbers.len() == groups.len() {
+        Ok(())
+    }
+
+    /// That of every row; `path` is their file.
+    pub(super) fn finish(self, path: &Path) -> Result<Targets, Error> {
+        if self.numbers.len() == self.rows.len() {
             return Err(Error::NoGroup {
-                path: data.path.clone(),
+                path: path.to_owned(),
             });
         }
-        Ok(Targets::Classes(groups))
+        Ok(Targets::Classes(self.rows))
     }
 }

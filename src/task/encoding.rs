@@ -109,6 +109,8 @@ pub struct EncodedSplit {
     pub columns: usize,
     /// What each row is to come to.
     pub targets: Targets,
+    /// What to tell the user of rows that were left out.
+    pub notice: Option<String>,
 }
 
 impl EncodedSplit {
@@ -144,7 +146,7 @@ impl Encoding {
         token.as_deref()
     }
 
-    fn encoder<'a>(&'a self, checkpoint: &'a Checkpoint) -> TextEncoder<'a> {
+    pub(super) fn encoder<'a>(&'a self, checkpoint: &'a Checkpoint) -> TextEncoder<'a> {
         TextEncoder {
             checkpoint,
             mode_token: self.mode_token(),
@@ -194,27 +196,37 @@ impl Encoding {
         Ok(())
     }
 
-    /// The classes of the training split, for a task that has them.
-    pub fn labels(&self, training: &Dataset) -> Result<Option<Labels>, Error> {
+    /// Where the label is and what it is, for a task that has one.
+    pub(super) fn label_choice(&self) -> Option<(FieldChoice, Objective)> {
         match self {
             Self::Classify {
                 label_field,
                 objective,
                 ..
-            } => {
-                let field = classify::label_field(label_field.as_deref());
-                let labels = match objective {
-                    Objective::SingleLabel => Labels::of_training_split(training, &field)?,
-                    Objective::MultiLabel => Labels::of_sets(training, &field)?,
-                    Objective::Regression => Labels::none(),
-                };
-                Ok(Some(labels))
-            }
-            Self::Search(_) | Self::Clone(_) => Ok(None),
+            } => Some((classify::label_field(label_field.as_deref()), *objective)),
+            Self::Search(_) | Self::Clone(_) => None,
         }
     }
 
-    /// Encodes every record of `data`.
+    /// Whether rows have classes that the training split decides.
+    pub fn has_labels(&self) -> bool {
+        self.label_choice().is_some()
+    }
+
+    /// Sequences a row of what is encoded for `role`; of hard negatives only the data knows.
+    pub(super) fn columns(&self, role: Role, known: Known) -> usize {
+        match self {
+            Self::Classify { .. } => 1,
+            Self::Search(_) => match (role, known.code_base) {
+                (Role::Training, _) | (Role::Evaluation, None) => 2,
+                (Role::Evaluation, Some(_)) | (Role::CodeBase, _) => 1,
+            },
+            Self::Clone(clone) => clone.columns(),
+        }
+    }
+
+    /// Encodes every record of `data`, which may be a chunk of a file unless it has groups or hard
+    /// negatives.
     pub fn encode(
         &self,
         data: &Dataset,

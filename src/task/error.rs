@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::dataset::Label;
+use crate::dataset::{Label, at};
 use crate::error::Explain;
 use crate::{checkpoint, dataset, trainable};
 
@@ -18,7 +18,7 @@ pub enum Error {
     #[error(transparent)]
     Trainable(#[from] trainable::Error),
     /// A label that the training split does not have.
-    #[error("`{path}`, line {line}: label {found} does not occur in the training split, which has {}", summary(.known))]
+    #[error("{}: label {found} does not occur in the training split, which has {}", at(.path, *.line), summary(.known))]
     UnknownLabel {
         /// The file.
         path: PathBuf,
@@ -143,7 +143,7 @@ impl Explain for Error {
             Self::Checkpoint(error) => error.hint(),
             Self::Trainable(error) => error.hint(),
             Self::UnknownLabel { .. } => Some(
-                "1 and \"1\" are different labels; every class must occur in the training split"
+                "1 and \"1\" are different labels (in a table, 1 is the number); every class must occur in the training split"
                     .into(),
             ),
             Self::NoLabels { .. } => {

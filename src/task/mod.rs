@@ -21,6 +21,7 @@ mod regression;
 mod retrieval;
 mod search;
 mod search_encoding;
+mod stream;
 mod texts;
 
 pub use class_weights::ClassWeights;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::texts::{Rows, TextEncoder};
 use super::{EncodedSplit, Error, Role};
-use crate::dataset::{Dataset, FieldChoice, Label, Record};
+use crate::dataset::{Dataset, FieldChoice, Label, Record, Records};
 use crate::targets::Targets;
 
 /// How `search` encodes records.
@@ -38,17 +38,18 @@ pub struct SearchEncoding {
 /// The keys of a code base.
 pub struct CodeBase {
     path: PathBuf,
-    places: HashMap<Label, usize>,
+    /// Places, with lines.
+    places: HashMap<Label, (usize, usize)>,
 }
 
 impl SearchEncoding {
-    /// `--query-field`: CodeSearchNet's names.
+    /// `--query-field`: CodeSearchNet's names, and `CoSQA`'s.
     fn query_field(&self) -> FieldChoice {
-        let usual = ["docstring_tokens", "docstring", "query"];
+        let usual = ["docstring_tokens", "docstring", "query", "doc"];
         FieldChoice::new("--query-field", self.query_field.as_deref(), &usual)
     }
 
-    /// `--code-field`: CodeSearchNet's names.
+    /// `--code-field`: CodeSearchNet's names, and `AdvTest`'s.
     fn code_field(&self) -> FieldChoice {
         let usual = ["code_tokens", "function_tokens", "code", "function"];
         FieldChoice::new("--code-field", self.code_field.as_deref(), &usual)
@@ -59,25 +60,24 @@ impl SearchEncoding {
         FieldChoice::new("--key-field", self.key_field.as_deref(), &["url", "idx"])
     }
 
-    /// The keys of the code base `data`, which must differ.
-    pub fn code_base(&self, data: &Dataset) -> Result<CodeBase, Error> {
+    /// The keys of the code base `records`, which must differ.
+    pub fn code_base(&self, records: Records) -> Result<CodeBase, Error> {
         let field = self.key_field();
+        let path = records.path().to_owned();
         let mut places = HashMap::new();
-        for (place, record) in data.records.iter().enumerate() {
-            let key = field.label(record, &data.path)?;
-            if let Some(first) = places.insert(key.clone(), place) {
+        for (place, record) in records.enumerate() {
+            let record = record?;
+            let key = field.label(&record, &path)?;
+            if let Some((_, first)) = places.insert(key.clone(), (place, record.line)) {
                 return Err(Error::SameKey {
-                    path: data.path.clone(),
+                    path,
                     line: record.line,
                     key,
-                    first: data.records[first].line,
+                    first,
                 });
             }
         }
-        Ok(CodeBase {
-            path: data.path.clone(),
-            places,
-        })
+        Ok(CodeBase { path, places })
     }
 
     /// Encodes `data` for `role`: query, code and hard negatives a row in training; query and code
@@ -171,7 +171,7 @@ impl SearchEncoding {
         let places = data.records.iter().map(|record| {
             let key = field.label(record, &data.path)?;
             match code_base.places.get(&key) {
-                Some(&place) => Ok(place as i64),
+                Some(&(place, _)) => Ok(place as i64),
                 None => Err(Error::NotInCodeBase {
                     path: data.path.clone(),
                     line: record.line,

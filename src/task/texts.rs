@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::{EncodedSplit, Error};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::{Dataset, FieldChoice};
+use crate::distinct::Distinct;
 use crate::ragged::Ragged;
 use crate::targets::Targets;
 
@@ -51,6 +52,7 @@ impl TextEncoder<'_> {
             sequences,
             columns: 1,
             targets,
+            notice: None,
         })
     }
 
@@ -103,7 +105,7 @@ impl Rows {
     ) -> Result<EncodedSplit, Error> {
         // By length: each is encoded in one call, on every core.
         let mut by_length: HashMap<usize, Vec<(u32, String)>> = HashMap::new();
-        let distinct = self.numbers.len();
+        let count = self.numbers.len();
         for ((text, max_length), number) in self.numbers {
             by_length
                 .entry(max_length)
@@ -111,7 +113,7 @@ impl Rows {
                 .push((number, text));
         }
         let mut parts = Vec::new();
-        let mut places = vec![(0, 0); distinct];
+        let mut places = vec![(0, 0); count];
         for (max_length, mut texts) in by_length {
             texts.sort_unstable_by_key(|&(number, _)| number);
             for (place, &(number, _)) in texts.iter().enumerate() {
@@ -121,23 +123,17 @@ impl Rows {
             parts.push(encoder.encode(texts, max_length)?);
         }
         // Different texts may be the same tokens.
-        let mut sequences = Ragged::new(1);
-        let mut known: HashMap<&[u32], u32> = HashMap::new();
-        let numbers = places.into_iter().map(|(part, place)| {
-            let ids = parts[part].sequence(place);
-            let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
-            *known.entry(ids).or_insert_with(|| {
-                sequences.push(ids);
-                next
-            })
-        });
+        let mut distinct = Distinct::default();
+        let numbers = places.into_iter();
+        let numbers = numbers.map(|(part, place)| distinct.index(parts[part].sequence(place)));
         let numbers: Vec<u32> = numbers.collect();
         let texts = self.texts.into_iter();
         Ok(EncodedSplit {
             rows: texts.map(|text| numbers[text as usize]).collect(),
-            sequences,
+            sequences: distinct.sequences,
             columns: self.columns,
             targets,
+            notice: None,
         })
     }
 }
