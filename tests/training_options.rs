@@ -192,7 +192,7 @@ fn what_cannot_be_is_refused() {
     );
     refused(
         "--label-smoothing 0.1",
-        &["does not belong to `--task search`"],
+        &["is for classes of which each row has one"],
     );
 }
 

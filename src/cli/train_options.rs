@@ -61,8 +61,8 @@ pub(super) struct TrainOptions {
     /// Evaluate the validation split every so many steps too, not only after each epoch.
     #[arg(long, value_name = "STEPS", help_heading = "Training")]
     pub evaluate_every: Option<usize>,
-    /// The validation metric that chooses the kept weights [default: accuracy for classify, mrr
-    /// for search].
+    /// The validation metric that chooses the kept weights [default: the task's first: accuracy,
+    /// `micro_f1` or pearson for classify, mrr for search, f1 or map@r for clone].
     #[arg(long, value_name = "NAME", help_heading = "Training")]
     pub best_metric: Option<String>,
     /// Stop after this many evaluations without a better metric.

@@ -147,7 +147,7 @@ impl Explain for Error {
                 "`--resume` needs no flags but `--out`; for another run choose another `--out`"
                     .into()
             }
-            Self::NoRun { .. } => "`--run` names the folder that `telly train --out` wrote".into(),
+            Self::NoRun { .. } => "it is the folder that `telly train --out` wrote; of several seeds one of those in it".into(),
             Self::Write(error) => return write_hint(error, "an `--out` folder"),
             Self::NothingToTrain { .. } => "freeze fewer layers than the model has".into(),
             Self::Damaged { .. } | Self::Read(_) | Self::Interrupted => return None,

@@ -118,9 +118,12 @@ pub struct FoundRuns {
     pub unreadable: Vec<(PathBuf, Error)>,
 }
 
-/// The runs in `folder` and in all folders below it.
+/// The runs in `folder` and in all folders below it; none if it is not there.
 pub fn find_runs(folder: &Path) -> Result<FoundRuns, Error> {
     let mut found = FoundRuns::default();
+    if !folder.exists() {
+        return Ok(found);
+    }
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
         if folder.join(RECIPE).is_file() {
