@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use parquet::record::{Field, Row};
 use serde_json::{Map, Number, Value};
 
 use super::{Error, Record};
+use crate::caught::caught;
 
 /// The rows of a file, row group after row group, a page of each column at a time.
 pub(super) struct Rows {
@@ -64,12 +64,7 @@ impl Iterator for Rows {
 /// What `call` of the library returns; an error too if it panics, as it does at some broken files.
 fn guarded<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     // After an error the reader is not used again.
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        let message = panic.downcast_ref::<String>().map(String::as_str);
-        let message = message.or(panic.downcast_ref::<&str>().copied());
-        let message = message.unwrap_or("the parquet library panicked");
-        Err(ParquetError::General(message.into()))
-    })
+    caught(call).unwrap_or_else(|message| Err(ParquetError::General(message)))
 }
 
 /// A file whose pages do not say that they unpack to what they cannot: the library reserves what a
