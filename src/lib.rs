@@ -22,6 +22,7 @@
 //! The seam between the halves is [`ragged::Ragged`]: values and offsets, never padding.
 
 pub mod cache;
+mod caught;
 pub mod checkpoint;
 pub mod cli;
 pub mod dataset;

@@ -263,6 +263,9 @@ fn a_file_that_is_not_what_its_name_says() {
     let table = fs_err::read(formats().join("rows.csv")).expect("bytes");
     let zstd = fs_err::read(formats().join("rows.jsonl.zst")).expect("bytes");
     let parquet = fs_err::read(formats().join("rows.plain.parquet")).expect("bytes");
+    // An offset that is negative: the library panics at it.
+    let mut negative = fs_err::read(formats().join("rows.snappy.parquet")).expect("bytes");
+    negative[859] ^= 1;
     let first_line = "line 1, column 1: not a JSON object: it begins with `text,label,score,fla`";
     refused_each(&[
         ("a.jsonl", &parquet, &["holds a Parquet file", ".parquet"]),
@@ -290,6 +293,11 @@ fn a_file_that_is_not_what_its_name_says() {
             &["not a Parquet file"],
         ),
         ("i.parquet", b"text,label\na,1\n", &["not a Parquet file"]),
+        (
+            "negative.parquet",
+            &negative,
+            &["should not be negative", "write it again"],
+        ),
         (
             "j.parquet.gz",
             &parquet,
