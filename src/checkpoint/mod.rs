@@ -6,18 +6,21 @@ mod error;
 mod family;
 mod freeze;
 mod relative_position;
+mod rotary;
 mod tokenizer;
 mod weights;
 
 use std::path::{Path, PathBuf};
 
-pub use config::EncoderConfig;
+pub use config::{Biases, DropoutRates, EncoderConfig, LayerKinds, LocalAttention};
 pub use error::Error;
-pub(crate) use family::layer_prefix;
-pub use family::{Family, Positions};
+pub use family::{
+    Attention, Embeddings, Family, FeedForward, Layer, Linear, Norm, NormPlacement, Positions,
+    Projections, Table,
+};
 pub use freeze::Freeze;
 pub use relative_position::relative_position_bucket;
-pub(crate) use relative_position::{RELATIVE_BIAS, RELATIVE_BUCKETS};
+pub(crate) use rotary::Rotation;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 
@@ -55,7 +58,7 @@ impl Checkpoint {
         }
         let config = EncoderConfig::read(&folder.join("config.json"))?;
         let weights = Weights::open(folder, config.family)?;
-        for (name, shape) in family::encoder_tensors(&config) {
+        for (name, shape) in config.tensors() {
             weights.check(&name, &shape)?;
         }
         let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"), config.vocabulary_size)?;

@@ -170,8 +170,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
     check_cache(&cache, &checkpoint, &options, &encoding, labels.as_ref())?;
     let settings = settings(&options, &encoding, &cache)?;
     if let Some(dropout) = settings.dropout {
-        checkpoint.config.hidden_dropout = dropout;
-        checkpoint.config.attention_dropout = dropout;
+        checkpoint.config.dropout.set_all(dropout);
     }
     let device = options.device.unwrap_or_default().device()?;
     let model = Model::new(

@@ -57,7 +57,7 @@ impl Model {
             Some(labels) => {
                 let count = labels.count() * config.hidden_size;
                 let weight = normal(count, config.initializer_range, seed);
-                let dropout = config.hidden_dropout;
+                let dropout = config.dropout.head;
                 Head::Classify(Classifier::new(
                     &mut parameters,
                     labels.count(),

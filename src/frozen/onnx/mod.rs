@@ -3,8 +3,11 @@
 
 mod builder;
 mod encoder;
+mod layer;
 mod linear;
+mod positions;
 mod proto;
 mod relative_position;
+mod scores;
 
 pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, OnnxModel, Start, hidden_state, write};

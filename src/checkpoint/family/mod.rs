@@ -1,0 +1,132 @@
+//! What tells one family of encoders from another: the one place that knows.
+//!
+//! A family is one file here: how it reads `config.json`, how its tensors are called and which
+//! blocks it is made of, as one [`Description`]. From that, [`EncoderConfig::embeddings`],
+//! [`EncoderConfig::layer`] and [`EncoderConfig::final_norm`] make the [`blocks`] that everything
+//! else reads: the check of a checkpoint's tensors, the ONNX graph of the frozen half and the
+//! layers of the trainable half. None of them knows a family.
+
+mod bert;
+mod blocks;
+mod distilbert;
+mod modernbert;
+mod mpnet;
+mod roberta;
+
+use std::fmt;
+
+pub use blocks::{
+    Attention, Embeddings, FeedForward, Layer, Linear, Norm, NormPlacement, Positions, Projections,
+    Table,
+};
+
+use super::config::ConfigFile;
+use super::{EncoderConfig, Error};
+
+/// A family of encoders, by `model_type` in `config.json`.
+#[derive(Clone, Copy)]
+pub struct Family(&'static Description);
+
+/// Every family.
+const ALL: [&Description; 6] = [
+    &bert::BERT,
+    &roberta::ROBERTA,
+    &roberta::XLM_ROBERTA,
+    &mpnet::MPNET,
+    &distilbert::DISTILBERT,
+    &modernbert::MODERNBERT,
+];
+
+/// All that is particular to a family.
+struct Description {
+    /// In `config.json`.
+    model_type: &'static str,
+    /// What a model with a head on top puts before the encoder's own tensor names.
+    prefix: &'static str,
+    /// Reads the family's `config.json`.
+    read: fn(&ConfigFile) -> Result<EncoderConfig, Error>,
+    /// What `config.json` calls the width of a hidden state, the number of layers and that of heads.
+    size_fields: [&'static str; 3],
+    names: Names,
+    /// How the rows of the position embeddings are chosen, in a family that has them.
+    positions: Option<Positions>,
+    norms: NormPlacement,
+    /// Whether one half of the wide states is multiplied by the other.
+    gated: bool,
+}
+
+/// What a family's tensors are called, without `.weight` and `.bias`; those of a layer after the
+/// layer's own prefix.
+struct Names {
+    words: &'static str,
+    positions: &'static str,
+    token_types: &'static str,
+    embeddings_norm: &'static str,
+    /// What the bias by relative position is called, in a family that has one.
+    relative_positions: Option<&'static str>,
+    /// What stands before a layer's number.
+    layers: &'static str,
+    projections: ProjectionNames,
+    attention_output: &'static str,
+    attention_norm: &'static str,
+    wide: &'static str,
+    narrow: &'static str,
+    feed_forward_norm: &'static str,
+    /// What the norm after the last layer is called, in a family that has one.
+    final_norm: Option<&'static str>,
+}
+
+/// What projects to queries, keys and values.
+enum ProjectionNames {
+    Separate([&'static str; 3]),
+    /// All in one matrix, in that order.
+    Fused(&'static str),
+}
+
+impl Family {
+    /// The family of a `model_type`.
+    pub fn from_model_type(model_type: &str) -> Option<Self> {
+        let mut all = ALL.into_iter();
+        let found = all.find(|description| description.model_type == model_type);
+        found.map(Self)
+    }
+
+    /// Every `model_type`, for messages.
+    pub fn supported() -> String {
+        ALL.map(|description| description.model_type).join(", ")
+    }
+
+    /// `model_type` in `config.json`.
+    pub fn model_type(self) -> &'static str {
+        self.0.model_type
+    }
+
+    /// What a model with a head on top puts before the encoder's own tensor names.
+    pub fn prefix(self) -> &'static str {
+        self.0.prefix
+    }
+
+    /// What `config.json` calls the width of a hidden state, the number of layers and that of heads.
+    pub(super) fn size_fields(self) -> [&'static str; 3] {
+        self.0.size_fields
+    }
+
+    /// Reads the family's `config.json`.
+    pub(super) fn read(self, file: &ConfigFile) -> Result<EncoderConfig, Error> {
+        (self.0.read)(file)
+    }
+}
+
+impl PartialEq for Family {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.model_type == other.0.model_type
+    }
+}
+
+impl Eq for Family {}
+
+impl fmt::Debug for Family {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(self.0.model_type)
+    }
+}

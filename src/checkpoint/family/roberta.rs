@@ -1,0 +1,20 @@
+//! RoBERTa (Liu et al., 2019: CodeBERT, GraphCodeBERT, UniXcoder) and XLM-RoBERTa (Conneau et al.,
+//! 2020): BERT with positions from `padding_idx + 1`.
+
+use super::bert::{self, BERT};
+use super::{Description, Family, Positions};
+
+pub(super) const ROBERTA: Description = Description {
+    model_type: "roberta",
+    prefix: "roberta.",
+    read: |file| bert::read(file, Family(&ROBERTA), 1),
+    positions: Some(Positions::AfterPadding),
+    ..BERT
+};
+
+// Its tensors have RoBERTa's prefix.
+pub(super) const XLM_ROBERTA: Description = Description {
+    model_type: "xlm-roberta",
+    read: |file| bert::read(file, Family(&XLM_ROBERTA), 1),
+    ..ROBERTA
+};
