@@ -10,7 +10,7 @@ use crate::checkpoint::{EncoderConfig, Error};
 pub(super) const BERT: Description = Description {
     model_type: "bert",
     prefix: "bert.",
-    read: |file| read(file, Family(&BERT), 0),
+    read: |file| read(file, Family::Bert, 0),
     size_fields: ["hidden_size", "num_hidden_layers", "num_attention_heads"],
     names: NAMES,
     positions: Some(Positions::FromZero),

@@ -173,7 +173,7 @@ impl Layer {
 
 impl EncoderConfig {
     fn description(&self) -> &'static Description {
-        self.family.0
+        self.family.description()
     }
 
     fn norm(&self, name: String) -> Norm {

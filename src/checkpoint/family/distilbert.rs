@@ -71,7 +71,7 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
     let found: Fields = file.fields()?;
     file.require_gelu("activation", found.activation.as_ref())?;
     Ok(EncoderConfig {
-        family: Family(&DISTILBERT),
+        family: Family::DistilBert,
         hidden_size: found.dim,
         layers: found.n_layers,
         attention_heads: found.n_heads,

@@ -13,8 +13,6 @@ mod modernbert;
 mod mpnet;
 mod roberta;
 
-use std::fmt;
-
 pub use blocks::{
     Attention, Embeddings, FeedForward, Layer, Linear, Norm, NormPlacement, Positions, Projections,
     Table,
@@ -23,19 +21,42 @@ pub use blocks::{
 use super::config::ConfigFile;
 use super::{EncoderConfig, Error};
 
-/// A family of encoders, by `model_type` in `config.json`.
-#[derive(Clone, Copy)]
-pub struct Family(&'static Description);
+/// The list of families: each with what [`Description`] it has.
+macro_rules! families {
+    ($($(#[$comment:meta])* $name:ident = $description:path,)*) => {
+        /// A family of encoders, by `model_type` in `config.json`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Family {
+            $($(#[$comment])* $name,)*
+        }
 
-/// Every family.
-const ALL: [&Description; 6] = [
-    &bert::BERT,
-    &roberta::ROBERTA,
-    &roberta::XLM_ROBERTA,
-    &mpnet::MPNET,
-    &distilbert::DISTILBERT,
-    &modernbert::MODERNBERT,
-];
+        impl Family {
+            /// Every family.
+            const ALL: &[Self] = &[$(Self::$name,)*];
+
+            fn description(self) -> &'static Description {
+                match self {
+                    $(Self::$name => &$description,)*
+                }
+            }
+        }
+    };
+}
+
+families! {
+    /// BERT.
+    Bert = bert::BERT,
+    /// RoBERTa: CodeBERT, GraphCodeBERT, UniXcoder.
+    Roberta = roberta::ROBERTA,
+    /// XLM-RoBERTa.
+    XlmRoberta = roberta::XLM_ROBERTA,
+    /// MPNet.
+    Mpnet = mpnet::MPNET,
+    /// DistilBERT.
+    DistilBert = distilbert::DISTILBERT,
+    /// ModernBERT.
+    ModernBert = modernbert::MODERNBERT,
+}
 
 /// All that is particular to a family.
 struct Description {
@@ -86,47 +107,33 @@ enum ProjectionNames {
 impl Family {
     /// The family of a `model_type`.
     pub fn from_model_type(model_type: &str) -> Option<Self> {
-        let mut all = ALL.into_iter();
-        let found = all.find(|description| description.model_type == model_type);
-        found.map(Self)
+        let mut all = Self::ALL.iter().copied();
+        all.find(|family| family.model_type() == model_type)
     }
 
     /// Every `model_type`, for messages.
     pub fn supported() -> String {
-        ALL.map(|description| description.model_type).join(", ")
+        let all = Self::ALL.iter().map(|family| family.model_type());
+        all.collect::<Vec<_>>().join(", ")
     }
 
     /// `model_type` in `config.json`.
     pub fn model_type(self) -> &'static str {
-        self.0.model_type
+        self.description().model_type
     }
 
     /// What a model with a head on top puts before the encoder's own tensor names.
     pub fn prefix(self) -> &'static str {
-        self.0.prefix
+        self.description().prefix
     }
 
     /// What `config.json` calls the width of a hidden state, the number of layers and that of heads.
     pub(super) fn size_fields(self) -> [&'static str; 3] {
-        self.0.size_fields
+        self.description().size_fields
     }
 
     /// Reads the family's `config.json`.
     pub(super) fn read(self, file: &ConfigFile) -> Result<EncoderConfig, Error> {
-        (self.0.read)(file)
-    }
-}
-
-impl PartialEq for Family {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.model_type == other.0.model_type
-    }
-}
-
-impl Eq for Family {}
-
-impl fmt::Debug for Family {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str(self.0.model_type)
+        (self.description().read)(file)
     }
 }

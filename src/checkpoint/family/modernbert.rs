@@ -125,7 +125,7 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
     let global = theta(file, global, found.global_rope_theta, GLOBAL_THETA)?;
     let local = theta(file, local, found.local_rope_theta, LOCAL_THETA)?;
     Ok(EncoderConfig {
-        family: Family(&MODERNBERT),
+        family: Family::ModernBert,
         hidden_size: found.hidden_size,
         layers: found.num_hidden_layers,
         attention_heads: found.num_attention_heads,

@@ -38,7 +38,7 @@ struct Fields {
 }
 
 fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
-    let config = bert::read(file, Family(&MPNET), PADDING_ID)?;
+    let config = bert::read(file, Family::Mpnet, PADDING_ID)?;
     let found: Fields = file.fields()?;
     if let Some(buckets) = found.relative_attention_num_buckets
         && buckets != RELATIVE_BUCKETS

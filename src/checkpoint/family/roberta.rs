@@ -7,7 +7,7 @@ use super::{Description, Family, Positions};
 pub(super) const ROBERTA: Description = Description {
     model_type: "roberta",
     prefix: "roberta.",
-    read: |file| bert::read(file, Family(&ROBERTA), 1),
+    read: |file| bert::read(file, Family::Roberta, 1),
     positions: Some(Positions::AfterPadding),
     ..BERT
 };
@@ -15,6 +15,6 @@ pub(super) const ROBERTA: Description = Description {
 // Its tensors have RoBERTa's prefix.
 pub(super) const XLM_ROBERTA: Description = Description {
     model_type: "xlm-roberta",
-    read: |file| bert::read(file, Family(&XLM_ROBERTA), 1),
+    read: |file| bert::read(file, Family::XlmRoberta, 1),
     ..ROBERTA
 };

@@ -13,8 +13,8 @@ pub(super) struct Shared {
     bias: Value,
     /// Of layers whose tokens attend to near tokens only, by how far.
     local: Vec<(usize, Value)>,
-    /// Cosines and sines by the base of the wavelengths.
-    angles: Vec<(f64, [Value; 2])>,
+    /// Cosines and sines by the base of the wavelengths, as bits.
+    angles: Vec<(u64, [Value; 2])>,
 }
 
 impl Shared {
@@ -67,14 +67,14 @@ impl Shared {
         head_size: usize,
     ) -> Option<[Value; 2]> {
         let base = attention.rotary?;
-        let made = self.angles.iter().find(|(made, _)| *made == base);
+        let made = self.angles.iter().find(|(made, _)| *made == base.to_bits());
         if let Some((_, angles)) = made {
             return Some(angles.clone());
         }
         let rotation = Rotation::new(base, head_size);
         let scope = format!("rotary.{base}");
         let angles = positions::angles(graph, &scope, &rotation, &self.mask);
-        self.angles.push((base, angles.clone()));
+        self.angles.push((base.to_bits(), angles.clone()));
         Some(angles)
     }
 }
