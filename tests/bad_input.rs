@@ -153,7 +153,10 @@ fn checkpoints() {
         (
             "\"model_type\": \"roberta\"",
             "\"model_type\": \"t5\"",
-            ["`model_type` is \"t5\"", "bert, roberta, mpnet"],
+            [
+                "`model_type` is \"t5\"",
+                "xlm-roberta, mpnet, distilbert, modernbert",
+            ],
         ),
         (
             "\"hidden_act\": \"gelu\"",
@@ -200,13 +203,6 @@ fn checkpoints_of_mpnet() {
     let work = Classification::new();
     let train = work.path("train.jsonl");
     let model = copy_of_model(&work, "mpnet-tiny");
-    let says = |mut command: Command, words: &[&str]| {
-        let output = command.output().expect("telly runs");
-        assert_eq!(output.status.code(), Some(WRONG_INPUT));
-        let said = stderr(&output);
-        println!("{said}");
-        assert!(words.iter().all(|word| said.contains(word)), "{said}");
-    };
 
     let cache = work.path("cache");
     let mut longer = support::precompute("classify", &model, &train, "1", &cache);
@@ -230,6 +226,98 @@ fn checkpoints_of_mpnet() {
         fs_err::write(model.join("config.json"), config.replace(from, to)).expect("written");
         says(work.precompute(&model, &train, "1"), &words);
     }
+}
+
+#[test]
+fn checkpoints_of_distilbert_and_modernbert() {
+    let work = Classification::new();
+    let train = work.path("train.jsonl");
+    for (model, from, to, words) in [
+        (
+            "distilbert-tiny",
+            "\"activation\": \"gelu\"",
+            "\"activation\": \"relu\"",
+            &["`activation` is \"relu\"", "\"gelu\""][..],
+        ),
+        (
+            "distilbert-tiny",
+            "\"n_heads\": 4",
+            "\"n_heads\": 5",
+            &["`dim` 32", "`n_heads` 5"],
+        ),
+        (
+            "distilbert-tiny",
+            "\"n_layers\": 3",
+            "\"x\": 3",
+            &["n_layers"],
+        ),
+        (
+            "modernbert-tiny",
+            "\"hidden_activation\": \"gelu\"",
+            "\"hidden_activation\": \"silu\"",
+            &["`hidden_activation` is \"silu\""],
+        ),
+        (
+            "modernbert-tiny",
+            "\"num_hidden_layers\": 4",
+            "\"num_hidden_layers\": 5",
+            &["`layer_types` names 4 layers, `num_hidden_layers` is 5"],
+        ),
+        (
+            "modernbert-tiny",
+            "\"sliding_attention\",",
+            "\"chunked_attention\",",
+            &[
+                "\"chunked_attention\" in one layer",
+                "\"sliding_attention\"",
+            ],
+        ),
+        (
+            "modernbert-tiny",
+            "\"rope_type\": \"default\"",
+            "\"rope_type\": \"yarn\"",
+            &["`rope_type` is \"yarn\"", "\"default\""],
+        ),
+        (
+            "modernbert-tiny",
+            "\"num_attention_heads\": 4",
+            "\"num_attention_heads\": 32",
+            &["`hidden_size` / `num_attention_heads` is 1", "even"],
+        ),
+        (
+            "modernbert-tiny",
+            "\"pad_token_id\": 3",
+            "\"pad_token_id\": 50283",
+            &["`pad_token_id` 50283", "`vocab_size` 400"],
+        ),
+        (
+            "modernbert-tiny",
+            "\"mlp_dropout\": 0.1",
+            "\"mlp_dropout\": 1.0",
+            &["dropout probability of 1", "[0, 1)"],
+        ),
+        (
+            "modernbert-tiny",
+            "\"mlp_bias\": false",
+            "\"mlp_bias\": true",
+            &["no tensor `layers.0.mlp.Wi.bias`", "`model.`"],
+        ),
+    ] {
+        let folder = copy_of_model(&work, model);
+        let config = fs_err::read_to_string(folder.join("config.json")).expect("text");
+        assert!(config.contains(from), "{from} in {config}");
+        fs_err::write(folder.join("config.json"), config.replace(from, to)).expect("written");
+        says(work.precompute(&folder, &train, "1"), words);
+    }
+}
+
+/// The command is refused in these words; with or without a hint.
+fn says(mut command: Command, words: &[&str]) {
+    let output = command.output().expect("telly runs");
+    assert_eq!(output.status.code(), Some(WRONG_INPUT));
+    let said = stderr(&output);
+    println!("{said}");
+    assert!(words.iter().all(|word| said.contains(word)), "{said}");
 }
 
 #[test]

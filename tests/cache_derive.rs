@@ -81,6 +81,9 @@ fn from_fp32_it_has_the_bytes_of_one_made_from_nothing() {
         ("bert-tiny", "classify"),
         ("roberta-tiny", "search"),
         ("mpnet-tiny", "search"),
+        ("xlm-roberta-tiny", "classify"),
+        ("distilbert-tiny", "classify"),
+        ("modernbert-tiny", "search"),
     ] {
         let work = Work::new(goldens().join(model));
         let flags = "--precision fp32 --shard-size 2KiB";
@@ -104,7 +107,13 @@ fn from_fp32_it_has_the_bytes_of_one_made_from_nothing() {
 /// nothing are the same ones here, but nobody promises it.
 #[test]
 fn in_int8_it_is_not_called_exact() {
-    for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
+    for model in [
+        "bert-tiny",
+        "roberta-tiny",
+        "mpnet-tiny",
+        "distilbert-tiny",
+        "modernbert-tiny",
+    ] {
         let work = Work::new(goldens().join(model));
         let flags = "--precision fp32 --shard-size 2KiB --frozen-precision int8";
         let (source, out) = (work.made("search", 1, "source", flags), work.path("out"));

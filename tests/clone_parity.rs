@@ -91,8 +91,7 @@ fn check_way(model_name: &str, kind: &str, freeze: &str, ops: Ops, tokens: usize
     ));
     let freeze: Freeze = freeze.parse().expect("a freeze");
     let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
-    checkpoint.config.hidden_dropout = 0.0;
-    checkpoint.config.attention_dropout = 0.0;
+    checkpoint.config.dropout.set_all(0.0);
     let head = head(kind);
     let pooling = head.default_pooling();
     let model = Model::new(&checkpoint, freeze, &head, pooling, 1, &Device::Cpu).expect("a model");

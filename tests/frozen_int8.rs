@@ -70,7 +70,13 @@ fn check(folder: &Path, golden: &str, lowest: f64) {
 
 #[test]
 fn tiny_models_stay_close_to_fp32() {
-    for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
+    for model in [
+        "bert-tiny",
+        "roberta-tiny",
+        "mpnet-tiny",
+        "distilbert-tiny",
+        "modernbert-tiny",
+    ] {
         let golden = format!("{model}.hidden.safetensors");
         check(&goldens().join(model), &golden, 0.999);
     }

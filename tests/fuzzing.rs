@@ -438,7 +438,10 @@ fn checkpoint_configs() {
     let others = bytes_in(space.path());
     let roberta = fs_err::read(goldens().join("roberta-tiny/config.json")).expect("bytes");
     let mpnet = fs_err::read(goldens().join("mpnet-tiny/config.json")).expect("bytes");
-    fuzz(&place, vec![bytes, roberta, mpnet], others, 1, |_| {
+    let distilbert = fs_err::read(goldens().join("distilbert-tiny/config.json")).expect("bytes");
+    let modernbert = fs_err::read(goldens().join("modernbert-tiny/config.json")).expect("bytes");
+    let seeds = vec![bytes, roberta, mpnet, distilbert, modernbert];
+    fuzz(&place, seeds, others, 1, |_| {
         let Ok(config) = EncoderConfig::read(&place) else {
             return false;
         };

@@ -153,7 +153,15 @@ fn every_tensor_of_a_family_head_gets_a_gradient() {
 #[test]
 fn every_trained_tensor_gets_a_gradient() {
     let freezes = [Freeze::Nothing, Freeze::Layers(0), Freeze::Layers(2)];
-    for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
+    for model in [
+        "bert-tiny",
+        "roberta-tiny",
+        "mpnet-tiny",
+        "xlm-roberta-tiny",
+        "distilbert-tiny",
+        "modernbert-tiny",
+        "modernbert-biased-tiny",
+    ] {
         for (classify, freeze) in [true, false]
             .into_iter()
             .flat_map(|c| freezes.map(|f| (c, f)))
@@ -161,11 +169,9 @@ fn every_trained_tensor_gets_a_gradient() {
             for ops in [Ops::Fused, Ops::Composed] {
                 for (name, largest) in gradients(model, freeze, classify, ops) {
                     // Softmax does not see a key's bias: what it gets is rounding noise.
-                    let least = if name.ends_with("key.bias") || name.ends_with("attn.k.bias") {
-                        0.0
-                    } else {
-                        1e-6
-                    };
+                    let of_keys = ["key.bias", "attn.k.bias", "k_lin.bias"];
+                    let unseen = of_keys.iter().any(|key| name.ends_with(key));
+                    let least = if unseen { 0.0 } else { 1e-6 };
                     assert!(
                         largest > least,
                         "{model}, {ops:?}, freeze {freeze}, {name}: largest gradient {largest}"
@@ -186,6 +192,11 @@ fn finite_differences_agree() {
         ("roberta-tiny", false, Ops::Fused),
         ("mpnet-tiny", false, Ops::Fused),
         ("mpnet-tiny", true, Ops::Composed),
+        ("distilbert-tiny", true, Ops::Fused),
+        ("modernbert-tiny", false, Ops::Fused),
+        ("modernbert-tiny", true, Ops::Fused),
+        ("modernbert-tiny", true, Ops::Composed),
+        ("modernbert-biased-tiny", true, Ops::Fused),
     ] {
         let checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
         let model = model(&checkpoint, Freeze::Nothing, classify);
@@ -272,6 +283,29 @@ fn only_what_is_above_k_is_trained() {
         ),
         ("mpnet", "search", "0", &[embeddings], 48 + 1),
         ("mpnet", "search", "none", &[], 48 + 1 + 4),
+        (
+            "distilbert",
+            "classify",
+            "1",
+            &[embeddings, "transformer.layer.0."],
+            32 + 2,
+        ),
+        // Six tensors a layer, five in the first, and the norm after the last.
+        (
+            "modernbert",
+            "classify",
+            "4",
+            &[embeddings, "layers."],
+            1 + 2,
+        ),
+        (
+            "modernbert",
+            "search",
+            "3",
+            &[embeddings, "layers.0.", "layers.2."],
+            6 + 1,
+        ),
+        ("modernbert", "search", "none", &[], 23 + 1 + 2),
     ] {
         let weights = goldens().join(format!("{model}-tiny/model.safetensors"));
         let before = fs_err::read(&weights).expect("weights");
@@ -293,8 +327,13 @@ fn only_what_is_above_k_is_trained() {
         let original = safetensors::SafeTensors::deserialize(&before).expect("safetensors");
         for name in names.iter().filter(|name| !name.starts_with("classifier")) {
             let moved = tensors.tensor(name).expect("there").data();
+            let prefix = if model == "modernbert" {
+                "model"
+            } else {
+                model
+            };
             let initial = original
-                .tensor(&format!("{model}.{name}"))
+                .tensor(&format!("{prefix}.{name}"))
                 .expect("there")
                 .data();
             assert_ne!(moved, initial, "{name} did not move");

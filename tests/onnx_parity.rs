@@ -18,6 +18,13 @@ use telly::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, Ses
 
 /// The promise of the project's issue: in fp32, on the CPU.
 const TOLERANCE: f64 = 1e-4;
+/// Tiny models beside those of BERT, RoBERTa and MPNet.
+const OTHERS: [&str; 4] = [
+    "xlm-roberta-tiny",
+    "distilbert-tiny",
+    "modernbert-tiny",
+    "modernbert-biased-tiny",
+];
 
 /// Largest absolute difference for each K, over one padded batch of all the golden's sequences.
 fn differences(folder: &std::path::Path, golden: &str) -> Vec<f64> {
@@ -92,6 +99,55 @@ fn tiny_mpnet_agrees_after_every_layer() {
     );
 }
 
+#[test]
+fn other_tiny_models_agree_after_every_layer() {
+    for model in OTHERS {
+        let golden = format!("{model}.hidden.safetensors");
+        check(model, &differences(&goldens().join(model), &golden));
+    }
+}
+
+/// A cache holds the hash of the graph that made it, and is stale when the graph is another one: a
+/// change of a byte is a change that users notice. So is a new version's number, which is in the
+/// graph too.
+#[test]
+fn graphs_keep_their_bytes() {
+    let depths = [
+        (Start::TokenIds, &[0][..]),
+        (Start::TokenIds, &[1]),
+        (Start::TokenIds, &[2]),
+        (Start::TokenIds, &[3]),
+        (Start::TokenIds, &[0, 3]),
+        (Start::HiddenStates(1), &[2, 3]),
+    ];
+    for (model, expected) in [
+        (
+            "bert-tiny",
+            "aad68b5d7356d0c742a7c2947010462e28087e90737fb1ac869ce7c101e577ad",
+        ),
+        (
+            "roberta-tiny",
+            "ebec8986d0bdc031863d18cd87f8bc160ed41fd24673b4e6688f9cc68ebe9334",
+        ),
+        (
+            "mpnet-tiny",
+            "c24be0f2216856761a9b411185b120aa453aa9899eff6cdb6b937110a41abf2e",
+        ),
+    ] {
+        let checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        let mut hasher = blake3::Hasher::new();
+        for precision in [FrozenPrecision::Fp32, FrozenPrecision::Int8] {
+            for (start, depths) in depths {
+                let written = onnx::write(&checkpoint, start, depths, precision, onnx::DATA_FILE);
+                let written = written.expect("written");
+                hasher.update(&written.graph);
+                hasher.update(&written.data);
+            }
+        }
+        assert_eq!(hasher.finalize().to_hex().as_str(), expected, "{model}");
+    }
+}
+
 /// PyTorch computes buckets by logarithms in f32, Telly in whole numbers.
 #[test]
 fn buckets_of_relative_positions_agree() {
@@ -128,8 +184,13 @@ fn tokenisation_agrees() {
         ),
         (minilm(), "minilm-l6.hidden.safetensors"),
     ];
-    for (folder, golden) in models {
-        let golden = Golden::read(golden);
+    let others = OTHERS.map(|model| {
+        let golden = format!("{model}.hidden.safetensors");
+        (goldens().join(model), golden)
+    });
+    let models = models.map(|(folder, golden)| (folder, golden.to_owned()));
+    for (folder, golden) in models.into_iter().chain(others) {
+        let golden = Golden::read(&golden);
         let texts: Vec<String> = serde_json::from_str(&golden.metadata["texts"]).expect("texts");
         let max_length = golden.metadata["max_length"].parse().expect("a number");
         let checkpoint = Checkpoint::open(&folder).expect("a checkpoint");
@@ -145,13 +206,23 @@ fn the_onnx_checker_accepts_the_graphs() {
     let data = folder.path().join("train.jsonl");
     support::write_classification(&data, 8);
     let mut graphs = Vec::new();
-    for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
+    let models = [
+        "bert-tiny",
+        "roberta-tiny",
+        "mpnet-tiny",
+        "distilbert-tiny",
+        "modernbert-tiny",
+        "modernbert-biased-tiny",
+    ];
+    for model in models {
+        let layers = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        let layers = layers.config.layers.to_string();
         for (freeze, precision) in [
             ("0", "fp32"),
             ("2", "fp32"),
-            ("3", "fp32"),
+            (&layers, "fp32"),
             ("0", "int8"),
-            ("3", "int8"),
+            (&layers, "int8"),
         ] {
             let name = format!("{model}-{freeze}-{precision}");
             let graph = folder.path().join(format!("{name}.onnx"));
@@ -180,7 +251,7 @@ fn the_onnx_checker_accepts_the_graphs() {
             graphs.push(graph);
         }
     }
-    for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
+    for model in &models[..5] {
         let checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
         let (start, precision) = (Start::HiddenStates(1), FrozenPrecision::Fp32);
         let written = onnx::write(&checkpoint, start, &[2, 3], precision, "layers.data");

@@ -48,6 +48,10 @@ def main():
         ("bert-tiny", tiny.make_bert, tiny.LENGTH),
         ("roberta-tiny", tiny.make_roberta, tiny.LENGTH),
         ("mpnet-tiny", tiny.make_mpnet, tiny.MPNET_LENGTH),
+        ("xlm-roberta-tiny", tiny.make_xlm_roberta, tiny.LENGTH),
+        ("distilbert-tiny", tiny.make_distilbert, tiny.LENGTH),
+        ("modernbert-tiny", tiny.make_modernbert, tiny.LENGTH),
+        ("modernbert-biased-tiny", tiny.make_modernbert_biased, tiny.LENGTH),
     ):
         shutil.rmtree(out / name, ignore_errors=True)
         (out / name).mkdir(parents=True)

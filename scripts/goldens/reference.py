@@ -4,7 +4,7 @@ import json
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from corpus import SENTENCES
@@ -26,15 +26,20 @@ MINILM_TEXTS = [
     "def add(a, b): return a",
 ]
 
+# Families whose bare encoder has no pooler to leave out.
+WITHOUT_POOLER = ("distilbert", "modernbert")
+
 # Farther apart than the 512 tokens of the longest real sequence.
 FURTHEST = 600
 
 
 def load(folder, **settings):
     """The bare encoder of a checkpoint, float32, without the pooler; eager attention is the textbook formula."""
+    kind = AutoConfig.from_pretrained(folder).model_type
+    if kind not in WITHOUT_POOLER:
+        settings["add_pooling_layer"] = False
     model, report = AutoModel.from_pretrained(
         folder,
-        add_pooling_layer=False,
         attn_implementation="eager",
         dtype=torch.float32,
         output_loading_info=True,
@@ -45,16 +50,26 @@ def load(folder, **settings):
 
 
 def make_hidden(folder, texts, length, path, versions):
-    """`hidden.k` [tokens, width]: the state after k layers, out of one padded batch, padding taken away."""
+    """`hidden.k` [tokens, width]: the state after k layers, out of one padded batch, padding taken away.
+
+    A norm after the last layer, as ModernBERT has it, is not part of any layer.
+    """
     sequences = encode(Tokenizer.from_file(str(folder / "tokenizer.json")), texts, [length] * len(texts))
     model = load(folder).eval()
     ids, mask = padded(sequences, model.config.pad_token_id)
+    before_norm = []
+    if hasattr(model, "final_norm"):
+        model.final_norm.register_forward_pre_hook(lambda _, inputs: before_norm.append(inputs[0]))
     with torch.no_grad():
         output = model(ids, attention_mask=mask, output_hidden_states=True)
-    assert len(output.hidden_states) == model.config.num_hidden_layers + 1
-    assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
+    states = list(output.hidden_states)
+    assert len(states) == model.config.num_hidden_layers + 1
+    assert torch.equal(states[-1], output.last_hidden_state)
+    if before_norm:
+        [states[-1]] = before_norm
+        assert torch.equal(model.final_norm(states[-1]), output.last_hidden_state)
     tensors = ragged(sequences)
-    for layer, state in enumerate(output.hidden_states):
+    for layer, state in enumerate(states):
         tensors[f"hidden.{layer}"] = state[mask.bool()].numpy()
     metadata = {"texts": json.dumps(texts), "max_length": str(length), "versions": json.dumps(versions)}
     write_tensors(path, tensors, metadata)

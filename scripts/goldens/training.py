@@ -1,15 +1,19 @@
 """Twenty steps of fine-tuning in PyTorch: classification and search, bottom layers frozen or not."""
 
 import json
+import re
+from unittest.mock import patch
 
 import numpy
 import torch
 from tokenizers import Tokenizer
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     get_cosine_schedule_with_warmup,
     get_linear_schedule_with_warmup,
 )
+from transformers.models.modernbert import modeling_modernbert
 
 from corpus import SENTENCES
 from ragged import encode, padded, ragged, write_tensors
@@ -29,8 +33,18 @@ SCALE = 20.0
 # With this seed no entry does (KEY_BIAS apart): a float64 run ends within TOLERANCE of the float32 run.
 SEED = 17
 TOLERANCE = 2e-6
+# The seed of a model's data, where it is another.
+SEEDS = {"modernbert-biased-tiny": 27}
 # A key bias adds the same to all scores of a query, which softmax does not see: its gradient is zero but for rounding.
-KEY_BIAS = ("attention.self.key.bias", "attention.attn.k.bias")
+KEY_BIAS = ("attention.self.key.bias", "attention.attn.k.bias", "attention.k_lin.bias")
+# What transformers' Trainer does not decay.
+PLAIN = re.compile(r"bias|LayerNorm|(?:^|[._])norm(?:$|\.)")
+# No dropout, in the words of each family; in BERT's where it is not listed.
+WITHOUT_DROPOUT = {
+    "bert": dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+    "distilbert": dict(dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0),
+    "modernbert": dict(embedding_dropout=0.0, attention_dropout=0.0, mlp_dropout=0.0),
+}
 # What a run may do besides, by the name in its file: the settings of `train`.
 OPTIONS = {
     "layer-decay": {"layer_decay": 0.5},
@@ -61,6 +75,8 @@ VARIANTS = [
     ("mpnet-tiny", "classify", "cls", 1, "huggingface"),
     ("bert-tiny", "classify", "cls", 1, "huggingface-multi-label"),
     ("roberta-tiny", "classify", "cls", 1, "huggingface-regression"),
+    ("distilbert-tiny", "classify", "cls", 1, "huggingface"),
+    ("xlm-roberta-tiny", "classify", "cls", None, "huggingface"),
 ]
 TRAININGS = [
     (model, task, pooling, frozen)
@@ -68,8 +84,20 @@ TRAININGS = [
     for task, pooling in (("classify", "cls"), ("search", "mean"))
     for frozen in (1, None)
 ] + [("bert-tiny", "classify", "mean", 1), ("mpnet-tiny", "classify", "cls", 0)]
-# The longest sequence, where it is not 20 tokens: long enough for several of MPNet's wider buckets.
-LONGEST = {"mpnet-tiny": 40}
+TRAININGS += [("xlm-roberta-tiny", "classify", "cls", 1), ("xlm-roberta-tiny", "search", "mean", None)]
+TRAININGS += [
+    (model, task, pooling, frozen)
+    for model in ("distilbert-tiny", "modernbert-tiny")
+    for task, pooling in (("classify", "cls"), ("search", "mean"))
+    for frozen in (1, None)
+]
+# Above the last layer there is ModernBERT's norm; the biased one has a local layer at the bottom.
+TRAININGS += [("modernbert-tiny", task, pooling, 4) for task, pooling in (("classify", "cls"), ("search", "mean"))]
+TRAININGS += [("modernbert-tiny", "classify", "mean", 2), ("modernbert-biased-tiny", "classify", "cls", 0)]
+TRAININGS += [("modernbert-biased-tiny", "search", "mean", None)]
+# The longest sequence, where it is not 20 tokens: long enough for several of MPNet's wider buckets, and longer than two
+# of ModernBERT's windows.
+LONGEST = {"mpnet-tiny": 40, "modernbert-tiny": 40, "modernbert-biased-tiny": 40}
 
 
 def training_name(model, task, pooling, frozen, option=None):
@@ -81,7 +109,7 @@ def training_name(model, task, pooling, frozen, option=None):
 def random_sequences(folder, count):
     """`count` different token sequences of 3 tokens and more, words drawn from the corpus."""
     longest = LONGEST.get(folder.name, 20)
-    generator = numpy.random.default_rng(SEED + 1)
+    generator = numpy.random.default_rng(SEEDS.get(folder.name, SEED) + 1)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     words = " ".join(SENTENCES).split()
     sequences = []
@@ -102,8 +130,13 @@ def freeze(model, layers):
     """
     if layers is None:
         return
-    shared = [model.encoder.relative_attention_bias] if layers and model.config.model_type == "mpnet" else []
-    for module in [model.embeddings, *model.encoder.layer[:layers], *shared]:
+    kind = model.config.model_type
+    shared = [model.encoder.relative_attention_bias] if layers and kind == "mpnet" else []
+    if kind == "modernbert":
+        all_layers = model.layers
+    else:
+        all_layers = (model.transformer if kind == "distilbert" else model.encoder).layer
+    for module in [model.embeddings, *all_layers[:layers], *shared]:
         module.requires_grad_(False)
 
 
@@ -138,6 +171,12 @@ def search_loss(model, sequences, rows):
     return torch.nn.functional.cross_entropy(SCALE * queries @ codes.T, torch.arange(len(rows)))
 
 
+def without_dropout(folder):
+    """The fields of `config.json` that turn dropout off in the model in `folder`."""
+    kind = AutoConfig.from_pretrained(folder).model_type
+    return WITHOUT_DROPOUT.get(kind, WITHOUT_DROPOUT["bert"])
+
+
 def load_classifier(folder, data, options):
     """The family's ...ForSequenceClassification without dropout, its fresh tensors those of `data`."""
     objective = options.get("objective", "single-label")
@@ -147,8 +186,7 @@ def load_classifier(folder, data, options):
         problem_type=PROBLEMS[objective],
         attn_implementation="eager",
         dtype=torch.float32,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        **without_dropout(folder),
     )
     values = dict(model.named_parameters())
     with torch.no_grad():
@@ -161,6 +199,8 @@ def head_names(folder):
     """What transformers draws anew on top of a family."""
     if folder.name == "bert-tiny":
         return ["classifier.weight", "classifier.bias"]
+    if folder.name == "distilbert-tiny":
+        return [f"{layer}.{part}" for layer in ("pre_classifier", "classifier") for part in ("weight", "bias")]
     return [f"classifier.{layer}.{part}" for layer in ("dense", "out_proj") for part in ("weight", "bias")]
 
 
@@ -189,13 +229,29 @@ def optimizer_of(parameters, layer_decay=None):
         by_scale.setdefault(scale, {})[name] = value
     groups = []
     for scale, members in by_scale.items():
-        plain = [value for name, value in members.items() if "bias" in name or "LayerNorm" in name]
-        decayed = [value for name, value in members.items() if not ("bias" in name or "LayerNorm" in name)]
+        plain = [value for name, value in members.items() if PLAIN.search(name)]
+        decayed = [value for name, value in members.items() if not PLAIN.search(name)]
         groups += [{"params": decayed, "weight_decay": DECAY, "lr": scale * PEAK}] if decayed else []
         groups += [{"params": plain, "weight_decay": 0.0, "lr": scale * PEAK}] if plain else []
     # The head's, whose rate is logged, comes first.
     groups.sort(key=lambda group: -group["lr"])
     return torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.999), eps=1e-8)
+
+
+def attention_in_own_type(module, query, key, value, attention_mask, scaling, **_):
+    """Transformers' eager attention of ModernBERT, without dropout and without the softmax in float32."""
+    scores = query @ key.transpose(2, 3) * scaling + attention_mask
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+
+def turn_in_own_type(query, key, cos, sin, unsqueeze_dim=1):
+    """Transformers' rotary positions, without the conversion to float32."""
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    half = modeling_modernbert.rotate_half
+    return query * cos + half(query) * sin, key * cos + half(key) * sin
+
+
+IN_OWN_TYPE = {"eager_attention_forward": attention_in_own_type, "apply_rotary_pos_emb": turn_in_own_type}
 
 
 def train(folder, task, pooling, frozen_layers, data, dtype, options):
@@ -208,7 +264,7 @@ def train(folder, task, pooling, frozen_layers, data, dtype, options):
         model = load_classifier(folder, data, options).to(dtype).train()
         freeze(model.base_model, frozen_layers)
     else:
-        model = load(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).to(dtype).train()
+        model = load(folder, **without_dropout(folder)).to(dtype).train()
         freeze(model, frozen_layers)
     prefix = model.base_model_prefix + "."
     parameters = {
@@ -255,7 +311,7 @@ def train(folder, task, pooling, frozen_layers, data, dtype, options):
 
 def training_data(folder, task, options):
     """What both the reference and Telly start from: sequences, batches, labels, the head's initial values."""
-    generator = numpy.random.default_rng(SEED)
+    generator = numpy.random.default_rng(SEEDS.get(folder.name, SEED))
     data = {
         "sequences": random_sequences(folder, ROWS if task == "classify" else 2 * ROWS),
         "batches": numpy.stack([generator.permutation(ROWS)[:BATCH] for _ in range(STEPS)]).astype(numpy.int64),
@@ -276,7 +332,7 @@ def own_head_data(folder, options, generator, data):
     for name in ("initial.classifier.weight", "initial.classifier.bias"):
         del data[name]
     for name in head_names(folder):
-        outputs = width if ".dense." in name else 1 if objective == "regression" else CLASSES
+        outputs = width if ".dense." in name or name.startswith("pre_classifier") else 1 if objective == "regression" else CLASSES
         shape, size = ((outputs, width), 0.15) if name.endswith("weight") else ((outputs,), 0.1)
         data[f"initial.{name}"] = (size * generator.standard_normal(shape)).astype(numpy.float32)
     if objective == "multi-label":
@@ -312,7 +368,9 @@ def make_training(folder, task, pooling, frozen_layers, path, versions, option=N
     options = OPTIONS.get(option, {})
     data = training_data(folder, task, options)
     steps, final = train(folder, task, pooling, frozen_layers, data, torch.float32, options)
-    exact_steps, exact_final = train(folder, task, pooling, frozen_layers, data, torch.float64, options)
+    # ModernBERT's code falls back to float32 in places, and the lowest float64 is no float32.
+    with patch.multiple(modeling_modernbert, **IN_OWN_TYPE):
+        exact_steps, exact_final = train(folder, task, pooling, frozen_layers, data, torch.float64, options)
     rounding = {name: float(numpy.abs(final[name] - exact_final[name]).max()) for name in sorted(final)}
     loss_rounding = float((numpy.abs(steps["losses"] - exact_steps["losses"]) / exact_steps["losses"]).max())
     steady = max(value for name, value in rounding.items() if not name.endswith(KEY_BIAS))

@@ -1,17 +1,18 @@
-//! `config.json`: the encoder's sizes, and a refusal of what Telly does not compute.
+//! `config.json`: the encoder's sizes and constants.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::relative_position::RELATIVE_BUCKETS;
+use super::family::Positions;
 use super::{Error, Family};
 
-/// An encoder's sizes and constants.
+/// An encoder's sizes and constants. What it is made of, by name, follows from them:
+/// [`embeddings`](Self::embeddings), [`layer`](Self::layer), [`final_norm`](Self::final_norm).
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncoderConfig {
-    /// BERT, RoBERTa or MPNet.
+    /// By `model_type`.
     pub family: Family,
     /// Width of a hidden state.
     pub hidden_size: usize,
@@ -23,128 +24,194 @@ pub struct EncoderConfig {
     pub intermediate_size: usize,
     /// Rows of the word embeddings.
     pub vocabulary_size: usize,
-    /// Rows of the position embeddings.
+    /// Rows of the position embeddings, or how many positions the model was made for.
     pub position_embeddings: usize,
     /// Rows of the token type embeddings, in a family that has them; type 0 is the one used.
     pub token_types: Option<usize>,
+    /// Which parts have biases.
+    pub biases: Biases,
+    /// Base of the wavelengths by which queries and keys are turned, in a family that does so.
+    pub rotary: Option<f64>,
+    /// The layers that attend to near tokens only, in a family that has such.
+    pub local: Option<LocalAttention>,
     /// Added to the variance in every LayerNorm.
     pub layer_norm_epsilon: f64,
-    /// Dropout probability on hidden states.
-    pub hidden_dropout: f64,
-    /// Dropout probability on attention probabilities.
-    pub attention_dropout: f64,
+    /// Dropout probabilities.
+    pub dropout: DropoutRates,
     /// Standard deviation of freshly drawn weights.
     pub initializer_range: f64,
     /// Token id of padding.
     pub padding_id: u32,
 }
 
-/// The fields of `config.json` that are read.
-#[derive(Deserialize)]
-struct HuggingFaceConfig {
-    model_type: Option<Value>,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    vocab_size: usize,
-    max_position_embeddings: usize,
-    #[serde(default = "bert_token_types")]
-    type_vocab_size: usize,
-    relative_attention_num_buckets: Option<usize>,
-    hidden_act: Option<Value>,
-    #[serde(default = "bert_epsilon")]
-    layer_norm_eps: f64,
-    #[serde(default = "bert_dropout")]
-    hidden_dropout_prob: f64,
-    #[serde(default = "bert_dropout")]
-    attention_probs_dropout_prob: f64,
-    #[serde(default = "bert_initializer_range")]
-    initializer_range: f64,
-    pad_token_id: Option<u32>,
-    position_embedding_type: Option<Value>,
-    is_decoder: Option<bool>,
+/// Which parts of an encoder have biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Biases {
+    /// Attention's linear layers.
+    pub attention: bool,
+    /// Those of the feed-forward blocks.
+    pub feed_forward: bool,
+    /// The LayerNorms.
+    pub norms: bool,
 }
 
-// The values that transformers assumes for a field that is not there.
-fn bert_token_types() -> usize {
-    2
+impl Biases {
+    /// Everywhere.
+    pub const ALL: Self = Self {
+        attention: true,
+        feed_forward: true,
+        norms: true,
+    };
 }
 
-fn bert_epsilon() -> f64 {
-    1e-12
+/// Layers that attend to near tokens only.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalAttention {
+    /// How far away a token may be on either side.
+    pub window: usize,
+    /// As [`EncoderConfig::rotary`], of these layers.
+    pub rotary: Option<f64>,
+    /// Which layers they are.
+    pub layers: LayerKinds,
 }
 
-fn bert_dropout() -> f64 {
-    0.1
+/// Which layers attend to near tokens only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayerKinds {
+    /// All but layer 0 and every so many after it.
+    GlobalEvery(usize),
+    /// Layer by layer.
+    Local(Vec<bool>),
 }
 
-fn bert_initializer_range() -> f64 {
-    0.02
+impl LayerKinds {
+    /// Whether `layer` is one of them.
+    pub fn are_local(&self, layer: usize) -> bool {
+        match self {
+            Self::GlobalEvery(every) => !layer.is_multiple_of(*every),
+            Self::Local(local) => local[layer],
+        }
+    }
+}
+
+/// Dropout probabilities.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DropoutRates {
+    /// Of what the embeddings put out.
+    pub embeddings: f64,
+    /// Of attention probabilities.
+    pub probabilities: f64,
+    /// Of what attention puts out, in a family that has dropout there.
+    pub attention: Option<f64>,
+    /// In the feed-forward blocks.
+    pub feed_forward: f64,
+    /// Of a head's input.
+    pub head: f64,
+}
+
+impl DropoutRates {
+    /// Sets all of them to `probability`, but those that the family does not have.
+    pub fn set_all(&mut self, probability: f64) {
+        *self = Self {
+            embeddings: probability,
+            probabilities: probability,
+            attention: self.attention.map(|_| probability),
+            feed_forward: probability,
+            head: probability,
+        };
+    }
+}
+
+/// A `config.json` that is being read.
+pub(super) struct ConfigFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl ConfigFile {
+    /// What a family reads of it.
+    pub(super) fn fields<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_str(&self.text).map_err(|source| Error::Json {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// `field` has a value that Telly does not compute.
+    pub(super) fn unsupported(
+        &self,
+        field: &'static str,
+        found: &str,
+        supported: impl Into<String>,
+    ) -> Error {
+        Error::Unsupported {
+            path: self.path.clone(),
+            field,
+            found: found.into(),
+            supported: supported.into(),
+        }
+    }
+
+    /// A number makes no sense.
+    pub(super) fn problem(&self, problem: String) -> Error {
+        Error::Config {
+            path: self.path.clone(),
+            problem,
+        }
+    }
+
+    /// An error when `field`, found as given, is neither absent, null nor the text `expected`.
+    pub(super) fn require(
+        &self,
+        field: &'static str,
+        found: Option<&Value>,
+        expected: &str,
+        supported: &str,
+    ) -> Result<(), Error> {
+        match found {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::String(text)) if text == expected => Ok(()),
+            Some(other) => Err(self.unsupported(field, &other.to_string(), supported)),
+        }
+    }
+
+    /// As [`require`](Self::require), of the activation.
+    pub(super) fn require_gelu(
+        &self,
+        field: &'static str,
+        found: Option<&Value>,
+    ) -> Result<(), Error> {
+        self.require(field, found, "gelu", "\"gelu\" (the exact one, by erf)")
+    }
 }
 
 impl EncoderConfig {
     /// Reads `config.json`.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = fs_err::read_to_string(path).map_err(Error::Read)?;
-        let json_error = |source| Error::Json {
+        let file = ConfigFile {
             path: path.to_owned(),
-            source,
-        };
-        let unsupported = |field, found: String, supported| Error::Unsupported {
-            path: path.to_owned(),
-            field,
-            found,
-            supported,
+            text: fs_err::read_to_string(path).map_err(Error::Read)?,
         };
         // The kind of model is judged first: a config of another kind may lack every other
         // field, and "missing field" would be a poor answer to it.
-        let value: Value = serde_json::from_str(&text).map_err(json_error)?;
+        let value: Value = file.fields()?;
         let model_type = value.get("model_type").cloned().unwrap_or(Value::Null);
-        let family = model_type
-            .as_str()
-            .and_then(Family::from_model_type)
-            .ok_or_else(|| unsupported("model_type", model_type.to_string(), Family::SUPPORTED))?;
-        let found: HuggingFaceConfig = serde_json::from_str(&text).map_err(json_error)?;
-        debug_assert!(found.model_type.is_some());
-        require(found.hidden_act.as_ref(), "gelu").map_err(|value| {
-            unsupported("hidden_act", value, "\"gelu\" (the exact one, by erf)")
+        let family = model_type.as_str().and_then(Family::from_model_type);
+        let family = family.ok_or_else(|| {
+            file.unsupported("model_type", &model_type.to_string(), Family::supported())
         })?;
-        require(found.position_embedding_type.as_ref(), "absolute")
-            .map_err(|value| unsupported("position_embedding_type", value, "\"absolute\""))?;
-        if found.is_decoder == Some(true) {
-            return Err(unsupported("is_decoder", "true".into(), "false (encoders)"));
-        }
-        if family.has_relative_positions()
-            && let Some(buckets) = found.relative_attention_num_buckets
-            && buckets != RELATIVE_BUCKETS
-        {
-            let field = "relative_attention_num_buckets";
-            return Err(unsupported(field, buckets.to_string(), "32"));
-        }
-        let config = Self {
-            family,
-            hidden_size: found.hidden_size,
-            layers: found.num_hidden_layers,
-            attention_heads: found.num_attention_heads,
-            intermediate_size: found.intermediate_size,
-            vocabulary_size: found.vocab_size,
-            position_embeddings: found.max_position_embeddings,
-            token_types: family.has_token_types().then_some(found.type_vocab_size),
-            layer_norm_epsilon: found.layer_norm_eps,
-            hidden_dropout: found.hidden_dropout_prob,
-            attention_dropout: found.attention_probs_dropout_prob,
-            initializer_range: found.initializer_range,
-            padding_id: family.padding_id(found.pad_token_id),
-        };
-        config.check(path)?;
+        let config = family.read(&file)?;
+        config.check().map_err(|problem| file.problem(problem))?;
         Ok(config)
     }
 
     /// The longest sequence, special tokens included, that the position embeddings allow.
     pub fn longest_sequence(&self) -> usize {
-        self.position_embeddings
-            .saturating_sub(self.family.first_position(self.padding_id))
+        let first_position = match self.embeddings().positions {
+            Some((_, Positions::AfterPadding)) => self.padding_id as usize + 1,
+            Some((_, Positions::FromZero)) | None => 0,
+        };
+        self.position_embeddings.saturating_sub(first_position)
     }
 
     /// Width of one attention head.
@@ -152,36 +219,47 @@ impl EncoderConfig {
         self.hidden_size / self.attention_heads
     }
 
-    fn check(&self, path: &Path) -> Result<(), Error> {
-        let problem = if self.hidden_size == 0 || self.layers == 0 || self.attention_heads == 0 {
-            "`hidden_size`, `num_hidden_layers` and `num_attention_heads` must be at least 1".into()
+    fn check(&self) -> Result<(), String> {
+        let [width, layers, heads] = self.family.size_fields();
+        let rates = self.dropout;
+        let attention = rates.attention.unwrap_or(0.0);
+        let rates = [
+            rates.embeddings,
+            rates.probabilities,
+            attention,
+            rates.feed_forward,
+            rates.head,
+        ];
+        if self.hidden_size == 0 || self.layers == 0 || self.attention_heads == 0 {
+            Err(format!(
+                "`{width}`, `{layers}` and `{heads}` must be at least 1"
+            ))
         } else if !self.hidden_size.is_multiple_of(self.attention_heads) {
-            format!(
-                "`hidden_size` {} is not a multiple of `num_attention_heads` {}",
-                self.hidden_size, self.attention_heads
-            )
+            let (width_found, heads_found) = (self.hidden_size, self.attention_heads);
+            Err(format!(
+                "`{width}` {width_found} is not a multiple of `{heads}` {heads_found}"
+            ))
+        } else if self.rotary.is_some() && !self.head_size().is_multiple_of(2) {
+            Err(format!(
+                "`{width}` / `{heads}` is {}, rotary positions need an even number",
+                self.head_size()
+            ))
         } else if self.token_types == Some(0) {
-            "`type_vocab_size` must be at least 1".into()
+            Err("`type_vocab_size` must be at least 1".into())
         } else if self.longest_sequence() < 3 {
-            format!(
+            Err(format!(
                 "`max_position_embeddings` {} leaves no room for a text",
                 self.position_embeddings
-            )
+            ))
+        } else if let Some(rate) = rates.iter().find(|rate| !(0.0..1.0).contains(*rate)) {
+            Err(format!("a dropout probability of {rate} is not in [0, 1)"))
+        } else if self.padding_id as usize >= self.vocabulary_size {
+            Err(format!(
+                "`pad_token_id` {} is not below `vocab_size` {}",
+                self.padding_id, self.vocabulary_size
+            ))
         } else {
-            return Ok(());
-        };
-        Err(Error::Config {
-            path: path.to_owned(),
-            problem,
-        })
-    }
-}
-
-/// `Err` with the value found when it is neither absent, null nor `expected`.
-fn require(found: Option<&Value>, expected: &str) -> Result<(), String> {
-    match found {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::String(text)) if text == expected => Ok(()),
-        Some(other) => Err(other.to_string()),
+            Ok(())
+        }
     }
 }

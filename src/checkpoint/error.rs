@@ -42,7 +42,7 @@ pub enum Error {
         /// Its value.
         found: String,
         /// What Telly supports.
-        supported: &'static str,
+        supported: String,
     },
     /// A number in `config.json` makes no sense.
     #[error("`{path}`: {problem}")]

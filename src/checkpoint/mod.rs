@@ -6,18 +6,21 @@ mod error;
 mod family;
 mod freeze;
 mod relative_position;
+mod rotary;
 mod tokenizer;
 mod weights;
 
 use std::path::{Path, PathBuf};
 
-pub use config::EncoderConfig;
+pub use config::{Biases, DropoutRates, EncoderConfig, LayerKinds, LocalAttention};
 pub use error::Error;
-pub use family::{Family, Positions};
-pub(crate) use family::{encoder_tensors, layer_prefix};
+pub use family::{
+    Activation, Attention, Embeddings, Family, FeedForward, Layer, Linear, Norm, NormPlacement,
+    Positions, Projections, SequenceHead, Table,
+};
 pub use freeze::Freeze;
 pub use relative_position::relative_position_bucket;
-pub(crate) use relative_position::{RELATIVE_BIAS, RELATIVE_BUCKETS};
+pub(crate) use rotary::Rotation;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 
@@ -81,7 +84,7 @@ impl Checkpoint {
 }
 
 fn check(config: &EncoderConfig, weights: &Weights) -> Result<(), Error> {
-    for (name, shape) in encoder_tensors(config) {
+    for (name, shape) in config.tensors() {
         weights.check(&name, &shape)?;
     }
     Ok(())

@@ -1,9 +1,7 @@
 //! MPNet's relative positions: how far apart two tokens are, in buckets.
 
-/// The tensor that holds what each bucket adds to each head's scores: `[buckets, heads]`.
-pub(crate) const RELATIVE_BIAS: &str = "encoder.relative_attention_bias.weight";
 /// How many buckets there are, half of them for keys that come after the query.
-pub(crate) const RELATIVE_BUCKETS: usize = 32;
+pub(super) const RELATIVE_BUCKETS: usize = 32;
 
 /// Buckets of one direction.
 const HALF: usize = RELATIVE_BUCKETS / 2;

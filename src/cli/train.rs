@@ -144,8 +144,7 @@ impl Training {
         let usual = HeadSettings::usual(encoding, labels);
         let settings = options.settings([&head, &usual], &cache)?;
         if let Some(dropout) = settings.dropout {
-            checkpoint.config.hidden_dropout = dropout;
-            checkpoint.config.attention_dropout = dropout;
+            checkpoint.config.dropout.set_all(dropout);
         }
         Ok(Self {
             options,

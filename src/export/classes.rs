@@ -15,7 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Error, TrainedModel};
-use crate::checkpoint::{self, Family};
+use crate::checkpoint::{self, Activation};
 use crate::task::HeadSettings;
 use crate::trainable::Pooling;
 
@@ -67,49 +67,10 @@ pub(super) struct HeadTensor {
     pub(super) values: Vec<f32>,
 }
 
-/// What the names of a family's classes start with.
-fn class_prefix(family: Family) -> &'static str {
-    match family {
-        Family::Bert => "Bert",
-        Family::Roberta => "Roberta",
-        Family::Mpnet => "MPNet",
-    }
-}
-
-/// A family's own sequence classifier: a square layer, an activation, a last layer.
-pub(super) struct SequenceHead {
-    /// The name of the square layer.
-    pub(super) square: &'static str,
-    /// Whether that is part of the encoder, and so has its prefix.
-    prefixed: bool,
-    /// ONNX's name of the activation.
-    pub(super) activation: &'static str,
-    /// The name of the last layer.
-    pub(super) last: &'static str,
-}
-
-/// The sequence classifier of a family.
-pub(super) fn sequence_head(family: Family) -> SequenceHead {
-    match family {
-        Family::Bert => SequenceHead {
-            square: "pooler.dense",
-            prefixed: true,
-            activation: "Tanh",
-            last: "classifier",
-        },
-        Family::Roberta | Family::Mpnet => SequenceHead {
-            square: "classifier.dense",
-            prefixed: false,
-            activation: "Tanh",
-            last: "classifier.out_proj",
-        },
-    }
-}
-
 /// The class that computes what `trained` computes, of the kind that was chosen.
 pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Target, Error> {
     let family = trained.checkpoint.config.family;
-    let name = class_prefix(family);
+    let name = family.class();
     if trained.gives_embeddings() {
         if choice != ClassChoice::Auto {
             return Err(Error::Meaningless {
@@ -131,14 +92,31 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
         return Err(Error::NoPairClass);
     }
     let first = trained.identity.pooling == Pooling::Cls;
-    if choice == ClassChoice::Sequence && !first {
-        return Err(Error::NoSuchClass {
-            class: format!("{name}ForSequenceClassification"),
-        });
-    }
     let own = matches!(trained.head, HeadSettings::HuggingFace { .. });
+    let no_such = |kind: &str, reason| Error::NoSuchClass {
+        class: format!("{name}For{kind}Classification"),
+        reason,
+    };
+    let Some(sequence) = family.sequence_head() else {
+        let reason = "it has a layer and a norm below the last layer, which no weights undo";
+        return Err(no_such("Sequence", reason));
+    };
+    // What is below zero does not come through a rectifier.
+    let passes = own || sequence.activation == Activation::Tanh;
+    match choice {
+        ClassChoice::Sequence if !first => {
+            let reason =
+                "it reads the first token, the run was trained on the mean over all tokens";
+            return Err(no_such("Sequence", reason));
+        }
+        ClassChoice::Sequence if !passes => {
+            let reason = "it has a rectifier below the last layer, which no weights undo";
+            return Err(no_such("Sequence", reason));
+        }
+        _ => {}
+    }
     let width = trained.checkpoint.config.hidden_size;
-    if choice == ClassChoice::Token || !first {
+    if choice == ClassChoice::Token || !first || !passes {
         if own {
             return Err(Error::Meaningless {
                 flag: "--class token".into(),
@@ -156,7 +134,6 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
             },
         });
     }
-    let sequence = sequence_head(family);
     let prefix = if sequence.prefixed {
         family.prefix()
     } else {

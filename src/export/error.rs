@@ -25,12 +25,12 @@ pub enum Error {
         folder: PathBuf,
     },
     /// No class of `transformers` of that kind computes what was trained.
-    #[error(
-        "`{class}` cannot compute what was trained: it reads the first token, the run was trained on the mean over all tokens"
-    )]
+    #[error("`{class}` cannot compute what was trained: {reason}")]
     NoSuchClass {
         /// The class.
         class: String,
+        /// Why.
+        reason: &'static str,
     },
     /// A classifier of two texts that are encoded each on its own.
     #[error("no class of transformers encodes two texts each on its own, as `--head concat` does")]
@@ -87,7 +87,7 @@ impl Explain for Error {
                 "choose another `--out`, or replace an earlier export with `--force`".into()
             }
             Self::NotAnExport { .. } => "choose another `--out`, or move the folder away".into(),
-            Self::NoSuchClass { .. } => "leave out `--class` for the token classifier whose logits' mean is what was trained, take `--format onnx`, or train with `--pooling cls`".into(),
+            Self::NoSuchClass { .. } => "leave out `--class` where the family's token classifier will do, or take `--format onnx`".into(),
             Self::NoPairClass => "take `--format onnx`".into(),
             Self::Meaningless { .. } => "leave it out".into(),
             Self::Overflow { .. } => "take `--dtype bf16` or `--dtype f32`".into(),

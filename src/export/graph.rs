@@ -4,9 +4,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::classes::sequence_head;
 use super::{Error, ONNX_FILE, TrainedModel};
-use crate::checkpoint;
+use crate::checkpoint::{self, Activation};
 use crate::frozen::FrozenPrecision;
 use crate::frozen::onnx::{self, Dense, Pool, Readout, WholeModel};
 use crate::task::{HeadSettings, Objective};
@@ -51,10 +50,15 @@ fn readout(trained: &TrainedModel) -> Readout {
     let layers = match trained.head {
         HeadSettings::Linear { .. } => vec![layer("classifier", classes, None)],
         HeadSettings::HuggingFace { .. } => {
-            let head = sequence_head(trained.checkpoint.config.family);
+            let head = trained.checkpoint.config.family.sequence_head();
+            let head = head.unwrap_or_else(|| unreachable!("the run was trained with it"));
             let width = trained.checkpoint.config.hidden_size;
+            let activation = match head.activation {
+                Activation::Tanh => "Tanh",
+                Activation::Relu => "Relu",
+            };
             vec![
-                layer(head.square, width, Some(head.activation)),
+                layer(head.square, width, Some(activation)),
                 layer(head.last, classes, None),
             ]
         }

@@ -12,7 +12,7 @@ use safetensors::tensor::View;
 
 use super::classes::Target;
 use super::{Error, TrainedModel};
-use crate::checkpoint::{Weights, encoder_tensors};
+use crate::checkpoint::Weights;
 
 const FILE: &str = "model.safetensors";
 
@@ -56,7 +56,7 @@ pub(super) fn write(
 ) -> Result<(), Error> {
     let checkpoint = &trained.checkpoint;
     let problem = RefCell::new(None);
-    let encoder = encoder_tensors(&checkpoint.config).map(|(name, shape)| {
+    let encoder = checkpoint.config.tensors().map(|(name, shape)| {
         let written = format!("{}{name}", target.prefix);
         let source = Source::Encoder(&checkpoint.weights, name);
         (written, shape, source)

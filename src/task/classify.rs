@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
 use super::metrics::Metrics;
 use super::{CrossEntropy, Error, Objective};
+use crate::checkpoint::Activation;
 use crate::dataset::FieldChoice;
 use crate::targets::Targets;
 use crate::trainable::ops::{dropout, linear};
@@ -43,45 +44,6 @@ struct HiddenLayer {
     drops_input: bool,
 }
 
-#[derive(Clone, Copy)]
-enum Activation {
-    Tanh,
-    Relu,
-}
-
-/// How transformers builds the head of a family.
-struct FamilyHead {
-    hidden: &'static str,
-    activation: Activation,
-    drops_input: bool,
-    last: &'static str,
-}
-
-/// By what the family puts before the names of its tensors.
-fn family_head(prefix: &str) -> Option<FamilyHead> {
-    match prefix {
-        "bert." => Some(FamilyHead {
-            hidden: "pooler.dense",
-            activation: Activation::Tanh,
-            drops_input: false,
-            last: CLASSIFIER,
-        }),
-        "roberta." | "mpnet." => Some(FamilyHead {
-            hidden: "classifier.dense",
-            activation: Activation::Tanh,
-            drops_input: true,
-            last: "classifier.out_proj",
-        }),
-        "distilbert." => Some(FamilyHead {
-            hidden: "pre_classifier",
-            activation: Activation::Relu,
-            drops_input: false,
-            last: CLASSIFIER,
-        }),
-        _ => None,
-    }
-}
-
 impl Classifier {
     /// Dropout and one layer to `outputs`.
     pub(super) fn linear(
@@ -108,19 +70,19 @@ impl Classifier {
         outputs: usize,
         objective: Objective,
     ) -> Result<Self, Error> {
-        let prefix = builder.family_prefix();
-        let family = family_head(prefix).ok_or_else(|| Error::NoFamilyHead {
-            prefix: prefix.into(),
-        })?;
+        let family = builder.family();
+        let head = family
+            .sequence_head()
+            .ok_or(Error::NoFamilyHead { family })?;
         let width = builder.hidden();
-        let (weight, bias) = builder.pretrained(family.hidden, width, width)?;
+        let (weight, bias) = builder.pretrained(head.square, width, width)?;
         let hidden = HiddenLayer {
             weight,
             bias,
-            activation: family.activation,
-            drops_input: family.drops_input,
+            activation: head.activation,
+            drops_input: head.drops_input,
         };
-        let (weight, bias) = builder.linear(family.last, outputs, width)?;
+        let (weight, bias) = builder.linear(head.last, outputs, width)?;
         Ok(Self {
             hidden: Some(hidden),
             weight,

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::checkpoint::Family;
 use crate::dataset::{Label, at};
 use crate::error::Explain;
 use crate::{checkpoint, dataset, trainable};
@@ -44,10 +45,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// transformers' head of a family is not known.
-    #[error("`--head huggingface` is not known for models whose tensors are named `{prefix}…`")]
+    #[error("`--head huggingface` is not known for the family {}", .family.model_type())]
     NoFamilyHead {
-        /// What the family puts before its names.
-        prefix: String,
+        /// The family.
+        family: Family,
     },
     /// A pair's label says neither yes nor no.
     #[error("`{path}`, line {line}: label {found} is neither 0 nor 1")]

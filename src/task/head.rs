@@ -14,7 +14,7 @@ use super::contrast::Contrast;
 use super::cosine::Cosine;
 use super::search::Matcher;
 use super::{CrossEntropy, Encoding, Error, Labels, Metrics, Objective};
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, Family};
 use crate::targets::Targets;
 use crate::trainable::{Parameters, Pass, Pooling, Weight};
 
@@ -241,7 +241,7 @@ impl<'a> HeadBuilder<'a> {
 
     /// Dropout probability of the head.
     pub(super) fn dropout(&self) -> f64 {
-        self.checkpoint.config.hidden_dropout
+        self.checkpoint.config.dropout.head
     }
 
     /// A linear layer under the names `name.weight` `[outputs, inputs]`, drawn normal with the
@@ -260,9 +260,9 @@ impl<'a> HeadBuilder<'a> {
         ))
     }
 
-    /// What the model's family puts before the names of its tensors.
-    pub(super) fn family_prefix(&self) -> &'static str {
-        self.checkpoint.config.family.prefix()
+    /// The model's family.
+    pub(super) fn family(&self) -> Family {
+        self.checkpoint.config.family
     }
 
     /// As [`linear`](Self::linear), with the checkpoint's own values where it has both tensors.

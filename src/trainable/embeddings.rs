@@ -6,18 +6,17 @@ use super::layers::LayerNorm;
 use super::ops::dropout;
 use super::pass::Site;
 use super::{Error, Packing, Parameters, Pass, Weight};
-use crate::checkpoint::{Checkpoint, Positions};
+use crate::checkpoint::{Checkpoint, Positions, Table};
 use crate::ragged::Ragged;
 
 /// The embeddings, trained only when nothing is frozen.
 pub(super) struct Embeddings {
     words: Weight,
-    positions: Weight,
+    positions: Option<(Weight, Positions)>,
     token_types: Option<Weight>,
     norm: LayerNorm,
-    numbering: Positions,
     padding_id: u32,
-    hidden_dropout: f64,
+    dropout: f64,
 }
 
 impl Embeddings {
@@ -26,21 +25,28 @@ impl Embeddings {
         parameters: &mut Parameters,
     ) -> Result<Self, Error> {
         let config = &checkpoint.config;
-        let mut table = |name: &str, rows| {
-            let name = format!("embeddings.{name}.weight");
-            parameters.load(&checkpoint.weights, &name, &[rows, config.hidden_size])
+        let blocks = config.embeddings();
+        let mut load = |table: &Table| {
+            let name = format!("{}.weight", table.name);
+            parameters.load(
+                &checkpoint.weights,
+                &name,
+                &[table.rows, config.hidden_size],
+            )
         };
+        let words = load(&blocks.words)?;
+        let positions = match &blocks.positions {
+            Some((table, numbering)) => Some((load(table)?, *numbering)),
+            None => None,
+        };
+        let token_types = blocks.token_types.as_ref().map(load).transpose()?;
         Ok(Self {
-            words: table("word_embeddings", config.vocabulary_size)?,
-            positions: table("position_embeddings", config.position_embeddings)?,
-            token_types: config
-                .token_types
-                .map(|rows| table("token_type_embeddings", rows))
-                .transpose()?,
-            norm: LayerNorm::load(checkpoint, "embeddings.LayerNorm", parameters)?,
-            numbering: config.family.positions(),
+            words,
+            positions,
+            token_types,
+            norm: LayerNorm::load(checkpoint, &blocks.norm, parameters)?,
             padding_id: config.padding_id,
-            hidden_dropout: config.hidden_dropout,
+            dropout: config.dropout.embeddings,
         })
     }
 
@@ -54,24 +60,25 @@ impl Embeddings {
         let device = self.words.device();
         let tokens = ids.tokens();
         let words = Tensor::from_slice(ids.values(), tokens, device)?;
-        let words = self.words.index_select(&words, 0)?;
-        let positions: Vec<u32> = ids.iter().flat_map(|ids| self.position_ids(ids)).collect();
-        let positions = Tensor::from_vec(positions, tokens, device)?;
-        let positions = self.positions.index_select(&positions, 0)?;
-        let mut sum = (words + positions)?;
+        let mut sum = self.words.index_select(&words, 0)?;
+        if let Some((table, numbering)) = &self.positions {
+            let rows = ids.iter().flat_map(|ids| self.rows(*numbering, ids));
+            let rows = Tensor::from_vec(rows.collect::<Vec<u32>>(), tokens, device)?;
+            sum = (sum + table.index_select(&rows, 0)?)?;
+        }
         if let Some(token_types) = &self.token_types {
             // Every token is of type 0, whose row is the only one to receive a gradient.
             sum = sum.broadcast_add(&token_types.narrow(0, 0, 1)?)?;
         }
         let normalised = self.norm.forward(&sum)?;
-        let settings = pass.dropout(Site::Embeddings, self.hidden_dropout);
+        let settings = pass.dropout(Site::Embeddings, self.dropout);
         Ok(dropout(&normalised, settings, packing.first_token)?)
     }
 
-    /// As in the frozen graph.
+    /// Row of the position embeddings of each token, as in the frozen graph.
     #[allow(clippy::cast_possible_truncation)]
-    fn position_ids(&self, ids: &[u32]) -> Vec<u32> {
-        match self.numbering {
+    fn rows(&self, numbering: Positions, ids: &[u32]) -> Vec<u32> {
+        match numbering {
             Positions::FromZero => (0..ids.len() as u32).collect(),
             Positions::AfterPadding => ids
                 .iter()

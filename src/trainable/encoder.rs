@@ -6,7 +6,7 @@ use std::ops::Range;
 use candle_core::{Device, Tensor};
 
 use super::embeddings::Embeddings;
-use super::layers::EncoderLayer;
+use super::layers::{EncoderLayer, LayerNorm};
 use super::ops::pool;
 use super::packed::{self, Profile, Workspace};
 use super::relative_position::RelativePositions;
@@ -56,11 +56,13 @@ impl EncoderInput {
     }
 }
 
-/// Layers K..L-1, after the embeddings when nothing is frozen.
+/// Layers K..L-1, after the embeddings when nothing is frozen, and the norm after the last of them
+/// in a family that has one.
 pub struct TrainableEncoder {
     embeddings: Option<Embeddings>,
     pub(super) relative_positions: Option<RelativePositions>,
     pub(super) layers: Vec<EncoderLayer>,
+    pub(super) final_norm: Option<LayerNorm>,
     pub(super) hidden_size: usize,
     pub(super) workspace: Workspace,
     device: Device,
@@ -98,10 +100,13 @@ impl TrainableEncoder {
         let layers = (freeze.layers()..checkpoint.config.layers)
             .map(|layer| EncoderLayer::load(checkpoint, layer, parameters))
             .collect::<Result<_, _>>()?;
+        let final_norm = checkpoint.config.final_norm();
+        let final_norm = final_norm.map(|norm| LayerNorm::load(checkpoint, &norm, parameters));
         Ok(Self {
             embeddings,
             relative_positions,
             layers,
+            final_norm: final_norm.transpose()?,
             hidden_size: checkpoint.config.hidden_size,
             workspace: Workspace::default(),
             device: parameters.device().clone(),
@@ -112,7 +117,7 @@ impl TrainableEncoder {
     /// keeps for the backward pass, and the matrices that come and go.
     pub fn bytes_per_token(&self) -> u64 {
         let hidden = self.hidden_size;
-        let wide = |layer: &EncoderLayer| layer.intermediate.bias.elem_count();
+        let wide = |layer: &EncoderLayer| layer.intermediate.outputs;
         // Queries, keys, values, context, two normalised states; the activation's input.
         let kept: usize = self
             .layers
@@ -142,6 +147,7 @@ impl TrainableEncoder {
             embeddings: Some(embeddings),
             relative_positions,
             layers,
+            final_norm: None,
             hidden_size: checkpoint.config.hidden_size,
             workspace: Workspace::default(),
             device: parameters.device().clone(),
@@ -184,6 +190,10 @@ impl TrainableEncoder {
             Ops::Fused => self.pool_packed(input, packing, pooling, pass),
             Ops::Composed => {
                 let hidden = self.forward(input, &packing, pass, &mut |_| ())?;
+                let hidden = match &self.final_norm {
+                    Some(norm) => norm.forward(&hidden)?,
+                    None => hidden,
+                };
                 let vectors = pool(&hidden, &packing, pooling)?;
                 Ok(Pooled {
                     vectors: vectors.detach(),
@@ -284,7 +294,7 @@ impl Pooled<'_> {
                     gradients.add(parameters, &start_from(&embedded, &of_states)?)?;
                 }
             }
-            // Without layers nothing below the vectors is trained.
+            // Without layers and a norm after them, nothing below the vectors is trained.
             Tape::Composed(vectors) if vectors.track_op() => {
                 gradients.add(parameters, &start_from(&vectors, gradient)?)?;
             }

@@ -1,80 +1,140 @@
 //! The encoder's layers: their parameters, and their forward pass in candle's primitives.
 
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
-use super::ops::{attention, dropout, layer_norm, linear};
+use super::ops::{self, attention, dropout, layer_norm, linear};
 use super::pass::Site;
 use super::{Error, Packing, Parameters, Pass, Weight};
-use crate::checkpoint::{self, Checkpoint, EncoderConfig};
+use crate::checkpoint::{self, Checkpoint, NormPlacement, Rotation};
 
 /// A linear layer's handles.
 pub(super) struct Linear {
     pub(super) weight: Weight,
-    pub(super) bias: Weight,
+    pub(super) bias: Option<Weight>,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
 }
 
 impl Linear {
     pub(super) fn load(
         checkpoint: &Checkpoint,
-        name: &str,
-        [outputs, inputs]: [usize; 2],
+        block: &checkpoint::Linear,
         parameters: &mut Parameters,
     ) -> Result<Self, Error> {
-        let weights = &checkpoint.weights;
+        let (weights, name) = (&checkpoint.weights, &block.name);
+        let (inputs, outputs) = (block.inputs, block.outputs);
+        let weight = parameters.load(weights, &format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = format!("{name}.bias");
+        let bias = block
+            .bias
+            .then(|| parameters.load(weights, &bias, &[outputs]));
         Ok(Self {
-            weight: parameters.load(weights, &format!("{name}.weight"), &[outputs, inputs])?,
-            bias: parameters.load(weights, &format!("{name}.bias"), &[outputs])?,
+            weight,
+            bias: bias.transpose()?,
+            inputs,
+            outputs,
         })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        Ok(linear(x, &self.weight, &self.bias)?)
+        Ok(match &self.bias {
+            Some(bias) => linear(x, &self.weight, bias)?,
+            None => x.matmul(&self.weight.t()?)?,
+        })
     }
 }
 
 /// A LayerNorm's handles.
 pub(super) struct LayerNorm {
     pub(super) weight: Weight,
-    pub(super) bias: Weight,
+    pub(super) bias: Option<Weight>,
     pub(super) epsilon: f64,
 }
 
 impl LayerNorm {
     pub(super) fn load(
         checkpoint: &Checkpoint,
-        name: &str,
+        block: &checkpoint::Norm,
         parameters: &mut Parameters,
     ) -> Result<Self, Error> {
         let config = &checkpoint.config;
         let mut part = |part| {
-            let name = format!("{name}.{part}");
+            let name = format!("{}.{part}", block.name);
             parameters.load(&checkpoint.weights, &name, &[config.hidden_size])
         };
         Ok(Self {
             weight: part("weight")?,
-            bias: part("bias")?,
+            bias: block.bias.then(|| part("bias")).transpose()?,
             epsilon: config.layer_norm_epsilon,
         })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        Ok(layer_norm(x, &self.weight, &self.bias, self.epsilon)?)
+        let bias = self.bias.as_deref();
+        Ok(layer_norm(x, &self.weight, bias, self.epsilon)?)
     }
 }
 
-/// One encoder layer, post-norm as in BERT (Devlin et al., 2019).
+/// What projects hidden states to queries, keys and values.
+pub(super) enum Projections {
+    Separate(Box<[Linear; 3]>),
+    /// All three side by side.
+    Fused(Linear),
+}
+
+impl Projections {
+    fn load(
+        checkpoint: &Checkpoint,
+        blocks: &checkpoint::Projections,
+        parameters: &mut Parameters,
+    ) -> Result<Self, Error> {
+        let mut load = |block| Linear::load(checkpoint, block, parameters);
+        Ok(match blocks {
+            checkpoint::Projections::Separate([query, key, value]) => {
+                Self::Separate(Box::new([load(query)?, load(key)?, load(value)?]))
+            }
+            checkpoint::Projections::Fused(block) => Self::Fused(load(block)?),
+        })
+    }
+
+    /// Queries, keys and values of `x` `[tokens, hidden]`, each of that shape.
+    fn forward(&self, x: &Tensor) -> Result<[Tensor; 3], Error> {
+        Ok(match self {
+            Self::Separate(linears) => {
+                let [query, key, value] = &**linears;
+                [query.forward(x)?, key.forward(x)?, value.forward(x)?]
+            }
+            Self::Fused(linear) => {
+                let all = linear.forward(x)?;
+                let width = linear.outputs / 3;
+                let part = |index: usize| all.narrow(D::Minus1, index * width, width);
+                [part(0)?, part(1)?, part(2)?]
+            }
+        })
+    }
+}
+
+/// One encoder layer.
 pub(super) struct EncoderLayer {
-    pub(super) query: Linear,
-    pub(super) key: Linear,
-    pub(super) value: Linear,
+    pub(super) norms: NormPlacement,
+    pub(super) projections: Projections,
     pub(super) attention_output: Linear,
-    pub(super) attention_norm: LayerNorm,
+    /// None where the first layer takes the embeddings as they are.
+    pub(super) attention_norm: Option<LayerNorm>,
+    /// Twice as wide as the inputs of `output` when gated.
     pub(super) intermediate: Linear,
     pub(super) output: Linear,
     pub(super) output_norm: LayerNorm,
+    pub(super) gated: bool,
     pub(super) heads: usize,
-    pub(super) hidden_dropout: f64,
+    /// How queries and keys are turned by their positions.
+    pub(super) rotation: Option<Rotation>,
+    /// Farthest token that a token attends to.
+    pub(super) window: Option<usize>,
+    pub(super) probability_dropout: f64,
     pub(super) attention_dropout: f64,
+    /// Of the gated product, or else of what comes out.
+    pub(super) feed_forward_dropout: f64,
 }
 
 impl EncoderLayer {
@@ -83,36 +143,31 @@ impl EncoderLayer {
         layer: usize,
         parameters: &mut Parameters,
     ) -> Result<Self, Error> {
-        let EncoderConfig {
-            hidden_size: hidden,
-            intermediate_size: wide,
-            ..
-        } = checkpoint.config;
-        let prefix = checkpoint::layer_prefix(layer);
-        let mut linear = |name: &str, shape| {
-            Linear::load(checkpoint, &format!("{prefix}{name}"), shape, parameters)
-        };
-        let names = checkpoint.config.family.attention();
-        let query = linear(names.query, [hidden, hidden])?;
-        let key = linear(names.key, [hidden, hidden])?;
-        let value = linear(names.value, [hidden, hidden])?;
-        let attention_output = linear(names.output, [hidden, hidden])?;
-        let intermediate = linear("intermediate.dense", [wide, hidden])?;
-        let output = linear("output.dense", [hidden, wide])?;
-        let mut norm =
-            |name: &str| LayerNorm::load(checkpoint, &format!("{prefix}{name}"), parameters);
+        let config = &checkpoint.config;
+        let blocks = config.layer(layer);
+        let (attention, feed_forward) = (&blocks.attention, &blocks.feed_forward);
+        let projections = Projections::load(checkpoint, &attention.projections, parameters)?;
+        let mut linear = |block| Linear::load(checkpoint, block, parameters);
+        let attention_output = linear(&attention.output)?;
+        let intermediate = linear(&feed_forward.wide)?;
+        let output = linear(&feed_forward.narrow)?;
+        let mut norm = |block| LayerNorm::load(checkpoint, block, parameters);
+        let head_size = config.head_size();
         Ok(Self {
-            query,
-            key,
-            value,
+            norms: blocks.norms,
+            projections,
             attention_output,
-            attention_norm: norm(names.norm)?,
+            attention_norm: attention.norm.as_ref().map(&mut norm).transpose()?,
             intermediate,
             output,
-            output_norm: norm("output.LayerNorm")?,
-            heads: checkpoint.config.attention_heads,
-            hidden_dropout: checkpoint.config.hidden_dropout,
-            attention_dropout: checkpoint.config.attention_dropout,
+            output_norm: norm(&feed_forward.norm)?,
+            gated: feed_forward.gated,
+            heads: config.attention_heads,
+            rotation: attention.rotary.map(|base| Rotation::new(base, head_size)),
+            window: attention.window,
+            probability_dropout: config.dropout.probabilities,
+            attention_dropout: config.dropout.attention.unwrap_or(0.0),
+            feed_forward_dropout: config.dropout.feed_forward,
         })
     }
 
@@ -127,27 +182,76 @@ impl EncoderLayer {
         bias: Option<&Tensor>,
         pass: &Pass,
     ) -> Result<Tensor, Error> {
-        let queries = self.query.forward(x)?;
-        let keys = self.key.forward(x)?;
-        let values = self.value.forward(x)?;
+        let norm = |x: &Tensor| match &self.attention_norm {
+            Some(norm) => norm.forward(x),
+            None => Ok(x.clone()),
+        };
+        let site = Site::Attention(index);
+        match self.norms {
+            NormPlacement::AfterResidual => {
+                let projected = self.attention(index, x, packing, bias, pass)?;
+                let settings = pass.dropout(site, self.attention_dropout);
+                let projected = dropout(&projected, settings, packing.first_token)?;
+                let attended = norm(&(projected + x)?)?;
+                let narrow = self.feed_forward(index, &attended, packing, pass)?;
+                self.output_norm.forward(&(narrow + attended)?)
+            }
+            NormPlacement::BeforeBlock => {
+                let projected = self.attention(index, &norm(x)?, packing, bias, pass)?;
+                let settings = pass.dropout(site, self.attention_dropout);
+                let projected = dropout(&projected, settings, packing.first_token)?;
+                let attended = (projected + x)?;
+                let normalised = self.output_norm.forward(&attended)?;
+                let narrow = self.feed_forward(index, &normalised, packing, pass)?;
+                Ok((narrow + attended)?)
+            }
+        }
+    }
+
+    fn attention(
+        &self,
+        index: usize,
+        x: &Tensor,
+        packing: &Packing,
+        bias: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<Tensor, Error> {
+        let [mut queries, mut keys, values] = self.projections.forward(x)?;
+        if let Some(rotation) = &self.rotation {
+            let turn = |x: &Tensor| ops::turn(x, packing, self.heads, rotation);
+            (queries, keys) = (turn(&queries)?, turn(&keys)?);
+        }
         let context = attention(
             [&queries, &keys, &values],
             packing,
             self.heads,
-            bias,
-            pass.dropout(Site::Probabilities(index), self.attention_dropout),
+            ops::Scores {
+                bias,
+                window: self.window,
+                dropout: pass.dropout(Site::Probabilities(index), self.probability_dropout),
+            },
         )?;
-        let drop_out = |x: Tensor, site| {
-            let settings = pass.dropout(site, self.hidden_dropout);
-            dropout(&x, settings, packing.first_token)
-        };
-        let projected = self.attention_output.forward(&context)?;
-        let projected = drop_out(projected, Site::Attention(index))?;
-        let attended = self.attention_norm.forward(&(projected + x)?)?;
+        self.attention_output.forward(&context)
+    }
 
-        let wide = self.intermediate.forward(&attended)?.gelu_erf()?;
-        let narrow = self.output.forward(&wide)?;
-        let narrow = drop_out(narrow, Site::Output(index))?;
-        self.output_norm.forward(&(narrow + attended)?)
+    fn feed_forward(
+        &self,
+        index: usize,
+        x: &Tensor,
+        packing: &Packing,
+        pass: &Pass,
+    ) -> Result<Tensor, Error> {
+        let settings = pass.dropout(Site::Output(index), self.feed_forward_dropout);
+        let wide = self.intermediate.forward(x)?;
+        if self.gated {
+            let half = self.output.inputs;
+            let gate = wide.narrow(D::Minus1, half, half)?;
+            let active = (wide.narrow(D::Minus1, 0, half)?.gelu_erf()? * gate)?;
+            return self
+                .output
+                .forward(&dropout(&active, settings, packing.first_token)?);
+        }
+        let narrow = self.output.forward(&wide.gelu_erf()?)?;
+        Ok(dropout(&narrow, settings, packing.first_token)?)
     }
 }

@@ -7,6 +7,7 @@
 use candle_core::{D, Result, Tensor};
 
 use super::{Dropout, Packing, Pooling};
+use crate::checkpoint::Rotation;
 
 /// `y = x Wᵀ + b`: `x` `[tokens, inputs]`, `weight` `[outputs, inputs]`, `bias` `[outputs]` to
 /// `[tokens, outputs]`.
@@ -27,27 +28,67 @@ pub fn dropout(x: &Tensor, settings: Option<Dropout>, first_row: usize) -> Resul
 }
 
 /// Layer normalisation over the last dimension (Ba, Kiros, Hinton, 2016):
-/// `y = (x - mean) / √(variance + ε) · weight + bias`.
-pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Tensor> {
+/// `y = (x - mean) / √(variance + ε) · weight + bias`, if there is a bias.
+pub fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    epsilon: f64,
+) -> Result<Tensor> {
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
     let deviation = (variance + epsilon)?.sqrt()?;
-    centred
-        .broadcast_div(&deviation)?
-        .broadcast_mul(weight)?
-        .broadcast_add(bias)
+    let scaled = centred.broadcast_div(&deviation)?.broadcast_mul(weight)?;
+    match bias {
+        Some(bias) => scaled.broadcast_add(bias),
+        None => Ok(scaled),
+    }
+}
+
+/// Turns each head of `x` `[tokens, heads · d]` by its token's position in its sequence: of each
+/// pair, `(a cos - b sin, b cos + a sin)`.
+pub(super) fn turn(
+    x: &Tensor,
+    packing: &Packing,
+    heads: usize,
+    rotation: &Rotation,
+) -> Result<Tensor> {
+    let (tokens, width) = x.dims2()?;
+    let half = width / heads / 2;
+    let x = x.reshape((tokens, heads, 2 * half))?;
+    let (first, second) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+    let [cosine, sine] = rotation.tables(packing.longest()).map(|table| {
+        let lengths = (0..packing.sequences()).map(|index| packing.length(index));
+        let rows: Vec<f32> = lengths
+            .flat_map(|length| table[..length * half].iter().copied())
+            .collect();
+        Tensor::from_vec(rows, (tokens, 1, half), x.device())
+    });
+    let (cosine, sine) = (cosine?, sine?);
+    let turned_first = (first.broadcast_mul(&cosine)? - second.broadcast_mul(&sine)?)?;
+    let turned_second = (second.broadcast_mul(&cosine)? + first.broadcast_mul(&sine)?)?;
+    Tensor::cat(&[turned_first, turned_second], 2)?.reshape((tokens, width))
+}
+
+/// What becomes of attention's scores.
+#[derive(Clone, Copy, Default)]
+pub struct Scores<'a> {
+    /// Added to them, `[heads, longest, longest]`; for a shorter sequence its top left corner.
+    pub bias: Option<&'a Tensor>,
+    /// Tokens farther apart than this do not attend to each other.
+    pub window: Option<usize>,
+    /// Of the probabilities.
+    pub dropout: Option<Dropout>,
 }
 
 /// Multi-head scaled dot-product self-attention, each token attending to every token of its own
-/// sequence: `softmax(Q Kᵀ / √d) V` (Vaswani et al., 2017). Matrices are `[tokens, heads · d]`;
-/// `bias` `[heads, longest, longest]` is added to the scores, for a shorter sequence its top left
-/// corner; `settings` drops attention probabilities.
+/// sequence within the window: `softmax(Q Kᵀ / √d) V` (Vaswani et al., 2017). Matrices are
+/// `[tokens, heads · d]`.
 pub fn attention(
     [queries, keys, values]: [&Tensor; 3],
     packing: &Packing,
     heads: usize,
-    bias: Option<&Tensor>,
-    settings: Option<Dropout>,
+    settings: Scores,
 ) -> Result<Tensor> {
     let (_, width) = queries.dims2()?;
     let head_size = width / heads;
@@ -64,18 +105,30 @@ pub fn attention(
         };
         let (q, k, v) = (split(queries)?, split(keys)?, split(values)?);
         let mut scores = (q.matmul(&k.t()?)? * scale)?;
-        if let Some(bias) = bias {
+        if let Some(bias) = settings.bias {
             scores = (scores + bias.narrow(1, 0, length)?.narrow(2, 0, length)?)?;
         }
+        if let Some(window) = settings.window.filter(|window| length > window + 1) {
+            scores = scores.broadcast_add(&far(length, window, queries)?)?;
+        }
         let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?;
-        if let Some(settings) = settings {
-            let mask = settings.mask(start, probabilities.shape(), queries.device())?;
+        if let Some(dropout) = settings.dropout {
+            let mask = dropout.mask(start, probabilities.shape(), queries.device())?;
             probabilities = (probabilities * mask)?;
         }
         let context = probabilities.matmul(&v)?.transpose(0, 1)?;
         contexts.push(context.reshape((length, width))?);
     }
     Tensor::cat(&contexts, 0)
+}
+
+/// The lowest number for two tokens of a sequence that are farther apart than `window`, 0 for
+/// others, `[length, length]`, beside `x`.
+fn far(length: usize, window: usize, x: &Tensor) -> Result<Tensor> {
+    let pairs = (0..length).flat_map(|query| (0..length).map(move |key| query.abs_diff(key)));
+    let bias = pairs.map(|apart| if apart > window { f32::MIN } else { 0.0 });
+    let bias: Vec<f32> = bias.collect();
+    Tensor::from_vec(bias, (length, length), x.device())
 }
 
 /// One vector a sequence: `[tokens, width]` to `[sequences, width]`.

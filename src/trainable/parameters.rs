@@ -18,9 +18,10 @@ pub struct Parameter {
 
 impl Parameter {
     /// Whether weight decay applies: to matrices and embeddings, not to biases, MPNet's table of
-    /// biases by relative position among them, and LayerNorms.
+    /// biases by relative position among them, and LayerNorms, whatever the family calls them.
     pub fn decays(&self) -> bool {
-        !self.name.contains("bias") && !self.name.contains("LayerNorm")
+        let is_norm = |part: &str| part == "LayerNorm" || part == "norm" || part.ends_with("_norm");
+        !self.name.contains("bias") && !self.name.split('.').any(is_norm)
     }
 }
 

@@ -3,9 +3,7 @@
 use candle_core::Tensor;
 
 use super::{Error, Parameters, Weight};
-use crate::checkpoint::{
-    Checkpoint, Freeze, RELATIVE_BIAS, RELATIVE_BUCKETS, relative_position_bucket,
-};
+use crate::checkpoint::{Checkpoint, Freeze, relative_position_bucket};
 
 /// What each head's scores get by how far apart two tokens are.
 pub(super) struct RelativePositions {
@@ -28,18 +26,15 @@ impl RelativePositions {
         freeze: Freeze,
         parameters: &mut Parameters,
     ) -> Result<Option<Self>, Error> {
-        let config = &checkpoint.config;
-        if !config.family.has_relative_positions() || freeze.layers() == config.layers {
+        let (config, weights) = (&checkpoint.config, &checkpoint.weights);
+        let table = config.relative_positions();
+        let Some((name, shape)) = table.filter(|_| freeze.layers() < config.layers) else {
             return Ok(None);
-        }
-        let (weights, shape) = (
-            &checkpoint.weights,
-            [RELATIVE_BUCKETS, config.attention_heads],
-        );
+        };
         let table = if freeze.layers() == 0 {
-            Table::Trained(parameters.load(weights, RELATIVE_BIAS, &shape)?)
+            Table::Trained(parameters.load(weights, name, &shape)?)
         } else {
-            let table = weights.tensor(RELATIVE_BIAS, &shape)?;
+            let table = weights.tensor(name, &shape)?;
             Table::Frozen(Tensor::from_vec(table, &shape, parameters.device())?)
         };
         Ok(Some(Self { table }))

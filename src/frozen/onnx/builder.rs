@@ -160,6 +160,12 @@ impl GraphBuilder {
         self.constant(name, DataType::Float, &[], number.to_le_bytes().to_vec())
     }
 
+    /// A few f32 constants, kept in the graph itself, `[numbers]`.
+    pub(super) fn floats(&mut self, name: &str, numbers: &[f32]) -> Value {
+        let bytes = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        self.constant(name, DataType::Float, &[numbers.len() as i64], bytes)
+    }
+
     /// A small i64 constant: a scalar for an empty `shape`.
     pub(super) fn int(&mut self, name: &str, shape: &[i64], numbers: &[i64]) -> Value {
         let bytes = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
@@ -175,6 +181,23 @@ impl GraphBuilder {
         attributes: &[Attribute],
     ) -> Value {
         self.node_in("", scope, operator, inputs, attributes)
+    }
+
+    /// Cuts `input` along its last axis into `N` parts of the same size.
+    pub(super) fn split<const N: usize>(&mut self, scope: &str, input: &Value) -> [Value; N] {
+        let attributes = [
+            Attribute::Int("axis", -1),
+            Attribute::Int("num_outputs", N as i64),
+        ];
+        let first = self.node(scope, "Split", &[input], &attributes);
+        let parts = std::array::from_fn(|part| match part {
+            0 => first.clone(),
+            _ => format!("{first}.{part}"),
+        });
+        if let Some(node) = self.graph.node.last_mut() {
+            node.output = parts.to_vec();
+        }
+        parts
     }
 
     /// Adds a node that only ONNX Runtime knows; as [`node`](Self::node).

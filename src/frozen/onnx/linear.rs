@@ -1,7 +1,7 @@
 //! Linear layers in the graph, in floats or in 8-bit integers.
 
 use super::builder::{Attribute, GraphBuilder, Value};
-use crate::checkpoint::{self, Weights};
+use crate::checkpoint::{self, Linear, Weights};
 use crate::frozen::FrozenPrecision;
 
 /// The largest 8-bit weight. -128 is left out, so that rounding is the same on both sides of 0.
@@ -15,19 +15,17 @@ const BLOCK: usize = 128;
 /// MatMulNBits' number for 8-bit activations.
 const ACCURACY_LEVEL_INT8: i64 = 4;
 
-/// The layer `name` applied to `input` `[batch, length, inputs]`: `[batch, length, outputs]`.
+/// The layer `linear` applied to `input` `[batch, length, inputs]`: `[batch, length, outputs]`.
 pub(super) fn write(
     graph: &mut GraphBuilder,
     weights: &Weights,
     precision: FrozenPrecision,
-    name: &str,
+    linear: &Linear,
     input: &Value,
-    [inputs, outputs]: [usize; 2],
 ) -> Result<Value, checkpoint::Error> {
+    let (name, inputs, outputs) = (&linear.name, linear.inputs, linear.outputs);
     let weight_name = format!("{name}.weight");
     let weight = weights.tensor(&weight_name, &[outputs, inputs])?;
-    let bias_name = format!("{name}.bias");
-    let bias = weights.tensor(&bias_name, &[outputs])?;
     let product = match precision {
         FrozenPrecision::Fp32 => {
             let weight = transposed(&weight, outputs, inputs);
@@ -54,6 +52,11 @@ pub(super) fn write(
             )
         }
     };
+    if !linear.bias {
+        return Ok(product);
+    }
+    let bias_name = format!("{name}.bias");
+    let bias = weights.tensor(&bias_name, &[outputs])?;
     let bias = graph.weight(&bias_name, &[outputs], &bias);
     Ok(graph.node(name, "Add", &[&product, &bias], &[]))
 }

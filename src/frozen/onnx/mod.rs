@@ -3,9 +3,12 @@
 
 mod builder;
 mod encoder;
+mod layer;
 mod linear;
+mod positions;
 mod proto;
 mod relative_position;
+mod scores;
 mod whole;
 
 pub(super) use builder::ExternalWeight;

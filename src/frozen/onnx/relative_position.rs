@@ -1,27 +1,25 @@
 //! MPNet's bias by relative position, in the graph.
 
 use super::builder::{Attribute, GraphBuilder, Value};
-use super::encoder::count_up;
-use crate::checkpoint::{
-    self, EncoderConfig, RELATIVE_BIAS, RELATIVE_BUCKETS, Weights, relative_position_bucket,
-};
+use super::positions::count_up;
+use crate::checkpoint::{self, Weights, relative_position_bucket};
 
 /// What each head's scores get by how far apart two tokens are, `[1, heads, length, length]`,
-/// for the length of `mask`.
+/// for the length of `mask`, at most `longest`; `name` and `shape` are those of the table.
 ///
 /// The buckets are looked up by distance instead of computed: logarithms of different runtimes
 /// need not agree on where a bucket starts.
 pub(super) fn bias(
     graph: &mut GraphBuilder,
-    config: &EncoderConfig,
     weights: &Weights,
+    (name, shape): (&str, [usize; 2]),
+    longest: usize,
     mask: &Value,
 ) -> Result<Value, checkpoint::Error> {
     let scope = "relative_position";
-    let shape = [RELATIVE_BUCKETS, config.attention_heads];
-    let table = weights.tensor(RELATIVE_BIAS, &shape)?;
-    let table = graph.weight(RELATIVE_BIAS, &shape, &table);
-    let furthest = config.longest_sequence() as i64 - 1;
+    let table = weights.tensor(name, &shape)?;
+    let table = graph.weight(name, &shape, &table);
+    let furthest = longest as i64 - 1;
     let buckets: Vec<i64> = (-furthest..=furthest)
         .map(|distance| relative_position_bucket(distance) as i64)
         .collect();

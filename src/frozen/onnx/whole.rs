@@ -10,7 +10,7 @@ use super::builder::{Attribute, Axis, ExternalWeight, GraphBuilder, OnnxModel, V
 use super::encoder::{OpenGraph, write_all_layers};
 use super::linear;
 use super::proto::{DataLocation, GraphProto, ModelProto, StringStringEntry, TensorProto};
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, Linear};
 use crate::frozen::FrozenPrecision;
 
 /// Protobuf's readers take no message of 2 GiB; this leaves room for the graph itself.
@@ -93,8 +93,13 @@ pub fn write_whole(
     }
     for layer in &readout.layers {
         let (weights, fp32) = (&checkpoint.weights, FrozenPrecision::Fp32);
-        let sizes = [width, layer.outputs];
-        vector = linear::write(&mut graph, weights, fp32, &layer.name, &vector, sizes)?;
+        let linear = Linear {
+            name: layer.name.clone(),
+            inputs: width,
+            outputs: layer.outputs,
+            bias: true,
+        };
+        vector = linear::write(&mut graph, weights, fp32, &linear, &vector)?;
         if let Some(activation) = layer.activation {
             vector = graph.node(&layer.name, activation, &[&vector], &[]);
         }

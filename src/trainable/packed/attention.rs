@@ -1,5 +1,6 @@
 //! Multi-head scaled dot-product self-attention over packed sequences, each token attending to
-//! every token of its own sequence: `softmax(Q Kᵀ / √d) V` (Vaswani et al., 2017).
+//! every token of its own sequence, or to those within a window: `softmax(Q Kᵀ / √d) V` (Vaswani
+//! et al., 2017).
 //!
 //! Heads of sequences are worked on in parallel, each with room for its own probabilities only;
 //! the backward pass computes them again.
@@ -15,6 +16,7 @@ use super::matrix::{view, view_mut};
 use super::relative_bias::RelativeBias;
 use super::rows::Rows;
 use super::sums::{dot, largest, sum};
+use super::window;
 use crate::simd;
 use crate::trainable::Dropout;
 use crate::trainable::Packing;
@@ -31,6 +33,8 @@ pub(super) struct Shape<'a> {
     pub(super) rows: Rows<'a>,
     /// Attention heads.
     pub(super) heads: usize,
+    /// Farthest token that a token attends to, if not all; without a bias.
+    pub(super) window: Option<usize>,
     /// Added to the scores.
     pub(super) bias: Option<&'a RelativeBias>,
     /// Of the probabilities.
@@ -41,15 +45,17 @@ pub(super) struct Shape<'a> {
 
 /// One head of one sequence.
 #[derive(Clone, Copy)]
-struct Head<'a> {
+pub(super) struct Head<'a> {
     number: usize,
     /// Place in its sequence of the first token that asks.
-    first_query: usize,
+    pub(super) first_query: usize,
     /// Dropout's number of the first probability.
-    first_probability: usize,
+    pub(super) first_probability: usize,
+    /// None where it reaches over the whole sequence.
+    window: Option<usize>,
     bias: Option<&'a RelativeBias>,
-    dropout: Option<Dropout>,
-    profile: &'a Profile,
+    pub(super) dropout: Option<Dropout>,
+    pub(super) profile: &'a Profile,
 }
 
 impl<'a> Shape<'a> {
@@ -69,6 +75,12 @@ impl<'a> Shape<'a> {
         }
     }
 
+    /// The window, where it does not reach over the whole of sequence `index`.
+    fn window(&self, index: usize) -> Option<usize> {
+        let window = self.window?;
+        (self.packing.length(index) > window + 1).then_some(window)
+    }
+
     /// Every head of every sequence, sequence after sequence.
     fn heads(&self) -> Vec<Head<'a>> {
         let sequences = self
@@ -83,6 +95,7 @@ impl<'a> Shape<'a> {
                 number,
                 first_query,
                 first_probability: start + (number * length + first_query) * length,
+                window: self.window(index),
                 bias: self.bias,
                 dropout: self.dropout,
                 profile: self.profile,
@@ -94,7 +107,13 @@ impl<'a> Shape<'a> {
     /// Counts `products` with as many operations as `Q Kᵀ`.
     fn count(&self, products: usize, width: usize) {
         let sequences = 0..self.packing.sequences();
-        let pairs = sequences.map(|index| self.queries(index) * self.packing.length(index));
+        let pairs = sequences.map(|index| {
+            let (asking, length) = (self.queries(index), self.packing.length(index));
+            match self.window(index) {
+                Some(window) => window::pairs(asking, self.first_query(index), length, window),
+                None => asking * length,
+            }
+        });
         let operations = 2 * products * pairs.sum::<usize>() * width;
         self.profile.count(operations as u64);
     }
@@ -159,6 +178,9 @@ pub(super) fn forward(
         .zip(shape.heads())
         .with_min_len(MIN_HEADS)
         .for_each_init(Vec::new, |scratch, ((((q, k), v), context), head)| {
+            if let Some(window) = head.window {
+                return head.forward_within(window, [q, k, v], context, scratch);
+            }
             let probabilities = room(scratch, q.nrows() * k.nrows());
             head.score(q, k, probabilities);
             head.drop_out(probabilities);
@@ -191,6 +213,10 @@ pub(super) fn backward(
         .zip(shape.heads())
         .with_min_len(MIN_HEADS)
         .map_init(Vec::new, |scratch, ((((q, k), v), of_context), head)| {
+            if let Some(window) = head.window {
+                head.backward_within(window, [q, k, v], of_context, scratch);
+                return Vec::new();
+            }
             head.backward([q, k, v], of_context, scratch)
         })
         .collect()
@@ -198,7 +224,13 @@ pub(super) fn backward(
 
 impl Head<'_> {
     /// `target ← scale · left right`
-    fn product(&self, target: MatMut<f32>, scale: f32, left: MatRef<f32>, right: MatRef<f32>) {
+    pub(super) fn product(
+        &self,
+        target: MatMut<f32>,
+        scale: f32,
+        left: MatRef<f32>,
+        right: MatRef<f32>,
+    ) {
         self.profile.product(|| {
             matmul(target, Accum::Replace, left, right, scale, Par::Seq);
         });
@@ -286,7 +318,7 @@ impl Head<'_> {
 }
 
 #[inline(always)]
-fn softmax_in_place(row: &mut [f32]) {
+pub(super) fn softmax_in_place(row: &mut [f32]) {
     let largest = largest(row);
     for number in row.iter_mut() {
         *number = exp(*number - largest);
@@ -298,7 +330,7 @@ fn softmax_in_place(row: &mut [f32]) {
 }
 
 /// Turns the gradient of the `probabilities` into that of the scores.
-fn scores_backward(probabilities: &[f32], gradient: &mut [f32], length: usize) {
+pub(super) fn scores_backward(probabilities: &[f32], gradient: &mut [f32], length: usize) {
     simd::dispatch(
         #[inline(always)]
         || {
@@ -314,7 +346,7 @@ fn scores_backward(probabilities: &[f32], gradient: &mut [f32], length: usize) {
 }
 
 /// The first `length` numbers of `scratch`, made longer if need be.
-fn room(scratch: &mut Vec<f32>, length: usize) -> &mut [f32] {
+pub(super) fn room(scratch: &mut Vec<f32>, length: usize) -> &mut [f32] {
     if scratch.len() < length {
         scratch.resize(length, 0.0);
     }

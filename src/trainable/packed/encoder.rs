@@ -1,10 +1,13 @@
 //! The encoder's trainable layers, one on top of the other.
 
+use super::Workspace;
 use super::buffers::Buffer;
 use super::layer::{LayerDropout, LayerPass, LayerTape};
+use super::norm::{NormTape, in_front, in_front_backward};
 use super::pooling;
 use super::profile::Part;
 use super::relative_bias::RelativeBias;
+use super::rotary::Turns;
 use super::rows::{Rows, gather, scatter_add};
 use crate::trainable::encoder::TrainableEncoder;
 use crate::trainable::gradients::Gradients;
@@ -20,6 +23,60 @@ pub(crate) struct Tape<'a> {
     pruned: bool,
     input: Vec<f32>,
     layers: Vec<(LayerTape<'a>, LayerDropout)>,
+    /// Of the norm after the last layer, of the rows that are pooled.
+    final_norm: Option<NormTape<'a>>,
+}
+
+/// What all layers of an encoder are told about the sequences in one pass.
+struct Setting<'p, 'w> {
+    encoder: &'w TrainableEncoder,
+    packing: &'p Packing,
+    first_tokens: &'p [usize],
+    pruned: bool,
+    bias: Option<RelativeBias>,
+    turns: Turns<'w>,
+}
+
+impl<'p, 'w> Setting<'p, 'w> {
+    fn new(
+        encoder: &'w TrainableEncoder,
+        packing: &'p Packing,
+        first_tokens: &'p [usize],
+        pruned: bool,
+    ) -> Result<Self, Error> {
+        let longest = packing.longest();
+        let positions = encoder.relative_positions.as_ref();
+        let bias = positions.map(|positions| RelativeBias::new(positions, longest));
+        Ok(Self {
+            encoder,
+            packing,
+            first_tokens,
+            pruned,
+            bias: bias.transpose()?,
+            turns: Turns::new(&encoder.layers, longest, encoder.hidden_size),
+        })
+    }
+
+    /// Layer `index` with its `dropout`.
+    fn layer(&self, index: usize, dropout: LayerDropout) -> LayerPass<'_, 'w> {
+        let encoder = self.encoder;
+        let top = index + 1 == encoder.layers.len();
+        let layer = &encoder.layers[index];
+        LayerPass {
+            layer,
+            workspace: &encoder.workspace,
+            packing: self.packing,
+            rows: if self.pruned && top {
+                Rows::Some(self.first_tokens)
+            } else {
+                Rows::All
+            },
+            hidden_size: encoder.hidden_size,
+            bias: self.bias.as_ref().zip(encoder.relative_positions.as_ref()),
+            turn: self.turns.of(layer),
+            dropout,
+        }
+    }
 }
 
 /// Pooled states of packed sequences: `input` `[tokens, hidden]` to `[sequences, hidden]`, and
@@ -34,41 +91,39 @@ pub(crate) fn forward<'a>(
     let (workspace, width) = (&encoder.workspace, encoder.hidden_size);
     let first_tokens = packing.offsets[..packing.sequences()].to_vec();
     let pruned = pooling == Pooling::Cls && !pass.all_rows && !encoder.layers.is_empty();
-    let bias = relative_bias(encoder, &packing)?;
+    let setting = Setting::new(encoder, &packing, &first_tokens, pruned)?;
     let mut tapes = Vec::with_capacity(encoder.layers.len());
     let mut states: Option<Buffer> = None;
     for (index, layer) in encoder.layers.iter().enumerate() {
+        let (attention, feed_forward) = (layer.attention_dropout, layer.feed_forward_dropout);
         let dropout = LayerDropout {
-            probabilities: pass.dropout(Site::Probabilities(index), layer.attention_dropout),
-            attention: pass.dropout(Site::Attention(index), layer.hidden_dropout),
-            output: pass.dropout(Site::Output(index), layer.hidden_dropout),
+            probabilities: pass.dropout(Site::Probabilities(index), layer.probability_dropout),
+            attention: pass.dropout(Site::Attention(index), attention),
+            feed_forward: pass.dropout(Site::Output(index), feed_forward),
         };
-        let top = index + 1 == encoder.layers.len();
-        let rows = if pruned && top {
-            Rows::Some(&first_tokens)
-        } else {
-            Rows::All
-        };
-        let layer = LayerPass {
-            layer,
-            workspace,
-            packing: &packing,
-            rows,
-            hidden_size: width,
-            bias: bias.as_ref().zip(encoder.relative_positions.as_ref()),
-            dropout,
-        };
+        let layer = setting.layer(index, dropout);
         let (output, tape) = layer.forward(states.as_deref().unwrap_or(&input))?;
         states = Some(output);
         if pass.way_back {
             tapes.push((tape, dropout));
         }
     }
-    let states = states.as_deref().unwrap_or(&input);
     let mut pooled = vec![0.0; packing.sequences() * width];
+    if pooling == Pooling::Cls && !pruned {
+        let mut first = workspace.buffers.take(pooled.len());
+        let all = states.as_deref().unwrap_or(&input);
+        gather(all, &first_tokens, width, &mut first);
+        states = Some(first);
+    }
+    let mut final_norm = None;
+    if let Some(norm) = &encoder.final_norm {
+        let unpooled = states.as_deref().unwrap_or(&input);
+        let (normalised, tape) = in_front(workspace, norm, unpooled)?;
+        (states, final_norm) = (Some(normalised), Some(tape));
+    }
+    let states = states.as_deref().unwrap_or(&input);
     workspace.profile.time(Part::Elementwise, || match pooling {
-        Pooling::Cls if pruned => pooled.copy_from_slice(states),
-        Pooling::Cls => gather(states, &first_tokens, width, &mut pooled),
+        Pooling::Cls => pooled.copy_from_slice(states),
         Pooling::Mean => pooling::mean(states, &packing.offsets, width, &mut pooled),
     });
     let tape = pass.way_back.then_some(Tape {
@@ -78,6 +133,7 @@ pub(crate) fn forward<'a>(
         pruned,
         input,
         layers: tapes,
+        final_norm,
     });
     Ok((pooled, tape))
 }
@@ -98,48 +154,51 @@ pub(crate) fn backward(
         pruned,
         input,
         mut layers,
+        final_norm,
     } = tape;
-    let (workspace, width) = (&encoder.workspace, encoder.hidden_size);
-    let rows = if pruned {
-        first_tokens.len()
-    } else {
-        input.len() / width
-    };
-    let bias = relative_bias(encoder, &packing)?;
-    let mut of_states = workspace.buffers.take(rows * width);
-    workspace.profile.time(Part::Elementwise, || match pooling {
-        Pooling::Cls if pruned => of_states.copy_from_slice(gradient),
+    let workspace = &encoder.workspace;
+    let setting = Setting::new(encoder, &packing, &first_tokens, pruned)?;
+    let of_pooled = match pooling {
         Pooling::Cls => {
-            of_states.fill(0.0);
-            scatter_add(gradient, &first_tokens, width, &mut of_states);
+            let mut of_states = workspace.buffers.take(gradient.len());
+            of_states.copy_from_slice(gradient);
+            of_states
         }
-        Pooling::Mean => pooling::mean_backward(gradient, &packing.offsets, width, &mut of_states),
+        Pooling::Mean => workspace.profile.time(Part::Elementwise, || {
+            let mut of_states = workspace.buffers.take(input.len());
+            let (offsets, width) = (&packing.offsets, encoder.hidden_size);
+            pooling::mean_backward(gradient, offsets, width, &mut of_states);
+            of_states
+        }),
+    };
+    let of_pooled = match (&encoder.final_norm, final_norm) {
+        (Some(norm), Some(tape)) => {
+            let mut of_normalised = of_pooled;
+            let mut of_states = workspace.buffers.take(of_normalised.len());
+            of_states.fill(0.0);
+            let (used_up, sum) = (&mut *of_normalised, &mut *of_states);
+            in_front_backward(workspace, norm, &tape, used_up, sum, gradients)?;
+            of_states
+        }
+        _ => of_pooled,
+    };
+    let mut of_states = Some(if pooling == Pooling::Cls && !pruned {
+        spread(workspace, &of_pooled, &first_tokens, input.len())
+    } else {
+        of_pooled
     });
-    let mut of_states = Some(of_states);
     while let Some((tape, dropout)) = layers.pop() {
         let index = layers.len();
-        let top = index + 1 == encoder.layers.len();
-        let layer = LayerPass {
-            layer: &encoder.layers[index],
-            workspace,
-            packing: &packing,
-            rows: if pruned && top {
-                Rows::Some(&first_tokens)
-            } else {
-                Rows::All
-            },
-            hidden_size: width,
-            bias: bias.as_ref().zip(encoder.relative_positions.as_ref()),
-            dropout,
-        };
+        let layer = setting.layer(index, dropout);
         let below = match layers.last() {
-            Some((below, _)) => {
+            Some((LayerTape::PostNorm(below), _)) => {
                 let mut states = workspace.buffers.take(input.len());
                 let norm = &encoder.layers[index - 1].output_norm;
                 below.output.output(norm, &workspace.profile, &mut states)?;
                 Some(states)
             }
-            None => None,
+            // A layer on top of another one has a norm in front, and needs what that put out.
+            Some((LayerTape::PreNorm(_), _)) | None => None,
         };
         let x = below.as_deref().unwrap_or(&input);
         let Some(gradient) = of_states.take() else {
@@ -152,13 +211,10 @@ pub(crate) fn backward(
         .map(|gradient| gradient.to_vec()))
 }
 
-/// What the layers add to their attention scores.
-fn relative_bias(
-    encoder: &TrainableEncoder,
-    packing: &Packing,
-) -> Result<Option<RelativeBias>, Error> {
-    let positions = encoder.relative_positions.as_ref();
-    positions
-        .map(|positions| RelativeBias::new(positions, packing.longest()))
-        .transpose()
+/// `part` in the given rows among zeros, `length` numbers.
+fn spread<'w>(workspace: &'w Workspace, part: &[f32], rows: &[usize], length: usize) -> Buffer<'w> {
+    let mut all = workspace.buffers.take(length);
+    all.fill(0.0);
+    scatter_add(part, rows, part.len() / rows.len(), &mut all);
+    all
 }

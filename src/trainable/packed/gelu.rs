@@ -18,7 +18,7 @@ pub(super) fn forward(x: &[f32], output: &mut [f32]) {
             #[inline(always)]
             || {
                 for (output, &x) in output.iter_mut().zip(x) {
-                    *output = x * cumulative(x);
+                    *output = value(x);
                 }
             },
         );
@@ -34,15 +34,27 @@ pub(super) fn backward(x: &mut [f32], gradient: &mut [f32]) {
             #[inline(always)]
             || {
                 for (number, gradient) in x.iter_mut().zip(gradient) {
-                    let x = *number;
-                    let cumulative = cumulative(x);
-                    let density = DENSITY_AT_ZERO * exp(-0.5 * x * x);
-                    *number = x * cumulative;
-                    *gradient *= cumulative + x * density;
+                    let slope;
+                    (*number, slope) = with_slope(*number);
+                    *gradient *= slope;
                 }
             },
         );
     });
+}
+
+/// gelu(x)
+#[inline(always)]
+pub(super) fn value(x: f32) -> f32 {
+    x * cumulative(x)
+}
+
+/// gelu(x) and its derivative.
+#[inline(always)]
+pub(super) fn with_slope(x: f32) -> (f32, f32) {
+    let cumulative = cumulative(x);
+    let density = DENSITY_AT_ZERO * exp(-0.5 * x * x);
+    (x * cumulative, cumulative + x * density)
 }
 
 /// Φ(x), the standard normal distribution function.

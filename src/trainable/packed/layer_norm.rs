@@ -1,6 +1,6 @@
 //! Dropout, the residual connection and layer normalisation (Ba, Kiros, Hinton, 2016) in one pass
 //! over the rows: `y = n · weight + bias`, `n = (z - mean) / √(variance + ε)`,
-//! `z = dropout(x) + residual`.
+//! `z = dropout(x) + residual`; and the same one by one, for norms in front of a block.
 
 use rayon::prelude::*;
 
@@ -22,8 +22,35 @@ pub(super) struct RowDropout<'a> {
 impl RowDropout<'_> {
     /// The number of the first element of row `index`.
     #[inline(always)]
-    fn start(&self, index: usize, width: usize) -> usize {
+    pub(super) fn start(&self, index: usize, width: usize) -> usize {
         (self.first_token + self.rows.original(index)) * width
+    }
+}
+
+/// A norm's parameters.
+#[derive(Clone, Copy)]
+pub(super) struct Affine<'a> {
+    pub(super) weight: &'a [f32],
+    pub(super) bias: Option<&'a [f32]>,
+}
+
+impl Affine<'_> {
+    /// `y ← n · weight + bias` of one row.
+    #[inline(always)]
+    fn apply(&self, normalised: &[f32], y: &mut [f32]) {
+        let width = self.weight.len();
+        match self.bias {
+            Some(bias) => {
+                for i in 0..width {
+                    y[i] = normalised[i] * self.weight[i] + bias[i];
+                }
+            }
+            None => {
+                for i in 0..width {
+                    y[i] = normalised[i] * self.weight[i];
+                }
+            }
+        }
     }
 }
 
@@ -32,13 +59,13 @@ impl RowDropout<'_> {
 pub(super) fn forward(
     x: &mut [f32],
     residual: &[f32],
-    [weight, bias]: [&[f32]; 2],
+    affine: Affine,
     epsilon: f32,
     dropout: Option<RowDropout>,
     scales: &mut [f32],
     y: &mut [f32],
 ) {
-    let width = weight.len();
+    let width = affine.weight.len();
     let rows = (CHUNK / width).max(1);
     x.par_chunks_mut(rows * width)
         .zip(y.par_chunks_mut(rows * width))
@@ -57,13 +84,83 @@ pub(super) fn forward(
                     for (row, (((x, y), residual), scale)) in inputs.enumerate() {
                         add_residual(x, residual, dropout, chunk * rows + row);
                         *scale = normalise(x, epsilon);
-                        for i in 0..width {
-                            y[i] = x[i] * weight[i] + bias[i];
-                        }
+                        affine.apply(x, y);
                     }
                 },
             );
         });
+}
+
+/// The normalised rows of `x` and the output `y`, each in its own place; `scales` as in
+/// [`forward`].
+pub(super) fn forward_apart(
+    x: &[f32],
+    affine: Affine,
+    epsilon: f32,
+    normalised: &mut [f32],
+    scales: &mut [f32],
+    y: &mut [f32],
+) {
+    let width = affine.weight.len();
+    let rows = (CHUNK / width).max(1);
+    normalised
+        .par_chunks_mut(rows * width)
+        .zip(y.par_chunks_mut(rows * width))
+        .zip(x.par_chunks(rows * width))
+        .zip(scales.par_chunks_mut(rows))
+        .for_each(|(((normalised, y), x), scales)| {
+            simd::dispatch(
+                #[inline(always)]
+                || {
+                    let inputs = normalised
+                        .chunks_exact_mut(width)
+                        .zip(y.chunks_exact_mut(width))
+                        .zip(x.chunks_exact(width))
+                        .zip(scales);
+                    for (((normalised, y), x), scale) in inputs {
+                        normalised.copy_from_slice(x);
+                        *scale = normalise(normalised, epsilon);
+                        affine.apply(normalised, y);
+                    }
+                },
+            );
+        });
+}
+
+/// `x ← dropout(x) + residual`, both `[rows, width]`.
+pub(super) fn add_rows(x: &mut [f32], residual: &[f32], width: usize, dropout: Option<RowDropout>) {
+    let rows = (CHUNK / width).max(1);
+    let chunks = x.par_chunks_mut(rows * width);
+    let chunks = chunks.zip(residual.par_chunks(rows * width)).enumerate();
+    chunks.for_each(|(chunk, (x, residual))| {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                let pairs = x.chunks_exact_mut(width).zip(residual.chunks_exact(width));
+                for (row, (x, residual)) in pairs.enumerate() {
+                    add_residual(x, residual, dropout, chunk * rows + row);
+                }
+            },
+        );
+    });
+}
+
+/// `output ← dropout(x)`, both `[rows, width]`.
+pub(super) fn drop_rows(x: &[f32], width: usize, dropout: Option<RowDropout>, output: &mut [f32]) {
+    let rows = (CHUNK / width).max(1);
+    let chunks = output.par_chunks_mut(rows * width);
+    let chunks = chunks.zip(x.par_chunks(rows * width)).enumerate();
+    chunks.for_each(|(chunk, (output, x))| {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                let pairs = output.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                for (row, (output, x)) in pairs.enumerate() {
+                    drop_out(x, dropout, chunk * rows + row, output);
+                }
+            },
+        );
+    });
 }
 
 /// `x ← dropout(x) + residual`, for row `index`.
@@ -98,8 +195,8 @@ fn normalise(x: &mut [f32], epsilon: f32) -> f32 {
 }
 
 /// `y ← n · weight + bias` again, from the normalised rows.
-pub(super) fn scale_and_shift(normalised: &[f32], [weight, bias]: [&[f32]; 2], y: &mut [f32]) {
-    let width = weight.len();
+pub(super) fn scale_and_shift(normalised: &[f32], affine: Affine, y: &mut [f32]) {
+    let width = affine.weight.len();
     let rows = (CHUNK / width).max(1) * width;
     let chunks = y.par_chunks_mut(rows).zip(normalised.par_chunks(rows));
     chunks.for_each(|(y, normalised)| {
@@ -107,9 +204,7 @@ pub(super) fn scale_and_shift(normalised: &[f32], [weight, bias]: [&[f32]; 2], y
             .chunks_exact_mut(width)
             .zip(normalised.chunks_exact(width));
         for (y, normalised) in rows {
-            for i in 0..width {
-                y[i] = normalised[i] * weight[i] + bias[i];
-            }
+            affine.apply(normalised, y);
         }
     });
 }
@@ -134,28 +229,69 @@ pub(super) fn backward(
     dropout: Option<RowDropout>,
     of_x: &mut [f32],
 ) -> [Vec<Vec<f32>>; 2] {
+    backward_to(
+        gradient,
+        normalised,
+        weight,
+        of_x,
+        #[inline(always)]
+        |of_z, index, of_x| drop_out(of_z, dropout, index, of_x),
+    )
+}
+
+/// The way back through [`forward_apart`]: as [`backward`], but the gradient with respect to `x` is
+/// added to `sum`.
+pub(super) fn backward_added(
+    gradient: &mut [f32],
+    normalised: Normalised,
+    weight: &[f32],
+    sum: &mut [f32],
+) -> [Vec<Vec<f32>>; 2] {
+    backward_to(
+        gradient,
+        normalised,
+        weight,
+        sum,
+        #[inline(always)]
+        |of_x, _, sum| {
+            for (sum, number) in sum.iter_mut().zip(of_x) {
+                *sum += number;
+            }
+        },
+    )
+}
+
+/// Turns `gradient` into that with respect to `z`, and gives each row of it, with its number and
+/// its row of `target`, to `finish`.
+fn backward_to(
+    gradient: &mut [f32],
+    normalised: Normalised,
+    weight: &[f32],
+    target: &mut [f32],
+    finish: impl Fn(&[f32], usize, &mut [f32]) + Sync,
+) -> [Vec<Vec<f32>>; 2] {
     let width = weight.len();
     let rows = (CHUNK / width).max(1);
     let partial: Vec<(Vec<f32>, Vec<f32>)> = gradient
         .par_chunks_mut(rows * width)
-        .zip(of_x.par_chunks_mut(rows * width))
+        .zip(target.par_chunks_mut(rows * width))
         .zip(normalised.rows.par_chunks(rows * width))
         .zip(normalised.scales.par_chunks(rows))
         .enumerate()
-        .map(|(chunk, (((gradient, of_x), normalised), scales))| {
+        .map(|(chunk, (((gradient, target), normalised), scales))| {
             let mut sums = (vec![0.0; width], vec![0.0; width]);
             simd::dispatch(
                 #[inline(always)]
                 || {
                     let inputs = gradient
                         .chunks_exact_mut(width)
-                        .zip(of_x.chunks_exact_mut(width))
+                        .zip(target.chunks_exact_mut(width))
                         .zip(normalised.chunks_exact(width))
                         .zip(scales);
-                    for (row, (((gradient, of_x), normalised), &scale)) in inputs.enumerate() {
+                    for (row, (((gradient, target), normalised), &scale)) in inputs.enumerate() {
                         add_parameter_gradients(gradient, normalised, &mut sums);
                         row_backward(gradient, normalised, weight, scale);
-                        drop_out(gradient, dropout, chunk * rows + row, of_x);
+                        finish(gradient, chunk * rows + row, target);
                     }
                 },
             );

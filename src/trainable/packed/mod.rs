@@ -10,22 +10,31 @@
 //! sum is taken over parts of a fixed size, in their order.
 
 mod attention;
+mod attention_block;
 mod bias;
 mod buffers;
 mod encoder;
+mod feed_forward;
+mod gated;
 mod gelu;
 mod layer;
 mod layer_norm;
+mod linear;
 mod math;
 mod matrix;
+mod norm;
 mod pooling;
+mod post_norm;
+mod pre_norm;
 mod profile;
 mod relative_bias;
+mod rotary;
 mod rows;
 mod sums;
 #[cfg(test)]
 mod tests;
 mod values;
+mod window;
 
 use buffers::Buffers;
 pub(super) use encoder::{Tape, backward, forward};

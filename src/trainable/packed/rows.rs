@@ -1,5 +1,7 @@
 //! Some rows of a matrix.
 
+use crate::trainable::Packing;
+
 /// Which tokens' states are read from a layer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Rows<'a> {
@@ -16,6 +18,22 @@ impl Rows<'_> {
         match self {
             Self::All => index,
             Self::Some(rows) => rows[index],
+        }
+    }
+
+    /// The place of each that is read in its sequence.
+    pub(super) fn positions(&self, packing: &Packing) -> Vec<usize> {
+        match self {
+            Self::All => {
+                let sequences = 0..packing.sequences();
+                sequences
+                    .flat_map(|index| 0..packing.length(index))
+                    .collect()
+            }
+            Self::Some(rows) => {
+                let rows = rows.iter().zip(&packing.offsets);
+                rows.map(|(row, start)| row - start).collect()
+            }
         }
     }
 }

@@ -4,8 +4,10 @@
 use candle_core::{Device, Result, Tensor, Var};
 
 use super::matrix::Target;
+use super::rotary::{Direction, Turn};
 use super::rows::Rows;
-use super::{Profile, attention, bias, gelu, layer_norm, pooling};
+use super::{Profile, attention, bias, gated, gelu, layer_norm, pooling};
+use crate::checkpoint::Rotation;
 use crate::trainable::dropout::mix;
 use crate::trainable::{Dropout, Packing, Pooling, ops};
 
@@ -76,7 +78,7 @@ fn layer_norm_with_dropout_and_residual_agrees() -> Result<()> {
             let weighting = random(&[tokens, width], 5)?;
             let first_token = 3;
             let z = (ops::dropout(&x, settings, first_token)? + residual.as_tensor())?;
-            let y = ops::layer_norm(&z, &weight, &bias, 1e-5)?;
+            let y = ops::layer_norm(&z, &weight, Some(&bias), 1e-5)?;
             let expected = composed_gradients(&y, &weighting, &[&x, &residual, &weight, &bias])?;
 
             let dropout = settings.map(|dropout| layer_norm::RowDropout {
@@ -85,12 +87,16 @@ fn layer_norm_with_dropout_and_residual_agrees() -> Result<()> {
                 first_token,
             });
             let (weights, biases) = (numbers(&weight)?, numbers(&bias)?);
+            let affine = layer_norm::Affine {
+                weight: &weights,
+                bias: Some(&biases),
+            };
             let mut rows = numbers(&x)?;
             let (mut scales, mut output) = (vec![0.0; tokens], vec![0.0; tokens * width]);
             layer_norm::forward(
                 &mut rows,
                 &numbers(&residual)?,
-                [&weights, &biases],
+                affine,
                 1e-5,
                 dropout,
                 &mut scales,
@@ -98,7 +104,7 @@ fn layer_norm_with_dropout_and_residual_agrees() -> Result<()> {
             );
             assert_close(&output, &y, 1e-5, "y")?;
             let mut again = vec![0.0; output.len()];
-            layer_norm::scale_and_shift(&rows, [&weights, &biases], &mut again);
+            layer_norm::scale_and_shift(&rows, affine, &mut again);
             assert_eq!(again, output);
             let mut gradient = numbers(&weighting)?;
             let mut of_x = vec![0.0; gradient.len()];
@@ -122,10 +128,106 @@ fn layer_norm_with_dropout_and_residual_agrees() -> Result<()> {
     Ok(())
 }
 
-/// All tokens asking, and the first of each sequence alone, with the same dropout.
+/// Without a bias, the rows kept apart, and the gradient added to another.
+#[test]
+fn layer_norm_in_front_of_a_block_agrees() -> Result<()> {
+    for (tokens, width) in [(1, 13), (130, 37)] {
+        let (x, weight) = (random(&[tokens, width], 1)?, random(&[width], 3)?);
+        let weighting = random(&[tokens, width], 5)?;
+        let y = ops::layer_norm(&x, &weight, None, 1e-5)?;
+        let expected = composed_gradients(&y, &weighting, &[&x, &weight])?;
+        let weights = numbers(&weight)?;
+        let affine = layer_norm::Affine {
+            weight: &weights,
+            bias: None,
+        };
+        let (mut rows, mut scales) = (vec![0.0; tokens * width], vec![0.0; tokens]);
+        let mut output = rows.clone();
+        let input = numbers(&x)?;
+        layer_norm::forward_apart(&input, affine, 1e-5, &mut rows, &mut scales, &mut output);
+        assert_close(&output, &y, 1e-5, "y")?;
+        let normalised = layer_norm::Normalised {
+            rows: &rows,
+            scales: &scales,
+        };
+        let (mut gradient, mut sum) = (numbers(&weighting)?, vec![1.0; rows.len()]);
+        let [of_weight, _] =
+            layer_norm::backward_added(&mut gradient, normalised, &weights, &mut sum);
+        let mut sums = vec![f32::NAN; width];
+        bias::add_up(&of_weight, &mut sums, Target::Replace);
+        assert_close(&sum, &(&expected[0] + 1.0)?, 1e-5, "of x")?;
+        assert_close(&sums, &expected[1], 1e-5, "of the weight")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn gated_activation_agrees() -> Result<()> {
+    for (tokens, half) in [(1, 13), (700, 37)] {
+        for settings in [None, Some(Dropout::new(0.3, 42))] {
+            let (wide, weighting) = (random(&[tokens, 2 * half], 1)?, random(&[tokens, half], 2)?);
+            let (a, b) = (wide.narrow(1, 0, half)?, wide.narrow(1, half, half)?);
+            let y = ops::dropout(&(a.gelu_erf()? * b)?, settings, 3)?;
+            let dropout = settings.map(|dropout| layer_norm::RowDropout {
+                dropout,
+                rows: Rows::All,
+                first_token: 3,
+            });
+            let (mut input, mut gradient) = (numbers(&wide)?, numbers(&weighting)?);
+            let mut output = vec![0.0; tokens * half];
+            gated::forward(&input, half, dropout, &mut output);
+            assert_close(&output, &y, 1e-6, "gated")?;
+            gated::backward(&mut input, half, dropout, &mut gradient);
+            assert_close(&gradient, &y, 1e-6, "gated again")?;
+            let expected = composed_gradients(&y, &weighting, &[&wide])?;
+            assert_close(&input, &expected[0], 2e-6, "of the wide states")?;
+        }
+    }
+    Ok(())
+}
+
+/// Forward, and the gradient by turning back.
+#[test]
+fn turning_agrees() -> Result<()> {
+    let (packing, heads, width) = (packing(), 3, 24);
+    let rotation = Rotation::new(100.0, width / heads);
+    let x = random(&[packing.tokens(), width], 1)?;
+    let y = ops::turn(&x, &packing, heads, &rotation)?;
+    let weighting = random(y.dims(), 2)?;
+    let expected = composed_gradients(&y, &weighting, &[&x])?;
+    let turn = Turn::new(&rotation, packing.longest(), width);
+    let positions = Rows::All.positions(&packing);
+    let (mut output, mut gradient) = (numbers(&x)?, numbers(&weighting)?);
+    turn.apply(&mut output, &positions, Direction::Forward);
+    assert_close(&output, &y, 1e-6, "turned")?;
+    turn.apply(&mut gradient, &positions, Direction::Back);
+    assert_close(&gradient, &expected[0], 1e-6, "of x")?;
+    // The last token of each sequence alone.
+    let last: Vec<usize> = packing.offsets[1..].iter().map(|end| end - 1).collect();
+    let positions = Rows::Some(&last).positions(&packing);
+    assert_eq!(positions, [0, 4, 1, 36]);
+    Ok(())
+}
+
 #[test]
 fn attention_agrees() -> Result<()> {
-    let (packing, heads, width) = (packing(), 3, 12);
+    attention_within(None, &packing())
+}
+
+/// Windows that reach over nothing but a token itself, over neighbours, over more than the
+/// shorter sequences, and over everything; the longest sequence takes several blocks of queries.
+#[test]
+fn attention_within_a_window_agrees() -> Result<()> {
+    let packing = Packing::new(&[0, 1, 6, 8, 45, 145]);
+    for window in [0, 1, 4, 20, 99] {
+        attention_within(Some(window), &packing)?;
+    }
+    Ok(())
+}
+
+/// All tokens asking, and the first of each sequence alone, with the same dropout.
+fn attention_within(window: Option<usize>, packing: &Packing) -> Result<()> {
+    let (heads, width) = (3, 12);
     let tokens = packing.tokens();
     let first_tokens = &packing.offsets[..packing.sequences()];
     #[allow(clippy::cast_possible_truncation)]
@@ -134,7 +236,12 @@ fn attention_agrees() -> Result<()> {
         let [q, k, v] = [1, 2, 3].map(|seed| random(&[tokens, width], seed));
         let (q, k, v) = (q?, k?, v?);
         let inputs = [q.as_tensor(), k.as_tensor(), v.as_tensor()];
-        let all = ops::attention(inputs, &packing, heads, None, dropout)?;
+        let scores = ops::Scores {
+            window,
+            dropout,
+            ..ops::Scores::default()
+        };
+        let all = ops::attention(inputs, packing, heads, scores)?;
         for rows in [Rows::All, Rows::Some(first_tokens)] {
             let read = |x: &Tensor| match rows {
                 Rows::All => Ok(x.clone()),
@@ -146,9 +253,10 @@ fn attention_agrees() -> Result<()> {
 
             let profile = Profile::default();
             let shape = attention::Shape {
-                packing: &packing,
+                packing,
                 rows,
                 heads,
+                window,
                 bias: None,
                 dropout,
                 profile: &profile,

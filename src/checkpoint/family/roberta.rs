@@ -1,0 +1,32 @@
+//! RoBERTa (Liu et al., 2019: CodeBERT, GraphCodeBERT, UniXcoder) and XLM-RoBERTa (Conneau et al.,
+//! 2020): BERT with positions from `padding_idx + 1`.
+
+use super::bert::{self, BERT};
+use super::{Activation, Description, Family, Positions, SequenceHead};
+
+pub(super) const ROBERTA: Description = Description {
+    model_type: "roberta",
+    prefix: "roberta.",
+    read: |file| bert::read(file, Family::Roberta, 1),
+    positions: Some(Positions::AfterPadding),
+    class: "Roberta",
+    sequence_head: Some(HEAD),
+    ..BERT
+};
+
+/// MPNet's is the same.
+pub(super) const HEAD: SequenceHead = SequenceHead {
+    square: "classifier.dense",
+    prefixed: false,
+    drops_input: true,
+    activation: Activation::Tanh,
+    last: "classifier.out_proj",
+};
+
+// Its tensors have RoBERTa's prefix.
+pub(super) const XLM_ROBERTA: Description = Description {
+    model_type: "xlm-roberta",
+    read: |file| bert::read(file, Family::XlmRoberta, 1),
+    class: "XLMRoberta",
+    ..ROBERTA
+};
