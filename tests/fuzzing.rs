@@ -487,6 +487,36 @@ fn checkpoint_weights() {
     });
 }
 
+/// Both forms of what `torch.save` writes.
+#[test]
+fn pytorch_weights() {
+    let space = folder();
+    let place = space.path().join("pytorch_model.bin");
+    let golden = |name: &str| fs_err::read(goldens().join("pytorch").join(name)).expect("bytes");
+    let expected = support::Golden::read("pytorch/layouts.safetensors");
+    for form in ["layouts.zip.bin", "layouts.legacy.bin"] {
+        fuzz(&place, vec![golden(form)], 0, 1, |_| {
+            let Ok(weights) = Weights::open(space.path(), Family::Bert) else {
+                return false;
+            };
+            for (name, tensor) in &expected.tensors {
+                if let Ok(numbers) = weights.tensor(name, tensor.dims()) {
+                    assert_eq!(numbers.len(), tensor.elem_count());
+                }
+            }
+            weights.hash().is_ok()
+        });
+    }
+    let index = space.path().join("pytorch_model.bin.index.json");
+    fs_err::remove_file(&place).expect("removed");
+    let part = golden("layouts.legacy.bin");
+    fs_err::write(space.path().join("part-1.bin"), &part).expect("written");
+    let text = r#"{"metadata": {}, "weight_map": {"a": "part-1.bin", "b": "part-1.bin"}}"#;
+    fuzz(&index, vec![text.into()], part.len(), 1, |_| {
+        Weights::open(space.path(), Family::Bert).is_ok()
+    });
+}
+
 #[test]
 fn tokenizers() {
     let (space, place, bytes) = model("tokenizer.json");
