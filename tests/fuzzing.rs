@@ -534,6 +534,52 @@ fn tokenizers() {
     });
 }
 
+/// Each of the files that a tokenizer is built from, the others whole.
+#[test]
+fn vocabulary_files() {
+    for (kind, family, files) in [
+        (
+            "unixcoder",
+            Family::Roberta,
+            &[
+                "vocab.json",
+                "merges.txt",
+                "tokenizer_config.json",
+                "special_tokens_map.json",
+                "added_tokens.json",
+            ][..],
+        ),
+        ("newer", Family::Roberta, &["tokenizer_config.json"]),
+        ("mpnet", Family::Mpnet, &["vocab.txt"]),
+        (
+            "bert-added",
+            Family::Bert,
+            &["vocab.txt", "tokenizer_config.json"],
+        ),
+    ] {
+        let (space, source) = (folder(), goldens().join("vocabularies").join(kind));
+        for name in names(&source) {
+            fs_err::copy(source.join(&name), space.path().join(&name)).expect("copied");
+        }
+        let others = bytes_in(space.path());
+        for name in files {
+            let place = space.path().join(name);
+            let whole = fs_err::read(&place).expect("bytes");
+            fuzz(&place, vec![whole.clone()], others, 1, |_| {
+                let Ok(tokenizer) = Tokenizer::of_folder(space.path(), family, 1000) else {
+                    return false;
+                };
+                let texts = ["return x", "", "ünïcode \u{1F600} <mask>"].map(String::from);
+                if let Ok(ids) = tokenizer.encode(texts.to_vec(), 8) {
+                    assert!(ids.iter().all(|ids| ids.len() <= 8));
+                }
+                true
+            });
+            fs_err::write(&place, whole).expect("written");
+        }
+    }
+}
+
 #[test]
 fn data_files() {
     let space = folder();

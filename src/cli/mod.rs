@@ -8,6 +8,7 @@ mod doctor;
 mod dry_run;
 mod evaluate;
 mod freeze_list;
+mod hub;
 mod model;
 mod options;
 mod parity;

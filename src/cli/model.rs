@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::console;
 use super::options::{DeviceChoice, RuntimeOptions, TaskOptions, limit_threads};
+use super::{console, hub};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, FrozenPrecision};
@@ -24,9 +24,9 @@ pub(super) struct ModelOptions {
         help_heading = "Model"
     )]
     pub run: Option<PathBuf>,
-    /// Folder of a pre-trained model: without a run, that model as it is; with one, where the
+    /// Folder of a pre-trained model, or owner/name[@revision] of one on the hub: without a run, that model as it is; with one, where the
     /// model lies now [default: where it lay when the run was made].
-    #[arg(long, value_name = "FOLDER", help_heading = "Model")]
+    #[arg(long, value_name = "MODEL", help_heading = "Model")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub task: TaskOptions,
@@ -70,7 +70,7 @@ impl ModelOptions {
             });
         }
         let SavedRun { identity, tensors } = SavedRun::open(run)?;
-        let checkpoint = Checkpoint::open(moved.unwrap_or(&identity.model))?;
+        let checkpoint = Checkpoint::open(&hub::located(moved.unwrap_or(&identity.model))?)?;
         let found = checkpoint.identity()?;
         for (what, found, expected) in [
             ("weights", &found.weights, &identity.weights),
@@ -115,7 +115,7 @@ impl ModelOptions {
                 hint: "train it first and pass the run with `--run`".into(),
             });
         }
-        let checkpoint = Checkpoint::open(model)?;
+        let checkpoint = Checkpoint::open(&hub::located(model)?)?;
         encoding.check_lengths(checkpoint.config.longest_sequence())?;
         // Nothing is trained, so ONNX Runtime runs every layer.
         let freeze = Freeze::Layers(checkpoint.config.layers);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::freeze_list::FreezeList;
 use super::options::{RuntimeOptions, TaskOptions, limit_threads, missing};
-use super::{console, dry_run, parity, recipe, shard};
+use super::{console, dry_run, hub, parity, recipe, shard};
 use crate::cache::{
     self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
 };
@@ -30,6 +30,9 @@ use crate::precompute::{EncodedSplits, FromTokens, Plan, States, check_parity, f
 Example:
   telly precompute --task search --model models/all-MiniLM-L6-v2 --train train.jsonl \\
       --valid valid.jsonl --test test.jsonl --freeze 4 --cache cache/mine
+
+  telly precompute --task search --model microsoft/unixcoder-base ... takes the model from the hub
+  (HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as in Python).
 
   With --freeze 2,4,5 one pass over the data fills cache/mine/freeze-2, freeze-4 and freeze-5.")]
 pub(super) struct PrecomputeArguments {
@@ -58,8 +61,8 @@ struct PrecomputeOptions {
     #[command(flatten)]
     #[serde(flatten)]
     task: TaskOptions,
-    /// Folder of the pre-trained model.
-    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    /// Folder of the pre-trained model, or owner/name[@revision] of one on the Hugging Face hub.
+    #[arg(long, value_name = "MODEL", help_heading = "Input")]
     model: Option<PathBuf>,
     /// Training split, JSON Lines (.gz too).
     #[arg(long, value_name = "FILE", help_heading = "Input")]
@@ -112,7 +115,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
     let folders = folders(folder, freeze)?;
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
-    let checkpoint = Checkpoint::open(model)?;
+    let checkpoint = Checkpoint::open(&hub::located(model)?)?;
     check_freeze(freeze, &checkpoint)?;
     encoding.check_lengths(checkpoint.config.longest_sequence())?;
     let splits = EncodedSplits::new(&checkpoint, &encoding, &read_splits(&options)?)?;

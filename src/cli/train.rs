@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::options::{DeviceChoice, ShuffleChoice, TaskOptions, limit_threads, missing};
-use super::{console, recipe};
+use super::{console, hub, recipe};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Dataset;
@@ -58,8 +58,8 @@ struct TrainOptions {
     /// Folder of the cache.
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
     cache: Option<PathBuf>,
-    /// Folder of the pre-trained model [default: where it lay when the cache was made].
-    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    /// The pre-trained model, a folder or owner/name[@revision] on the hub [default: where it lay when the cache was made].
+    #[arg(long, value_name = "MODEL", help_heading = "Input")]
     model: Option<PathBuf>,
     /// Folder of the run [default: the first of runs/CACHE-1, runs/CACHE-2 ... that is free].
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
@@ -166,6 +166,7 @@ pub(super) fn run(arguments: &TrainArguments) -> Result<(), Error> {
         .model
         .clone()
         .unwrap_or_else(|| cache.manifest().model.clone().into());
+    let model_folder = hub::located(&model_folder)?;
     let mut checkpoint = Checkpoint::open(&model_folder)?;
     check_cache(&cache, &checkpoint, &options, &encoding, labels.as_ref())?;
     let settings = settings(&options, &encoding, &cache)?;
