@@ -123,9 +123,10 @@ impl<'a> Hub<'a> {
         }
         let known = self.api.metadata(&model.url(file));
         let known = known.map_err(|error| self.failed(error))?;
-        // The library makes file names of both.
-        if !is_word(known.etag()) {
-            let etag = known.etag().escape_debug();
+        // The library makes file names of both. A weak tag begins with `W/`.
+        let tag = known.etag();
+        if !is_word(tag.strip_prefix("W/").unwrap_or(tag)) {
+            let etag = tag.escape_debug();
             return Err(self.answer(format!("`{file}` has the tag `{etag}`")));
         }
         if known.commit_hash() != commit {
