@@ -276,7 +276,7 @@ fn a_model_is_brought_once() {
     );
 }
 
-/// Weights in pieces of pytorch_model.bin, a tokenizer from vocab.txt, a tag for a revision, and
+/// Weights in pieces of `pytorch_model.bin`, a tokenizer from vocab.txt, a tag for a revision, and
 /// another place for the cache.
 #[test]
 fn pieces_and_revisions() {

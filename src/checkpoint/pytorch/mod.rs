@@ -3,6 +3,7 @@
 //! file; nothing that the file says is run.
 
 mod archive;
+mod construct;
 mod error;
 mod global;
 mod legacy;
