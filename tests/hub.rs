@@ -28,6 +28,8 @@ struct Hub {
     token: Option<String>,
     /// In the place of every file's tag.
     tag: Option<String>,
+    /// In the place of every file's length, as long as only that is asked for.
+    length: Option<u64>,
     /// The requests, as `GET /path`.
     requests: Vec<String>,
 }
@@ -118,7 +120,7 @@ fn answer(mut stream: &TcpStream, hub: &mut Hub) {
     let more = format!(
         "etag: \"{}\"\r\nx-repo-commit: {COMMIT}\r\ncontent-range: bytes {start}-{last}/{}\r\n",
         hub.tag.clone().unwrap_or(tag),
-        bytes.len()
+        hub.length.unwrap_or(bytes.len() as u64)
     );
     let body = bytes.get(start..=last).unwrap_or_default();
     match hub.cut {
@@ -400,6 +402,14 @@ fn what_cannot_be_brought() {
         server.change(|hub| drop(hub.files.insert(name.into(), lost)));
     }
     assert!(!snapshot(&work).join("model.safetensors").exists());
+
+    server.change(|hub| hub.length = Some(1 << 60));
+    let lack = [
+        "`config.json` of `telly/tiny` has 1152921504606846976 bytes",
+        "HF_HUB_CACHE",
+    ];
+    refused("telly/tiny", FAILED, &lack);
+    server.change(|hub| hub.length = None);
 
     server.change(|hub| hub.token = Some("secret".into()));
     refused(
