@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use support::{Classification, Golden, WRONG_INPUT, fails, goldens, minilm};
@@ -29,8 +30,9 @@ fn hidden_states(
     let mut states = Vec::new();
     frozen
         .expect("a session")
-        .run(&sequences, &all, |_, rows| {
-            states.extend_from_slice(rows[0]);
+        .run(&sequences, &[all], &mut |batch| {
+            states.extend(batch.iter().flat_map(|(_, at_depths)| at_depths[0]));
+            ControlFlow::Continue(())
         })
         .expect("hidden states");
     states

@@ -9,6 +9,8 @@
 
 mod support;
 
+use std::ops::ControlFlow;
+
 use support::{Golden, goldens, minilm, python, run_python, telly_ok, text};
 use telly::checkpoint::{Checkpoint, relative_position_bucket};
 use telly::frozen::onnx::{self, Start};
@@ -32,11 +34,12 @@ fn differences(folder: &std::path::Path, golden: &str) -> Vec<f64> {
     (0..=checkpoint.config.layers)
         .map(|freeze| {
             let frozen = FrozenEncoder::new(&runtime, &checkpoint, &[freeze], &options);
-            let mut found = Vec::new();
+            let mut found: Vec<f32> = Vec::new();
             frozen
                 .expect("a session")
-                .run(&sequences, &all, |_, states| {
-                    found.extend_from_slice(states[0]);
+                .run(&sequences, std::slice::from_ref(&all), &mut |batch| {
+                    found.extend(batch.iter().flat_map(|(_, at_depths)| at_depths[0]));
+                    ControlFlow::Continue(())
                 })
                 .expect("hidden states");
             let expected = golden.floats(&format!("hidden.{freeze}"));

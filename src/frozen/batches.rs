@@ -1,7 +1,8 @@
 //! Which sequences run together: alike in length, up to a budget of tokens.
 
-/// Tokens, padding included, that one batch of the frozen pass may hold.
-pub const TOKEN_BUDGET: usize = 1024;
+/// Tokens, padding included, that one batch of the frozen pass may hold: what one core works on
+/// stays near its caches, and larger products are no faster.
+pub const TOKEN_BUDGET: usize = 512;
 
 /// Groups the sequences `lengths` into batches of at most `budget` tokens, padding included,
 /// longest first; a single sequence may exceed the budget. The order depends on nothing but

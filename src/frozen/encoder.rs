@@ -1,25 +1,27 @@
 //! The frozen half, ready to run.
 
+use std::ops::ControlFlow;
+
 use ndarray::Array2;
-use ort::value::TensorRef;
+use ort::value::Tensor;
 
 use super::onnx::{self, OnnxModel, Start};
-use super::session::{GraphSession, failed, mask};
-use super::{Error, FrozenPrecision, Provider, Runtime, SessionOptions};
+use super::session::{BatchInputs, GraphSessions, mask};
+use super::{ComputedBatch, Error, FrozenPrecision, Provider, Runtime, SessionOptions};
 use crate::checkpoint::Checkpoint;
 use crate::ragged::Ragged;
 
 /// The embeddings and bottom layers of a checkpoint in ONNX Runtime. It puts out the hidden states
 /// after one or several numbers of layers, its depths.
 pub struct FrozenEncoder {
-    session: GraphSession,
+    sessions: GraphSessions,
     padding_id: u32,
     graph_hashes: Vec<String>,
 }
 
 impl FrozenEncoder {
     /// Builds the graph of `checkpoint`'s embeddings and bottom layers, as many as the deepest of
-    /// `depths` asks for, and a session to run it.
+    /// `depths` asks for, and sessions to run it.
     pub fn new(
         runtime: &Runtime,
         checkpoint: &Checkpoint,
@@ -37,7 +39,7 @@ impl FrozenEncoder {
         };
         let hidden_size = checkpoint.config.hidden_size;
         Ok(Self {
-            session: GraphSession::open(runtime, model, depths, hidden_size, options)?,
+            sessions: GraphSessions::open(runtime, model, depths, hidden_size, options)?,
             padding_id: checkpoint.config.padding_id,
             graph_hashes,
         })
@@ -45,22 +47,22 @@ impl FrozenEncoder {
 
     /// After how many layers it puts out hidden states, in the order asked for.
     pub fn depths(&self) -> &[usize] {
-        &self.session.depths
+        &self.sessions.depths
     }
 
     /// Width of the hidden states.
     pub fn hidden_size(&self) -> usize {
-        self.session.hidden_size
+        self.sessions.hidden_size
     }
 
     /// The provider that runs it.
     pub fn provider(&self) -> Provider {
-        self.session.provider
+        self.sessions.provider
     }
 
     /// What its linear layers compute in.
     pub fn precision(&self) -> FrozenPrecision {
-        self.session.precision
+        self.sessions.precision
     }
 
     /// For each depth, the [`graph_hash`] of the graph that ends there: that graph defines the
@@ -71,36 +73,42 @@ impl FrozenEncoder {
 
     /// Why `auto` took the CPU, when the library offers CUDA.
     pub fn fallback(&self) -> Option<&str> {
-        self.session.fallback.as_deref()
+        self.sessions.fallback.as_deref()
     }
 
-    /// Runs the sequences `batch` of `sequences` together, padded to the longest; gives each
-    /// one's hidden states at every depth, `[length, hidden]` flat, to `sink`.
+    /// How many batches run at a time.
+    pub fn batches_at_a_time(&self) -> usize {
+        self.sessions.count()
+    }
+
+    /// Runs each of `batches` of `sequences` together, padded to its longest, several at a time,
+    /// and hands them to `sink` as they are done, in no particular order, until it breaks off.
     pub fn run(
         &mut self,
         sequences: &Ragged<u32>,
-        batch: &[usize],
-        mut sink: impl FnMut(usize, &[&[f32]]),
+        batches: &[Vec<usize>],
+        sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
-        let lengths: Vec<usize> = batch.iter().map(|&index| sequences.length(index)).collect();
-        let mask = mask(&lengths);
-        if mask.is_empty() {
-            return Ok(());
-        }
-        let mut ids = Array2::from_elem(mask.dim(), i64::from(self.padding_id));
-        for (row, &index) in batch.iter().enumerate() {
-            for (column, &id) in sequences.sequence(index).iter().enumerate() {
-                ids[[row, column]] = i64::from(id);
+        let padding_id = i64::from(self.padding_id);
+        let prepare = |batch: &[usize]| {
+            let lengths: Vec<usize> = batch.iter().map(|&index| sequences.length(index)).collect();
+            let mask = mask(&lengths);
+            if mask.is_empty() {
+                return Ok(None);
             }
-        }
-        let inputs = ort::inputs![
-            onnx::INPUT_IDS => TensorRef::from_array_view(&ids).map_err(failed)?,
-            onnx::ATTENTION_MASK => TensorRef::from_array_view(&mask).map_err(failed)?,
-        ];
-        let run = self.session.run(inputs, &lengths, |row, states| {
-            sink(batch[row], states);
-        });
-        run.map_err(|error| error.of_batch(batch))
+            let mut ids = Array2::from_elem(mask.dim(), padding_id);
+            for (mut row, &index) in ids.rows_mut().into_iter().zip(batch) {
+                for (place, &id) in row.iter_mut().zip(sequences.sequence(index)) {
+                    *place = i64::from(id);
+                }
+            }
+            let inputs = ort::inputs![
+                onnx::INPUT_IDS => Tensor::from_array(ids)?,
+                onnx::ATTENTION_MASK => Tensor::from_array(mask)?,
+            ];
+            Ok(Some(BatchInputs { inputs, lengths }))
+        };
+        self.sessions.run(batches, prepare, sink)
     }
 }
 

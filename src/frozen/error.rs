@@ -49,18 +49,6 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// The same error, its sequence not a row of `batch` but what stands there.
-    pub(super) fn of_batch(self, batch: &[usize]) -> Self {
-        match self {
-            Self::NotFinite { sequence } => Self::NotFinite {
-                sequence: batch[sequence],
-            },
-            other => other,
-        }
-    }
-}
-
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(match self {

@@ -1,23 +1,25 @@
 //! Some layers in the middle of the frozen half, run over hidden states.
 
+use std::ops::ControlFlow;
+
 use ndarray::Array3;
-use ort::value::TensorRef;
+use ort::value::Tensor;
 
 use super::onnx::{self, Start};
-use super::session::{GraphSession, failed, mask};
-use super::{Error, FrozenPrecision, Provider, Runtime, SessionOptions};
+use super::session::{BatchInputs, GraphSessions, mask};
+use super::{ComputedBatch, Error, FrozenPrecision, Provider, Runtime, SessionOptions};
 use crate::checkpoint::Checkpoint;
 use crate::ragged::Ragged;
 
 /// The layers of a checkpoint from one depth to another in ONNX Runtime. On the CPU they put out the
 /// bits of a [`FrozenEncoder`](super::FrozenEncoder) when they are given those it has in between.
 pub struct FrozenLayers {
-    session: GraphSession,
+    sessions: GraphSessions,
     start: usize,
 }
 
 impl FrozenLayers {
-    /// Builds the graph of `checkpoint`'s layers `start..depth`, and a session to run it.
+    /// Builds the graph of `checkpoint`'s layers `start..depth`, and sessions to run it.
     ///
     /// # Panics
     /// If `depth` is not above `start` or more than the layers that there are.
@@ -32,59 +34,60 @@ impl FrozenLayers {
         let from = Start::HiddenStates(start);
         let model = onnx::write(checkpoint, from, &[depth], precision, onnx::DATA_FILE)?;
         let hidden_size = checkpoint.config.hidden_size;
-        let session = GraphSession::open(runtime, model, &[depth], hidden_size, options)?;
-        Ok(Self { session, start })
+        let sessions = GraphSessions::open(runtime, model, &[depth], hidden_size, options)?;
+        Ok(Self { sessions, start })
     }
 
     /// After how many layers the states that it puts out are: one depth.
     pub fn depths(&self) -> &[usize] {
-        &self.session.depths
+        &self.sessions.depths
     }
 
     /// The provider that runs it.
     pub fn provider(&self) -> Provider {
-        self.session.provider
+        self.sessions.provider
     }
 
     /// What its linear layers compute in.
     pub fn precision(&self) -> FrozenPrecision {
-        self.session.precision
+        self.sessions.precision
     }
 
     /// Why `auto` took the CPU, when the library offers CUDA.
     pub fn fallback(&self) -> Option<&str> {
-        self.session.fallback.as_deref()
+        self.sessions.fallback.as_deref()
     }
 
-    /// Runs all of `states`, those of the sequences `batch` in that order, together, padded to the
-    /// longest; gives each sequence and its hidden states, `[length, hidden]` flat, to `sink`.
+    /// Runs each of `batches` together, whose states `read` gives in its order, padded to its
+    /// longest, several at a time, and hands them to `sink` as they are done, in no particular
+    /// order, until it breaks off.
     pub fn run(
         &mut self,
-        states: &Ragged<f32>,
-        batch: &[usize],
-        mut sink: impl FnMut(usize, &[&[f32]]),
+        read: impl Fn(&[usize]) -> Ragged<f32> + Sync,
+        batches: &[Vec<usize>],
+        sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
-        let lengths: Vec<usize> = (0..states.len()).map(|row| states.length(row)).collect();
-        let mask = mask(&lengths);
-        if mask.is_empty() {
-            return Ok(());
-        }
-        let (rows, longest) = mask.dim();
-        let width = states.width();
-        let mut padded = Array3::<f32>::zeros((rows, longest, width));
-        for (mut row, states) in padded.outer_iter_mut().zip(states.iter()) {
-            for (number, state) in row.iter_mut().zip(states) {
-                *number = *state;
-            }
-        }
         let input = onnx::hidden_state(self.start);
-        let inputs = ort::inputs![
-            input => TensorRef::from_array_view(&padded).map_err(failed)?,
-            onnx::ATTENTION_MASK => TensorRef::from_array_view(&mask).map_err(failed)?,
-        ];
-        let run = self.session.run(inputs, &lengths, |row, states| {
-            sink(batch[row], states);
-        });
-        run.map_err(|error| error.of_batch(batch))
+        let prepare = |batch: &[usize]| {
+            let states = read(batch);
+            let lengths: Vec<usize> = (0..states.len()).map(|row| states.length(row)).collect();
+            let mask = mask(&lengths);
+            if mask.is_empty() {
+                return Ok(None);
+            }
+            let (rows, longest) = mask.dim();
+            let mut padded = Array3::<f32>::zeros((rows, longest, states.width()));
+            for (mut row, states) in padded.outer_iter_mut().zip(states.iter()) {
+                for (number, state) in row.iter_mut().zip(states) {
+                    *number = *state;
+                }
+            }
+            let inputs = ort::inputs![
+                input.clone() => Tensor::from_array(padded)?,
+                onnx::ATTENTION_MASK => Tensor::from_array(mask)?,
+            ];
+            Ok(Some(BatchInputs { inputs, lengths }))
+        };
+        self.sessions.run(batches, prepare, sink)
     }
 }

@@ -9,6 +9,8 @@ pub mod onnx;
 mod precision;
 mod runtime;
 mod session;
+mod shared_weights;
+mod side_by_side;
 
 pub use batches::{TOKEN_BUDGET, by_token_budget};
 pub use encoder::{FrozenEncoder, graph_hash};
@@ -17,3 +19,4 @@ pub use layers::FrozenLayers;
 pub use precision::FrozenPrecision;
 pub use runtime::{Provider, ProviderChoice, Runtime};
 pub use session::SessionOptions;
+pub use side_by_side::ComputedBatch;

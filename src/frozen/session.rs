@@ -1,7 +1,8 @@
-//! An ONNX Runtime session over one of Telly's graphs.
+//! ONNX Runtime sessions over one of Telly's graphs.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::Array2;
 use ort::ep::{CPU, CUDA, ExecutionProvider};
@@ -9,6 +10,8 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 
 use super::onnx::{self, OnnxModel};
+use super::shared_weights::SharedWeights;
+use super::side_by_side::{ComputedBatch, side_by_side};
 use super::{Error, FrozenPrecision, Provider, ProviderChoice, Runtime};
 
 /// How the frozen half is to be run.
@@ -16,15 +19,18 @@ use super::{Error, FrozenPrecision, Provider, ProviderChoice, Runtime};
 pub struct SessionOptions {
     /// CPU or CUDA.
     pub provider: ProviderChoice,
-    /// CPU threads; ONNX Runtime's own choice (one a physical core) when absent.
+    /// CPU threads; one a physical core when absent.
     pub threads: Option<usize>,
     /// What the linear layers compute in.
     pub precision: FrozenPrecision,
 }
 
 /// A graph in ONNX Runtime that puts out hidden states at one or several depths.
-pub(super) struct GraphSession {
-    session: Session,
+///
+/// On the CPU there is a session of one thread for each thread, each with a batch of its own: two
+/// threads on one batch wait for each other at every operator.
+pub(super) struct GraphSessions {
+    sessions: Vec<Session>,
     /// The graph's outputs, one a depth.
     outputs: Vec<String>,
     pub(super) depths: Vec<usize>,
@@ -35,8 +41,16 @@ pub(super) struct GraphSession {
     pub(super) fallback: Option<String>,
 }
 
-impl GraphSession {
-    /// A session over `model`, which puts out `hidden_size` numbers a token at each of `depths`.
+/// A batch as the graph takes it.
+pub(super) struct BatchInputs {
+    /// By the graph's names.
+    pub(super) inputs: Vec<(Cow<'static, str>, SessionInputValue<'static>)>,
+    /// Tokens of each sequence, at least one of them not 0.
+    pub(super) lengths: Vec<usize>,
+}
+
+impl GraphSessions {
+    /// Sessions over `model`, which puts out `hidden_size` numbers a token at each of `depths`.
     pub(super) fn open(
         runtime: &Runtime,
         model: OnnxModel,
@@ -48,12 +62,12 @@ impl GraphSession {
         if precision == FrozenPrecision::Int8 && options.provider == ProviderChoice::Cuda {
             return Err(Error::Int8OnCuda);
         }
-        let (session, provider, fallback) = open_session(runtime, model, options)?;
+        let (sessions, provider, fallback) = open_sessions(runtime, model, options)?;
         if precision == FrozenPrecision::Int8 && provider == Provider::Cuda {
             return Err(Error::Int8OnCuda);
         }
         Ok(Self {
-            session,
+            sessions,
             outputs: depths.iter().copied().map(onnx::hidden_state).collect(),
             depths: depths.to_vec(),
             hidden_size,
@@ -63,38 +77,57 @@ impl GraphSession {
         })
     }
 
-    /// Runs `inputs`, whose rows are sequences of `lengths` tokens, padded to the longest; gives
-    /// the place of each row and its hidden states at every depth, `[length, hidden]` flat, to
-    /// `sink`. In an error the sequence is the row.
+    /// How many batches run at a time.
+    pub(super) fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Runs `batches` of sequences, as `prepare` gives their inputs, several at a time, and hands
+    /// each to `sink` when it is done, one after the other in no particular order; until `sink`
+    /// breaks off. A batch without any token is left out. Of several failures, that of the first
+    /// batch is returned.
     pub(super) fn run(
         &mut self,
-        inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)>,
-        lengths: &[usize],
-        mut sink: impl FnMut(usize, &[&[f32]]),
+        batches: &[Vec<usize>],
+        prepare: impl Fn(&[usize]) -> ort::Result<Option<BatchInputs>> + Sync,
+        sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
-        let outputs = self.session.run(inputs).map_err(failed)?;
-        let hidden = self.outputs.iter().map(|output| {
-            let (_, hidden) = outputs[output.as_str()].try_extract_tensor::<f32>()?;
-            Ok(hidden)
-        });
-        let hidden: Vec<&[f32]> = hidden.collect::<ort::Result<_>>().map_err(failed)?;
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        for (row, &length) in lengths.iter().enumerate() {
-            let start = row * longest * self.hidden_size;
-            let end = start + length * self.hidden_size;
-            let states: Vec<&[f32]> = hidden.iter().map(|hidden| &hidden[start..end]).collect();
-            let mut numbers = states.iter().copied().flatten();
-            if !numbers.all(|number| number.is_finite()) {
-                return Err(Error::NotFinite { sequence: row });
+        let (names, hidden_size) = (&self.outputs, self.hidden_size);
+        // Taken away when it breaks off: what other threads are at then is dropped.
+        let sink = Mutex::new(Some(sink));
+        side_by_side(&mut self.sessions, batches.len(), |session, place| {
+            let batch = &batches[place];
+            let Some(BatchInputs { inputs, lengths }) = prepare(batch).map_err(failed)? else {
+                return Ok(ControlFlow::Continue(()));
+            };
+            let outputs = session.run(inputs).map_err(failed)?;
+            let states = names.iter().map(|name| {
+                let (_, states) = outputs[name.as_str()].try_extract_tensor::<f32>()?;
+                Ok(states)
+            });
+            let computed = ComputedBatch {
+                place,
+                indices: batch,
+                lengths: &lengths,
+                hidden_size,
+                states: states.collect::<ort::Result<_>>().map_err(failed)?,
+            };
+            computed.check_finite()?;
+            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            let flow = match &mut *sink {
+                Some(sink) => sink(&computed),
+                None => ControlFlow::Break(()),
+            };
+            if flow.is_break() {
+                *sink = None;
             }
-            sink(row, &states);
-        }
-        Ok(())
+            Ok(flow)
+        })
     }
 }
 
 /// ONNX Runtime's `source` of a failure while running.
-pub(super) fn failed(source: ort::Error) -> Error {
+fn failed(source: ort::Error) -> Error {
     Error::Runtime {
         action: "run the frozen half",
         source,
@@ -109,37 +142,47 @@ pub(super) fn mask(lengths: &[usize]) -> Array2<i64> {
     })
 }
 
-/// A session over `model`, the provider that it got, and why that is not CUDA.
-fn open_session(
+/// Sessions over `model`, the provider that they got, and why that is not CUDA.
+fn open_sessions(
     runtime: &Runtime,
     model: OnnxModel,
     options: &SessionOptions,
-) -> Result<(Session, Provider, Option<String>), Error> {
-    let data: Arc<[u8]> = model.data.into();
+) -> Result<(Vec<Session>, Provider, Option<String>), Error> {
     let mut fallback = None;
     if options.provider != ProviderChoice::Cpu {
-        match cuda_session(runtime, &model.graph, &data, options) {
-            Ok(session) => return Ok((session, Provider::Cuda, None)),
+        match cuda_session(runtime, &model, options) {
+            Ok(session) => return Ok((vec![session], Provider::Cuda, None)),
             Err(reason) if options.provider == ProviderChoice::Cuda => {
                 return Err(Error::NoCuda { reason });
             }
             Err(reason) => fallback = runtime.offers_cuda().then_some(reason),
         }
     }
-    let session = builder(runtime, options)
-        .and_then(|builder| Ok(builder.with_execution_providers([CPU::default().build()])?))
-        .and_then(|builder| commit(builder, &model.graph, &data))
-        .map_err(|source| Error::Runtime {
-            action: "load the frozen half",
-            source,
-        })?;
-    Ok((session, Provider::Cpu, fallback))
+    let threads = options.threads.unwrap_or_else(num_cpus::get_physical);
+    let open = || -> ort::Result<Vec<Session>> {
+        let weights = SharedWeights::new(model.weights, &model.data)?;
+        drop(model.data);
+        let sessions = (0..threads.max(1)).map(|_| cpu_session(runtime, &model.graph, &weights));
+        sessions.collect()
+    };
+    let sessions = open().map_err(|source| Error::Runtime {
+        action: "load the frozen half",
+        source,
+    })?;
+    Ok((sessions, Provider::Cpu, fallback))
+}
+
+/// A session of one thread, that of the caller.
+fn cpu_session(runtime: &Runtime, graph: &[u8], weights: &SharedWeights) -> ort::Result<Session> {
+    let builder = builder(runtime)?
+        .with_intra_threads(1)?
+        .with_execution_providers([CPU::default().build()])?;
+    weights.give(builder)?.commit_from_memory(graph)
 }
 
 fn cuda_session(
     runtime: &Runtime,
-    graph: &[u8],
-    data: &Arc<[u8]>,
+    model: &OnnxModel,
     options: &SessionOptions,
 ) -> Result<Session, String> {
     if !runtime.offers_cuda() {
@@ -154,23 +197,21 @@ fn cuda_session(
     let cuda = CUDA::default()
         .with_skip_layer_norm_strict_mode(true)
         .with_tf32(false);
-    let mut builder = builder(runtime, options).map_err(|error| error.to_string())?;
-    cuda.register(&mut builder)
-        .map_err(|error| error.to_string())?;
-    commit(builder, graph, data).map_err(|error| error.to_string())
+    let open = || -> ort::Result<Session> {
+        let mut builder = builder(runtime)?;
+        if let Some(threads) = options.threads {
+            builder = builder.with_intra_threads(threads)?;
+        }
+        cuda.register(&mut builder)?;
+        let data: Arc<[u8]> = model.data.as_slice().into();
+        builder
+            .with_external_initializer_file_in_memory(onnx::DATA_FILE, data)?
+            .commit_from_memory(&model.graph)
+    };
+    open().map_err(|error| error.to_string())
 }
 
-fn builder(runtime: &Runtime, options: &SessionOptions) -> ort::Result<SessionBuilder> {
-    let mut builder = Session::builder(runtime.environment())?
-        .with_optimization_level(GraphOptimizationLevel::All)?;
-    if let Some(threads) = options.threads {
-        builder = builder.with_intra_threads(threads)?;
-    }
-    Ok(builder)
-}
-
-fn commit(builder: SessionBuilder, graph: &[u8], data: &Arc<[u8]>) -> ort::Result<Session> {
-    builder
-        .with_external_initializer_file_in_memory(onnx::DATA_FILE, Arc::clone(data))?
-        .commit_from_memory(graph)
+fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {
+    Ok(Session::builder(runtime.environment())?
+        .with_optimization_level(GraphOptimizationLevel::All)?)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use crate::error::Error;
 use crate::frozen::{FrozenEncoder, TOKEN_BUDGET, by_token_budget};
 use crate::ragged::Ragged;
 
-/// Batches that are timed, after one that is not.
+/// Batches that are timed for each that runs at a time, after one that is not.
 const TIMED_BATCHES: usize = 3;
 /// Written and read again to time the disk.
 const DISK_SAMPLE_BYTES: usize = 64 << 20;
@@ -70,15 +71,18 @@ pub fn frozen_rate(
     let Some(middle) = batches.get(batches.len() / 2) else {
         return Ok(None);
     };
+    let workers = frozen.batches_at_a_time();
+    let mut run =
+        |batches: &[Vec<usize>]| frozen.run(sequences, batches, &mut |_| ControlFlow::Continue(()));
     // The first run of a session lays out its memory.
-    frozen.run(sequences, middle, |_, _| ())?;
+    run(&vec![middle.clone(); workers])?;
+    let parts = TIMED_BATCHES * workers;
+    let timed =
+        (0..parts).map(|part| batches[(2 * part + 1) * batches.len() / (2 * parts)].clone());
+    let timed: Vec<Vec<usize>> = timed.collect();
+    let tokens: usize = timed.iter().flatten().map(|&index| lengths[index]).sum();
     let started = Instant::now();
-    let mut tokens = 0;
-    for part in 0..TIMED_BATCHES {
-        let batch = &batches[(2 * part + 1) * batches.len() / (2 * TIMED_BATCHES)];
-        frozen.run(sequences, batch, |_, _| ())?;
-        tokens += batch.iter().map(|&index| lengths[index]).sum::<usize>();
-    }
+    run(&timed)?;
     let seconds = started.elapsed().as_secs_f64();
     Ok((tokens > 0).then(|| tokens as f64 / seconds))
 }

@@ -1,7 +1,7 @@
 //! Running the frozen half, shard by shard.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::mpsc::sync_channel;
 
 use super::{Plan, Records, States};
@@ -148,38 +148,46 @@ impl ShardRun<'_> {
             .filter(|&index| !self.copy(index, &mut encoded))
             .collect();
         let lengths: Vec<usize> = new.iter().map(|&index| ids.length(index)).collect();
-        let tokens = lengths.iter().sum();
+        let tokens: usize = lengths.iter().sum();
         progress.advance((ids.tokens() - tokens) as u64);
         let records = Records(&self.plan.splits);
-        for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
-            if interrupt::requested() {
-                return Err(Error::Interrupted {
-                    kept: format!(
-                        "{} new shards are kept; the same command goes on where this one stopped",
-                        self.computed
-                    ),
-                });
-            }
-            let batch: Vec<usize> = batch.iter().map(|&member| first + new[member]).collect();
-            let mut beyond = None;
-            let run = states.run(&batch, &mut |index, states| {
+        let mut batches = by_token_budget(&lengths, TOKEN_BUDGET);
+        for member in batches.iter_mut().flatten() {
+            *member = first + new[*member];
+        }
+        let (mut beyond, mut computed) = (None, 0);
+        let run = states.run(&batches, &mut |batch| {
+            for (index, states) in batch.iter() {
                 let first_token = ids.offsets()[index - first];
                 for (encoded, &writer) in encoded.iter_mut().zip(&self.shard.writers) {
                     if !encoded.put(first_token, states[writer]) {
                         beyond.get_or_insert(index);
                     }
                 }
-            });
-            run.map_err(|error| records.name(error))?;
-            if let Some(index) = beyond {
-                return Err(super::Error::OutOfRange {
-                    record: records.of(index),
-                    precision: self.precision,
-                }
-                .into());
             }
-            let numbers = batch.iter().map(|&index| ids.length(index - first));
-            progress.advance(numbers.sum::<usize>() as u64);
+            progress.advance(batch.tokens() as u64);
+            computed += batch.tokens();
+            if beyond.is_some() || interrupt::requested() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        run.map_err(|error| records.name(error))?;
+        if let Some(index) = beyond {
+            return Err(super::Error::OutOfRange {
+                record: records.of(index),
+                precision: self.precision,
+            }
+            .into());
+        }
+        if computed < tokens {
+            return Err(Error::Interrupted {
+                kept: format!(
+                    "{} new shards are kept; the same command goes on where this one stopped",
+                    self.computed
+                ),
+            });
         }
         Ok((encoded, tokens))
     }

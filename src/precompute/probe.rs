@@ -1,6 +1,7 @@
 //! The parity probe: whether the frozen half, as it will run, puts out what the checkpoint says.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use candle_core::Device;
 
@@ -43,14 +44,18 @@ pub fn probe(
         .iter()
         .map(|&index| sequences.length(index))
         .collect();
-    for batch in by_token_budget(&lengths, TOKEN_BUDGET) {
-        let batch: Vec<usize> = batch.iter().map(|&member| chosen[member]).collect();
-        let run = states.run(&batch, &mut |index, states| {
-            let states = states.iter().map(|states| states.to_vec());
-            found.insert(index, states.collect());
-        });
-        run.map_err(|error| records.name(error))?;
+    let mut batches = by_token_budget(&lengths, TOKEN_BUDGET);
+    for member in batches.iter_mut().flatten() {
+        *member = chosen[*member];
     }
+    let run = states.run(&batches, &mut |batch| {
+        found.extend(batch.iter().map(|(index, states)| {
+            let states = states.iter().map(|states| states.to_vec());
+            (index, states.collect())
+        }));
+        ControlFlow::Continue(())
+    });
+    run.map_err(|error| records.name(error))?;
     let depths = states.depths();
     let deepest = depths.iter().copied().max().unwrap_or(0);
     let mut parameters = Parameters::new(&Device::Cpu);

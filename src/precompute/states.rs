@@ -1,7 +1,9 @@
 //! Where the hidden states that fill a cache come from.
 
+use std::ops::ControlFlow;
+
 use crate::cache::Cache;
-use crate::frozen::{self, FrozenEncoder, FrozenLayers};
+use crate::frozen::{self, ComputedBatch, FrozenEncoder, FrozenLayers};
 use crate::ragged::Ragged;
 
 /// Puts out hidden states of numbered sequences, at one or several depths.
@@ -9,12 +11,12 @@ pub trait States {
     /// After how many layers.
     fn depths(&self) -> &[usize];
 
-    /// Runs the sequences `batch` together; gives each one's number and its hidden states at every
-    /// depth, f32 `[length, hidden]` flat, to `sink`.
+    /// Runs each of `batches` of sequences together, several at a time, and hands them to `sink` as
+    /// they are done, in no particular order, until it breaks off.
     fn run(
         &mut self,
-        batch: &[usize],
-        sink: &mut dyn FnMut(usize, &[&[f32]]),
+        batches: &[Vec<usize>],
+        sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), frozen::Error>;
 }
 
@@ -33,10 +35,10 @@ impl States for FromTokens<'_> {
 
     fn run(
         &mut self,
-        batch: &[usize],
-        sink: &mut dyn FnMut(usize, &[&[f32]]),
+        batches: &[Vec<usize>],
+        sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), frozen::Error> {
-        self.frozen.run(self.sequences, batch, sink)
+        self.frozen.run(self.sequences, batches, sink)
     }
 }
 
@@ -55,10 +57,10 @@ impl States for FromCache<'_> {
 
     fn run(
         &mut self,
-        batch: &[usize],
-        sink: &mut dyn FnMut(usize, &[&[f32]]),
+        batches: &[Vec<usize>],
+        sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), frozen::Error> {
-        let states = self.source.hidden_states(batch);
-        self.layers.run(&states, batch, sink)
+        let read = |batch: &[usize]| self.source.hidden_states(batch);
+        self.layers.run(read, batches, sink)
     }
 }

@@ -1,5 +1,7 @@
 //! Where the trainable half's input comes from: a cache, or the frozen half itself.
 
+use std::ops::ControlFlow;
+
 use super::Error;
 use crate::cache::Cache;
 use crate::frozen::FrozenEncoder;
@@ -48,11 +50,22 @@ impl Activations for FreshActivations {
         let Some(frozen) = &mut self.frozen else {
             return Ok(EncoderInput::TokenIds(self.sequences.gather(indices)));
         };
-        let mut states = Ragged::new(frozen.hidden_size());
-        frozen.run(&self.sequences, indices, |_, at_depths| {
+        // One part for each that runs at a time.
+        let part = indices.len().div_ceil(frozen.batches_at_a_time()).max(1);
+        let parts: Vec<Vec<usize>> = indices.chunks(part).map(<[usize]>::to_vec).collect();
+        let mut done: Vec<Ragged<f32>> = Vec::new();
+        done.resize_with(parts.len(), || Ragged::new(frozen.hidden_size()));
+        frozen.run(&self.sequences, &parts, &mut |batch| {
             // It was opened for one depth, the one that the top half starts from.
-            states.push(at_depths[0]);
+            for (_, at_depths) in batch.iter() {
+                done[batch.place].push(at_depths[0]);
+            }
+            ControlFlow::Continue(())
         })?;
+        let mut states = Ragged::new(frozen.hidden_size());
+        for sequence in done.iter().flat_map(Ragged::iter) {
+            states.push(sequence);
+        }
         Ok(EncoderInput::HiddenStates(states))
     }
 }

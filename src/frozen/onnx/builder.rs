@@ -2,6 +2,7 @@
 //! external data beside it.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use prost::Message;
 
@@ -34,11 +35,32 @@ pub(super) enum Attribute {
     Ints(&'static str, &'static [i64]),
 }
 
+/// An ONNX model: the graph, and the weights it points to.
+pub struct OnnxModel {
+    /// The protobuf bytes.
+    pub graph: Vec<u8>,
+    /// The external data, one file.
+    pub data: Vec<u8>,
+    /// What lies where in it.
+    pub(crate) weights: Vec<ExternalWeight>,
+}
+
+/// A weight in the external data.
+pub(crate) struct ExternalWeight {
+    /// The graph's name for it.
+    pub(crate) name: String,
+    pub(crate) data_type: DataType,
+    pub(crate) shape: Vec<usize>,
+    /// Its bytes, little-endian.
+    pub(crate) range: Range<usize>,
+}
+
 /// A graph under construction.
 pub(super) struct GraphBuilder {
     graph: GraphProto,
     names: HashSet<String>,
     data: Vec<u8>,
+    weights: Vec<ExternalWeight>,
     data_location: String,
 }
 
@@ -52,6 +74,7 @@ impl GraphBuilder {
             },
             names: HashSet::new(),
             data: Vec::new(),
+            weights: Vec::new(),
             data_location: data_location.into(),
         }
     }
@@ -107,6 +130,12 @@ impl GraphBuilder {
             .resize(self.data.len().next_multiple_of(DATA_ALIGNMENT), 0);
         let offset = self.data.len();
         self.data.extend(bytes);
+        self.weights.push(ExternalWeight {
+            name: name.into(),
+            data_type,
+            shape: shape.to_vec(),
+            range: offset..self.data.len(),
+        });
         let entry = |key: &str, value: String| StringStringEntry {
             key: key.into(),
             value,
@@ -184,8 +213,8 @@ impl GraphBuilder {
         name
     }
 
-    /// The model as protobuf bytes, and the external data.
-    pub(super) fn finish(self) -> (Vec<u8>, Vec<u8>) {
+    /// The model.
+    pub(super) fn finish(self) -> OnnxModel {
         let mut opset_import = vec![OperatorSetId {
             domain: String::new(),
             version: OPSET,
@@ -204,7 +233,11 @@ impl GraphBuilder {
             graph: Some(self.graph),
             opset_import,
         };
-        (model.encode_to_vec(), self.data)
+        OnnxModel {
+            graph: model.encode_to_vec(),
+            data: self.data,
+            weights: self.weights,
+        }
     }
 
     fn constant(

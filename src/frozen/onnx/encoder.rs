@@ -1,7 +1,7 @@
 //! An encoder's embeddings and bottom layers, or some of its layers alone, as an ONNX graph of
 //! standard operators.
 
-use super::builder::{Attribute, Axis, GraphBuilder, Value};
+use super::builder::{Attribute, Axis, GraphBuilder, OnnxModel, Value};
 use super::linear;
 use super::relative_position;
 use crate::checkpoint::{self, Checkpoint, EncoderConfig, Positions, Weights};
@@ -26,14 +26,6 @@ pub enum Start {
     TokenIds,
     /// The hidden states after so many layers, its input of that [`hidden_state`]'s name.
     HiddenStates(usize),
-}
-
-/// An ONNX model: the graph, and the weights it points to.
-pub struct OnnxModel {
-    /// The protobuf bytes.
-    pub graph: Vec<u8>,
-    /// The external data, one file.
-    pub data: Vec<u8>,
 }
 
 /// Writes what leads from `start` to the deepest of `depths`, with one output for each of `depths`:
@@ -104,8 +96,7 @@ pub fn write(
             hidden = writer.layer(layer, &hidden, &bias)?;
         }
     }
-    let (graph, data) = writer.graph.finish();
-    Ok(OnnxModel { graph, data })
+    Ok(writer.graph.finish())
 }
 
 fn batch_by_length() -> [Axis; 2] {

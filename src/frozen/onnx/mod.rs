@@ -7,4 +7,7 @@ mod linear;
 mod proto;
 mod relative_position;
 
-pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, OnnxModel, Start, hidden_state, write};
+pub(super) use builder::ExternalWeight;
+pub use builder::OnnxModel;
+pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, Start, hidden_state, write};
+pub(super) use proto::DataType;

@@ -105,7 +105,7 @@ pub(super) struct TensorProto {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
-pub(super) enum DataType {
+pub(crate) enum DataType {
     Undefined = 0,
     Float = 1,
     UInt8 = 2,
