@@ -89,6 +89,10 @@ pub(super) fn build(files: VocabularyFiles, family: Family) -> Result<Tokenizer,
         }
         Pieces::Words { vocabulary } => {
             let vocabulary: Vocab = vocabulary.into_iter().collect();
+            if !vocabulary.contains_key(&special.unknown) {
+                let unknown = special.unknown.escape_debug();
+                return Err(wrong(format!("it has no token \"{unknown}\"")));
+            }
             let model = WordPiece::builder().vocab(vocabulary);
             let model = model.unk_token(special.unknown.clone()).build();
             (Tokenizer::new(model.map_err(broken)?), false)
