@@ -491,6 +491,36 @@ fn checkpoint_weights() {
     });
 }
 
+/// Both forms of what `torch.save` writes.
+#[test]
+fn pytorch_weights() {
+    let space = folder();
+    let place = space.path().join("pytorch_model.bin");
+    let golden = |name: &str| fs_err::read(goldens().join("pytorch").join(name)).expect("bytes");
+    let expected = support::Golden::read("pytorch/layouts.safetensors");
+    for form in ["layouts.zip.bin", "layouts.legacy.bin"] {
+        fuzz(&place, vec![golden(form)], 0, 1, |_| {
+            let Ok(weights) = Weights::open(space.path(), Family::Bert) else {
+                return false;
+            };
+            for (name, tensor) in &expected.tensors {
+                if let Ok(numbers) = weights.tensor(name, tensor.dims()) {
+                    assert_eq!(numbers.len(), tensor.elem_count());
+                }
+            }
+            weights.hash().is_ok()
+        });
+    }
+    let index = space.path().join("pytorch_model.bin.index.json");
+    fs_err::remove_file(&place).expect("removed");
+    let part = golden("layouts.legacy.bin");
+    fs_err::write(space.path().join("part-1.bin"), &part).expect("written");
+    let text = r#"{"metadata": {}, "weight_map": {"a": "part-1.bin", "b": "part-1.bin"}}"#;
+    fuzz(&index, vec![text.into()], part.len(), 1, |_| {
+        Weights::open(space.path(), Family::Bert).is_ok()
+    });
+}
+
 #[test]
 fn tokenizers() {
     let (space, place, bytes) = model("tokenizer.json");
@@ -506,6 +536,52 @@ fn tokenizers() {
         }
         true
     });
+}
+
+/// Each of the files that a tokenizer is built from, the others whole.
+#[test]
+fn vocabulary_files() {
+    for (kind, family, files) in [
+        (
+            "unixcoder",
+            Family::Roberta,
+            &[
+                "vocab.json",
+                "merges.txt",
+                "tokenizer_config.json",
+                "special_tokens_map.json",
+                "added_tokens.json",
+            ][..],
+        ),
+        ("newer", Family::Roberta, &["tokenizer_config.json"]),
+        ("mpnet", Family::Mpnet, &["vocab.txt"]),
+        (
+            "bert-added",
+            Family::Bert,
+            &["vocab.txt", "tokenizer_config.json"],
+        ),
+    ] {
+        let (space, source) = (folder(), goldens().join("vocabularies").join(kind));
+        for name in names(&source) {
+            fs_err::copy(source.join(&name), space.path().join(&name)).expect("copied");
+        }
+        let others = bytes_in(space.path());
+        for name in files {
+            let place = space.path().join(name);
+            let whole = fs_err::read(&place).expect("bytes");
+            fuzz(&place, vec![whole.clone()], others, 1, |_| {
+                let Ok(tokenizer) = Tokenizer::of_folder(space.path(), family, 1000) else {
+                    return false;
+                };
+                let texts = ["return x", "", "ünïcode \u{1F600} <mask>"].map(String::from);
+                if let Ok(ids) = tokenizer.encode(texts.to_vec(), 8) {
+                    assert!(ids.iter().all(|ids| ids.len() <= 8));
+                }
+                true
+            });
+            fs_err::write(&place, whole).expect("written");
+        }
+    }
 }
 
 #[test]

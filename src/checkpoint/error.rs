@@ -1,6 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::{HubError, PytorchError, hub};
 use crate::error::Explain;
 
 /// Why a checkpoint could not be used.
@@ -13,8 +14,11 @@ pub enum Error {
         /// As given.
         path: PathBuf,
     },
+    /// The model was not brought from the hub.
+    #[error(transparent)]
+    Hub(HubError),
     /// The folder has none of the weight files that are read.
-    #[error("`{folder}` holds no `model.safetensors` and no `model.safetensors.index.json`{}", .found.as_ref().map(|name| format!(" (found `{name}`)")).unwrap_or_default())]
+    #[error("`{folder}` holds neither `model.safetensors` nor `pytorch_model.bin`, nor an index of either{}", .found.as_ref().map(|name| format!(" (found `{name}`)")).unwrap_or_default())]
     NoWeights {
         /// The checkpoint folder.
         folder: PathBuf,
@@ -62,6 +66,28 @@ pub enum Error {
         /// What its header check found.
         source: safetensors::SafeTensorError,
     },
+    /// A file of PyTorch's is truncated, malformed or wants something run.
+    #[error("`{path}` is not read")]
+    Pytorch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PytorchError,
+    },
+    /// An index of weight files names one that is not beside it.
+    #[error("`{path}` names the weight file `{}`, which is no plain file name", name.escape_debug())]
+    ShardName {
+        /// The index.
+        path: PathBuf,
+        /// What it names.
+        name: String,
+    },
+    /// An index of weight files names none.
+    #[error("`{path}` names no weight file")]
+    NoShards {
+        /// The index.
+        path: PathBuf,
+    },
     /// A tensor that the configuration asks for is not there.
     #[error("`{folder}` has no tensor `{name}` (with or without the prefix `{prefix}`)")]
     MissingTensor {
@@ -83,7 +109,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// A tensor's numbers are of a type that is not read.
-    #[error("tensor `{name}` is stored as {found}, supported: F32, F16, BF16")]
+    #[error("tensor `{name}` is stored as {found}, supported: F64, F32, F16, BF16")]
     TensorType {
         /// The tensor.
         name: String,
@@ -97,6 +123,22 @@ pub enum Error {
         path: PathBuf,
         /// What the tokenizers library said.
         source: tokenizers::Error,
+    },
+    /// The folder has no files that a tokenizer could be made from.
+    #[error(
+        "`{folder}` holds neither `tokenizer.json`, nor `vocab.json` with `merges.txt`, nor `vocab.txt`"
+    )]
+    NoTokenizer {
+        /// The checkpoint folder.
+        folder: PathBuf,
+    },
+    /// The vocabulary files do not make a tokenizer.
+    #[error("cannot build a tokenizer from `{path}`: {problem}")]
+    Vocabularies {
+        /// The vocabulary, or its merges.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
     },
     /// A text could not be turned into tokens.
     #[error("the tokenizer failed")]
@@ -116,17 +158,30 @@ pub enum Error {
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoFolder { .. } => "pass a folder laid out as on the Hugging Face hub; `scripts/setup.sh` brings a sample one into `models/`".into(),
+            Self::Hub(error) => error.hint(),
+            Self::NoFolder { path } => hub::name_of(path).map_or_else(
+                || "pass a folder laid out as on the Hugging Face hub, or `owner/name` of a model there; `scripts/setup.sh` brings a sample one into `models/`".into(),
+                |name| format!("the hub's cache had it: `--model {name}` brings it again"),
+            ),
             Self::NoWeights { found: Some(_), .. } => "convert the weights with `save_pretrained(..., safe_serialization=True)` of transformers".into(),
+            Self::Pytorch { source: PytorchError::Forbidden { .. } | PytorchError::Opcode { .. }, .. } => "loading this file with `torch.load` may run what it wants: ask its author for `model.safetensors`".into(),
+            Self::Pytorch { .. } => "a `pytorch_model.bin` holds a state dict, written by `torch.save`; if it was cut short while it was copied, fetch it again".into(),
+            Self::ShardName { .. } | Self::NoShards { .. } => "an index lists files of the same folder under `weight_map`: fetch the checkpoint again from a source you trust".into(),
             Self::Safetensors { .. } => "the file was probably cut short while it was copied: fetch it again".into(),
             Self::TensorShape { .. } | Self::MissingTensor { .. } => "`config.json` and the weights must come from the same model".into(),
-            Self::Vocabulary { .. } => "`tokenizer.json` and the weights must come from the same model".into(),
-            Self::Read(error) if error.kind() == io::ErrorKind::NotFound => "a checkpoint folder needs `config.json`, `model.safetensors` and `tokenizer.json`".into(),
+            Self::NoTokenizer { .. } | Self::Vocabularies { .. } => "write a `tokenizer.json` with transformers: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`".into(),
+            Self::Json { .. } => "the file is damaged or belongs to something else: fetch it again".into(),
+            Self::Tokenizer { .. } => "the tokenizer's files are damaged or do not belong together: fetch them again".into(),
+            Self::Vocabulary { .. } => "the tokenizer and the weights must come from the same model".into(),
+            Self::Read(error) if error.kind() == io::ErrorKind::NotFound => "a checkpoint folder needs `config.json`, `model.safetensors` or `pytorch_model.bin`, and `tokenizer.json` or the vocabulary files".into(),
             _ => return None,
         })
     }
 
     fn is_input(&self) -> bool {
-        true
+        match self {
+            Self::Hub(error) => error.is_input(),
+            _ => true,
+        }
     }
 }

@@ -1,13 +1,21 @@
-//! A pre-trained model on disk: a Hugging Face folder with `config.json`, `model.safetensors`
-//! (or its sharded index) and `tokenizer.json`.
+//! A pre-trained model on disk: a Hugging Face folder with `config.json`, `model.safetensors` or
+//! `pytorch_model.bin` (or the sharded index of either) and `tokenizer.json` or the vocabulary
+//! files of older checkpoints.
 
 mod config;
 mod error;
 mod family;
 mod freeze;
+mod hub;
+mod pytorch;
 mod relative_position;
 mod rotary;
+mod special_tokens;
+mod stored;
 mod tokenizer;
+mod vocabulary_files;
+mod vocabulary_tokenizer;
+mod weight_file;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +27,8 @@ pub use family::{
     Positions, Projections, SequenceHead, Table,
 };
 pub use freeze::Freeze;
+pub use hub::{HubError, locate};
+pub use pytorch::PytorchError;
 pub use relative_position::relative_position_bucket;
 pub(crate) use rotary::Rotation;
 pub use tokenizer::Tokenizer;
@@ -44,7 +54,7 @@ pub struct Identity {
     pub weights: String,
     /// Of `config.json`.
     pub config: String,
-    /// Of `tokenizer.json`.
+    /// Of `tokenizer.json`, else of the vocabulary files.
     pub tokenizer: String,
 }
 
@@ -59,7 +69,7 @@ impl Checkpoint {
         let config = EncoderConfig::read(&folder.join("config.json"))?;
         let weights = Weights::open(folder, config.family)?;
         check(&config, &weights)?;
-        let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"), config.vocabulary_size)?;
+        let tokenizer = Tokenizer::of_folder(folder, config.family, config.vocabulary_size)?;
         Ok(Self {
             folder: folder.to_owned(),
             config,
@@ -78,7 +88,7 @@ impl Checkpoint {
         Ok(Identity {
             weights: self.weights.hash()?,
             config: hash_file(&self.folder.join("config.json"))?,
-            tokenizer: hash_file(&self.folder.join("tokenizer.json"))?,
+            tokenizer: vocabulary_files::hash(&self.folder)?,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Text to token ids, by the checkpoint's own `tokenizer.json`.
+//! Text to token ids, by the checkpoint's own `tokenizer.json` or its vocabulary files.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -7,7 +7,8 @@ use serde::de::IgnoredAny;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{EncodeInput, TruncationDirection, TruncationParams, TruncationStrategy};
 
-use super::Error;
+use super::vocabulary_files::{TOKENIZER, VocabularyFiles};
+use super::{Error, Family, vocabulary_tokenizer};
 use crate::ragged::Ragged;
 
 /// A checkpoint's tokenizer, without padding.
@@ -26,14 +27,49 @@ impl Tokenizer {
             path: path.to_owned(),
             source,
         })?;
-        let broken = |source| Error::Tokenizer {
+        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes));
+        let inner = inner.map_err(|source| Error::Tokenizer {
             path: path.to_owned(),
             source,
-        };
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(broken)?;
+        })?;
+        Self::checked(inner, path, vocabulary)
+    }
+
+    /// Loads the tokenizer of the checkpoint in `folder`, a model of `family` with `vocabulary`
+    /// embeddings: `tokenizer.json`, else one built from the vocabulary files.
+    pub fn of_folder(folder: &Path, family: Family, vocabulary: usize) -> Result<Self, Error> {
+        let path = folder.join(TOKENIZER);
+        if path.is_file() {
+            return Self::open(&path, vocabulary);
+        }
+        let files = VocabularyFiles::read(folder)?;
+        let path = files.path.clone();
+        let mut inner = Err(Error::NoTokenizer {
+            folder: folder.to_owned(),
+        });
+        let built = guarded(|| {
+            inner = vocabulary_tokenizer::build(files, family);
+            Ok(())
+        });
+        built.map_err(|source| Error::Tokenizer {
+            path: path.clone(),
+            source,
+        })?;
+        Self::checked(inner?, &path, vocabulary)
+    }
+
+    /// `inner`, which was made from `path`, ready for use.
+    fn checked(
+        mut inner: tokenizers::Tokenizer,
+        path: &Path,
+        vocabulary: usize,
+    ) -> Result<Self, Error> {
         inner.with_padding(None);
         // What some broken files break comes to light with the first text.
-        guarded(|| inner.encode_fast("a", true)).map_err(broken)?;
+        guarded(|| inner.encode_fast("a", true)).map_err(|source| Error::Tokenizer {
+            path: path.to_owned(),
+            source,
+        })?;
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
         if largest as usize >= vocabulary {
             return Err(Error::Vocabulary {

@@ -1,27 +1,44 @@
-//! Tensors out of `model.safetensors`, or the files that `model.safetensors.index.json` names.
+//! Tensors out of `model.safetensors` or `pytorch_model.bin`, or the files that an index of either
+//! names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use rayon::prelude::*;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
 
+use super::stored::{ElementType, StoredTensor};
+use super::weight_file::{Format, WeightFile};
 use super::{Error, Family};
-use crate::mapping::MappedFile;
 
-const SINGLE_FILE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-/// Weight files of other kinds that a folder may hold, to name in the refusal.
-const NOT_READ: [&str; 5] = [
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "tf_model.h5",
-    "flax_model.msgpack",
-    "model.onnx",
+/// What is read, the first that is there.
+pub(super) const SOURCES: [(&str, Format, Parts); 4] = [
+    ("model.safetensors", Format::Safetensors, Parts::One),
+    (
+        "model.safetensors.index.json",
+        Format::Safetensors,
+        Parts::Index,
+    ),
+    ("pytorch_model.bin", Format::Pytorch, Parts::One),
+    (
+        "pytorch_model.bin.index.json",
+        Format::Pytorch,
+        Parts::Index,
+    ),
 ];
+/// Weight files of other kinds that a folder may hold, to name in the refusal.
+const NOT_READ: [&str; 3] = ["tf_model.h5", "flax_model.msgpack", "model.onnx"];
+/// What TensorFlow called the parts of a LayerNorm, as the oldest checkpoints still do.
+const TENSORFLOW_NAMES: [(&str, &str); 2] = [
+    ("LayerNorm.weight", "LayerNorm.gamma"),
+    ("LayerNorm.bias", "LayerNorm.beta"),
+];
+
+/// Whether a file has the weights or names those that have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parts {
+    One,
+    Index,
+}
 
 /// A checkpoint's tensors, memory-mapped, found by name with or without the family's prefix.
 pub struct Weights {
@@ -37,13 +54,6 @@ struct Replacement {
     values: Vec<f32>,
 }
 
-struct WeightFile {
-    path: PathBuf,
-    bytes: MappedFile,
-    metadata: Metadata,
-    data_start: usize,
-}
-
 #[derive(Deserialize)]
 struct ShardIndex {
     weight_map: std::collections::BTreeMap<String, String>,
@@ -52,25 +62,23 @@ struct ShardIndex {
 impl Weights {
     /// Maps the weight files of `folder`.
     pub fn open(folder: &Path, family: Family) -> Result<Self, Error> {
-        let names: Vec<String> = if folder.join(SINGLE_FILE).is_file() {
-            vec![SINGLE_FILE.into()]
-        } else if folder.join(INDEX).is_file() {
-            let path = folder.join(INDEX);
-            let text = fs_err::read_to_string(&path).map_err(Error::Read)?;
-            let index: ShardIndex =
-                serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
-            let files: BTreeSet<String> = index.weight_map.into_values().collect();
-            files.into_iter().collect()
-        } else {
+        let source = SOURCES
+            .iter()
+            .find(|(name, ..)| folder.join(name).is_file());
+        let Some((name, format, parts)) = source else {
             let found = NOT_READ.into_iter().find(|name| folder.join(name).exists());
             return Err(Error::NoWeights {
                 folder: folder.to_owned(),
                 found: found.map(Into::into),
             });
         };
+        let names = match parts {
+            Parts::One => BTreeSet::from([(*name).to_owned()]),
+            Parts::Index => shard_names(&folder.join(name))?,
+        };
         let files = names
             .iter()
-            .map(|name| WeightFile::open(&folder.join(name)))
+            .map(|name| WeightFile::open(&folder.join(name), *format))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             folder: folder.to_owned(),
@@ -110,14 +118,9 @@ impl Weights {
         if let Some(replacement) = self.replaced.get(name) {
             return replacement.values(name, shape).map(<[f32]>::to_vec);
         }
-        let (file, info) = self.find(name, shape)?;
-        let bytes = file.data(info);
-        Ok(match info.dtype {
-            Dtype::F16 => convert(bytes, |pair| f16::from_le_bytes(pair).to_f32()),
-            Dtype::BF16 => convert(bytes, |pair| bf16::from_le_bytes(pair).to_f32()),
-            // `find` lets no other type through.
-            _ => convert(bytes, f32::from_le_bytes),
-        })
+        let (file, tensor) = self.find(name, shape)?;
+        let numbers = tensor.floats(file.bytes());
+        numbers.ok_or_else(|| unread(name, tensor.element))
     }
 
     /// BLAKE3 over the weight files in the order of their names, hexadecimal.
@@ -134,40 +137,39 @@ impl Weights {
 
     /// Gives the memory of what has been read back to the kernel; it can be read again.
     pub fn release(&self) {
-        for file in &self.files {
-            file.bytes.release();
-        }
+        self.files.iter().for_each(WeightFile::release);
     }
 
-    fn find(&self, name: &str, shape: &[usize]) -> Result<(&WeightFile, &TensorInfo), Error> {
-        let prefixed = format!("{}{name}", self.family.prefix());
-        let (file, info) = self
-            .files
-            .iter()
-            .find_map(|file| {
-                let info = file.metadata.info(name);
-                let info = info.or_else(|| file.metadata.info(&prefixed));
-                info.map(|info| (file, info))
-            })
-            .ok_or_else(|| Error::MissingTensor {
-                folder: self.folder.clone(),
-                name: name.into(),
-                prefix: self.family.prefix(),
-            })?;
-        if info.shape != shape {
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(&WeightFile, &StoredTensor), Error> {
+        let prefix = self.family.prefix();
+        let older = TENSORFLOW_NAMES.iter().find_map(|(now, then)| {
+            let stem = name.strip_suffix(now)?;
+            Some(format!("{stem}{then}"))
+        });
+        let names = [Some(name.to_owned()), older].into_iter().flatten();
+        let names: Vec<String> = names
+            .flat_map(|name| [name.clone(), format!("{prefix}{name}")])
+            .collect();
+        let found = self.files.iter().find_map(|file| {
+            let tensor = names.iter().find_map(|name| file.tensor(name))?;
+            Some((file, tensor))
+        });
+        let (file, tensor) = found.ok_or_else(|| Error::MissingTensor {
+            folder: self.folder.clone(),
+            name: name.into(),
+            prefix,
+        })?;
+        if tensor.shape != shape {
             return Err(Error::TensorShape {
                 name: name.into(),
-                found: info.shape.clone(),
+                found: tensor.shape.clone(),
                 expected: shape.to_vec(),
             });
         }
-        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(Error::TensorType {
-                name: name.into(),
-                found: format!("{:?}", info.dtype),
-            });
+        if matches!(tensor.element, ElementType::Unread { .. }) {
+            return Err(unread(name, tensor.element));
         }
-        Ok((file, info))
+        Ok((file, tensor))
     }
 }
 
@@ -185,34 +187,35 @@ impl Replacement {
     }
 }
 
-impl WeightFile {
-    fn open(path: &Path) -> Result<Self, Error> {
-        let bytes = MappedFile::open(path).map_err(Error::Read)?;
-        // Besides the header this checks that the tensors fill the file exactly, so that
-        // `data` cannot reach past the end of the map.
-        let (header, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|source| Error::Safetensors {
-                path: path.to_owned(),
-                bytes: bytes.len(),
-                source,
-            })?;
-        let data_start = size_of::<u64>() + header;
-        Ok(Self {
-            path: path.to_owned(),
-            bytes,
-            metadata,
-            data_start,
-        })
-    }
-
-    fn data(&self, info: &TensorInfo) -> &[u8] {
-        let (start, end) = info.data_offsets;
-        &self.bytes[self.data_start + start..self.data_start + end]
+fn unread(name: &str, found: ElementType) -> Error {
+    Error::TensorType {
+        name: name.into(),
+        found: found.to_string(),
     }
 }
 
-/// Converts little-endian numbers of `N` bytes, in parallel: embeddings are large.
-fn convert<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
-    let (numbers, _) = bytes.as_chunks::<N>();
-    numbers.par_iter().map(|chunk| number(*chunk)).collect()
+/// The names of the weight files that the index `path` names, each a file beside it.
+pub(super) fn shard_names(path: &Path) -> Result<BTreeSet<String>, Error> {
+    let text = fs_err::read_to_string(path).map_err(Error::Read)?;
+    let index: ShardIndex = serde_json::from_str(&text).map_err(|source| Error::Json {
+        path: path.to_owned(),
+        source,
+    })?;
+    let names: BTreeSet<String> = index.weight_map.into_values().collect();
+    match names.iter().find(|name| !is_plain(name)) {
+        Some(name) => Err(Error::ShardName {
+            path: path.to_owned(),
+            name: name.clone(),
+        }),
+        None if names.is_empty() => Err(Error::NoShards {
+            path: path.to_owned(),
+        }),
+        None => Ok(names),
+    }
+}
+
+/// Whether `name` is that of a file in a folder, and leads nowhere else.
+fn is_plain(name: &str) -> bool {
+    let safe = |letter: char| !letter.is_control() && !matches!(letter, '/' | '\\' | ':');
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(safe)
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 
 use super::options::{RuntimeOptions, limit_threads};
 use super::precompute::shard_bytes;
-use super::{console, parity};
+use super::{console, hub, parity};
 use crate::cache::{self, Cache, Fingerprint, MANIFEST, Parity, Precision, Writer};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
@@ -188,7 +188,7 @@ fn check_folders(source: &Path, out: &Path) -> Result<(), Error> {
 /// The model that `source` was made from, which may lie elsewhere now.
 fn open_checkpoint(moved: Option<&Path>, source: &Cache) -> Result<Checkpoint, Error> {
     let folder = moved.unwrap_or(Path::new(&source.manifest().model));
-    let checkpoint = Checkpoint::open(folder)?;
+    let checkpoint = Checkpoint::open(&hub::located(folder)?)?;
     let identity = checkpoint.identity()?;
     let mut current = Fingerprint::default();
     current.set("weights", identity.weights);

@@ -29,8 +29,9 @@ pub(super) struct ExportArguments {
     /// Folder of a finished run.
     #[arg(long, value_name = "FOLDER", help_heading = "Model")]
     run: PathBuf,
-    /// Folder of the model that it was trained from [default: where it lay when the run was made].
-    #[arg(long, value_name = "FOLDER", help_heading = "Model")]
+    /// The model that it was trained from, a folder or owner/name[@revision] on the hub [default: where
+    /// it lay when the run was made].
+    #[arg(long, value_name = "MODEL", help_heading = "Model")]
     model: Option<PathBuf>,
     /// What is to load it.
     #[arg(long, value_enum, help_heading = "Output")]

@@ -13,6 +13,7 @@ mod evaluate;
 mod export;
 mod freeze_list;
 mod head;
+mod hub;
 mod index;
 mod model;
 mod options;

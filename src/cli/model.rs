@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::console;
 use super::head::JudgementOptions;
 use super::options::{DeviceChoice, RuntimeOptions, limit_threads};
 use super::task::TaskOptions;
+use super::{console, hub};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Source;
 use crate::error::Error;
@@ -29,9 +29,9 @@ pub(super) struct ModelOptions {
         help_heading = "Model"
     )]
     pub run: Option<PathBuf>,
-    /// Folder of a pre-trained model: without a run, that model as it is; with one, where the
-    /// model lies now [default: where it lay when the run was made].
-    #[arg(long, value_name = "FOLDER", help_heading = "Model")]
+    /// Folder of a pre-trained model, or owner/name[@revision] of one on the hub: without a run, that
+    /// model as it is; with one, where the model lies now [default: where it lay when the run was made].
+    #[arg(long, value_name = "MODEL", help_heading = "Model")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub task: TaskOptions,
@@ -108,7 +108,7 @@ impl ModelOptions {
     }
 
     fn load_checkpoint(&self, model: &Path, source: &Source) -> Result<LoadedModel, Error> {
-        let checkpoint = Checkpoint::open(model)?;
+        let checkpoint = Checkpoint::open(&hub::located(model)?)?;
         let encoding = self.task.encoding(&checkpoint, Some(source))?;
         if encoding.task() == TaskKind::Classify {
             return Err(Error::Usage {
@@ -152,7 +152,7 @@ impl ModelOptions {
 pub(super) fn open_run(run: &Path, moved: Option<&Path>) -> Result<(SavedRun, Checkpoint), Error> {
     let saved = SavedRun::open(run)?;
     let identity = &saved.identity;
-    let checkpoint = Checkpoint::open(moved.unwrap_or(&identity.model))?;
+    let checkpoint = Checkpoint::open(&hub::located(moved.unwrap_or(&identity.model))?)?;
     let found = checkpoint.identity()?;
     for (what, found, expected) in [
         ("weights", &found.weights, &identity.weights),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::freeze_list::FreezeList;
 use super::options::{RuntimeOptions, limit_threads, missing};
 use super::task::{TaskOptions, foreign_flag};
-use super::{console, dry_run, parity, recipe, shard};
+use super::{console, dry_run, hub, parity, recipe, shard};
 use crate::cache::{
     self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
 };
@@ -42,6 +42,9 @@ Examples:
   telly precompute --task search --model models/unixcoder-base --train train.jsonl \\
       --valid valid.jsonl --code-base codebase.jsonl --freeze 8 --cache cache/search
 
+  telly precompute --task search --model microsoft/unixcoder-base ... takes the model from the hub
+  (HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as in Python).
+
   With --freeze 2,4,5 one pass over the data fills cache/mine/freeze-2, freeze-4 and freeze-5.")]
 pub(super) struct PrecomputeArguments {
     #[command(flatten)]
@@ -69,8 +72,8 @@ struct PrecomputeOptions {
     #[command(flatten)]
     #[serde(flatten)]
     task: TaskOptions,
-    /// Folder of the pre-trained model.
-    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    /// Folder of the pre-trained model, or owner/name[@revision] of one on the Hugging Face hub.
+    #[arg(long, value_name = "MODEL", help_heading = "Input")]
     model: Option<PathBuf>,
     /// Folder of all splits: train.jsonl, valid.jsonl and test.jsonl, or in any other format.
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
@@ -131,7 +134,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
     let folders = folders(folder, freeze)?;
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
-    let checkpoint = Checkpoint::open(model)?;
+    let checkpoint = Checkpoint::open(&hub::located(model)?)?;
     check_freeze(freeze, &checkpoint)?;
     let (encoding, splits) = encode(&options, &checkpoint)?;
     let precision = frozen_precision(&options, freeze)?;

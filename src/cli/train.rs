@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::options::{limit_threads, missing};
 use super::task::TaskOptions;
 use super::train_options::{TrainOptions, resolved_recipe};
-use super::{console, recipe, runs, seeds};
+use super::{console, hub, recipe, runs, seeds};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Source;
@@ -128,6 +128,7 @@ impl Training {
             .model
             .clone()
             .unwrap_or_else(|| cache.manifest().model.clone().into());
+        let model_folder = hub::located(&model_folder)?;
         let mut checkpoint = Checkpoint::open(&model_folder)?;
         let (encoding, labels) = (&contents.encoding, contents.labels.as_ref());
         check_cache(&cache, &checkpoint, &options, encoding, labels)?;

@@ -21,8 +21,9 @@ pub(super) struct TrainOptions {
     /// Folder of the cache.
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
     pub cache: Option<PathBuf>,
-    /// Folder of the pre-trained model [default: where it lay when the cache was made].
-    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    /// The pre-trained model, a folder or owner/name[@revision] on the hub [default: where it lay when
+    /// the cache was made].
+    #[arg(long, value_name = "MODEL", help_heading = "Input")]
     pub model: Option<PathBuf>,
     /// Folder of the run [default: the first of runs/CACHE-1, runs/CACHE-2 ... that is free].
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
