@@ -98,7 +98,9 @@ impl TrainedModel {
 
     /// The classes' names, in order.
     pub(super) fn class_names(&self) -> Vec<String> {
-        let Some(labels) = &self.identity.labels else {
+        let labels = self.identity.labels.as_ref();
+        // A regression has an empty list.
+        let Some(labels) = labels.filter(|labels| labels.count() > 0) else {
             let classes = 0..self.classes();
             // What transformers calls the one output of a regression.
             return match self.objective() {
