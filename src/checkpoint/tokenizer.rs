@@ -164,6 +164,17 @@ impl Tokenizer {
         Ok(ids.collect())
     }
 
+    /// Whether it gives the second of two texts another token type than the first, as BERT's does;
+    /// RoBERTa's does not.
+    pub fn tells_texts_apart(&self) -> Result<bool, Error> {
+        let pair = vec![("a".to_owned(), "a".to_owned())];
+        let encodings = self.encode_batch(pair, usize::MAX, true)?;
+        let types = encodings
+            .iter()
+            .flat_map(tokenizers::Encoding::get_type_ids);
+        Ok(types.copied().max() > Some(0))
+    }
+
     fn encode_batch<'s>(
         &self,
         texts: Vec<impl Into<EncodeInput<'s>> + Send>,
@@ -243,5 +254,16 @@ mod tests {
         let expected = tokenizer.encode_in_mode(texts(), "<mask>", 9);
         assert_eq!(found, expected.expect("ids"));
         assert_eq!((found.length(0), found.length(2)), (4, 9));
+    }
+
+    /// UniXcoder has ten token types and a tokenizer that uses one.
+    #[test]
+    fn two_texts_are_told_apart_as_the_template_says() {
+        for (model, expected) in [("bert-tiny", true), ("roberta-tiny", false)] {
+            let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+            let path = golden.join(model).join("tokenizer.json");
+            let tokenizer = Tokenizer::open(&path, 400).expect("a tokenizer");
+            assert_eq!(tokenizer.tells_texts_apart().expect("two texts"), expected);
+        }
     }
 }

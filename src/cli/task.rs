@@ -198,7 +198,8 @@ impl TaskOptions {
         if self.second_field.is_none() {
             return Ok(mode_token);
         }
-        if checkpoint.config.token_types.is_some_and(|types| types > 1) {
+        let has_types = checkpoint.config.token_types.is_some_and(|types| types > 1);
+        if has_types && checkpoint.tokenizer.tells_texts_apart()? {
             return Err(Error::Usage {
                 problem: "`--second-field`: this model tells two texts apart by token types, and only those of one text are computed so far".into(),
                 hint: "use a model without token types, as those of the RoBERTa and MPNet families".into(),
