@@ -55,14 +55,26 @@ fn cached(space: &Workspace, model: &str, objective: &str) -> PathBuf {
     cache
 }
 
-/// Trains, measures again without the cache, and applies the run: the summary and what was
+/// What the trained layers are computed by.
+const OPS: [&str; 2] = ["fused", "composed"];
+
+/// Trains by `ops`, measures again without the cache, and applies the run: the summary and what was
 /// predicted for each row of the test split.
-fn trained(space: &Workspace, cache: &Path, flags: &str) -> (Value, Vec<Value>) {
+fn trained(space: &Workspace, cache: &Path, ops: &str, flags: &str) -> (Value, Vec<Value>) {
     let run = space.path("run");
-    let fixed = "--epochs 6 --batch-size 8 --lr 2e-3 --force";
-    let summary = telly_json(&train(cache, &run, &format!("{fixed} {flags}")));
+    let fixed = "--epochs 6 --batch-size 8 --lr 2e-3 --force --ops";
+    let summary = telly_json(&train(cache, &run, &format!("{fixed} {ops} {flags}")));
     let test = space.path("test.jsonl");
-    let fresh = telly_json(&["evaluate", "--run", text(&run), "--data", text(&test)]);
+    let fresh = [
+        "evaluate",
+        "--run",
+        text(&run),
+        "--data",
+        text(&test),
+        "--ops",
+        ops,
+    ];
+    let fresh = telly_json(&fresh);
     for (name, number) in summary["test"].as_object().expect("metrics") {
         let again = fresh["metrics"][name].as_f64().expect("a number");
         let difference = (number.as_f64().expect("a number") - again).abs();
@@ -71,7 +83,7 @@ fn trained(space: &Workspace, cache: &Path, flags: &str) -> (Value, Vec<Value>) 
     let output = space.path("predictions.jsonl");
     let [input, run, written] = [&test, &run, &output].map(|path| text(path));
     telly_ok(&[
-        "predict", "--run", run, "--input", input, "--output", written,
+        "predict", "--run", run, "--input", input, "--output", written, "--ops", ops,
     ]);
     let lines = fs_err::read_to_string(&output).expect("predictions");
     let lines = lines.lines();
@@ -87,26 +99,28 @@ fn number(value: &Value) -> f64 {
 fn sets_of_labels() {
     let space = Workspace::new();
     let cache = cached(&space, "bert-tiny", "multi-label");
-    let (summary, predictions) = trained(&space, &cache, "");
-    let test = &summary["test"];
-    assert!(number(&test["micro_f1"]) > 0.9, "{summary}");
-    let names: Vec<&String> = test.as_object().expect("metrics").keys().collect();
-    let expected = [
-        "micro_f1",
-        "macro_f1",
-        "precision",
-        "recall",
-        "accuracy",
-        "loss",
-    ];
-    assert_eq!(names, expected);
-    let records = fs_err::read_to_string(space.path("test.jsonl")).expect("records");
-    let right = records.lines().zip(&predictions).filter(|(record, found)| {
-        let record: Value = serde_json::from_str(record).expect("JSON");
-        assert_eq!(found["probabilities"].as_object().expect("labels").len(), 2);
-        record["label"] == found["labels"]
-    });
-    assert!((right.count() as f64 / 40.0 - number(&test["accuracy"])).abs() < 1e-9);
+    for ops in OPS {
+        let (summary, predictions) = trained(&space, &cache, ops, "");
+        let test = &summary["test"];
+        assert!(number(&test["micro_f1"]) > 0.9, "{summary}");
+        let names: Vec<&String> = test.as_object().expect("metrics").keys().collect();
+        let expected = [
+            "micro_f1",
+            "macro_f1",
+            "precision",
+            "recall",
+            "accuracy",
+            "loss",
+        ];
+        assert_eq!(names, expected);
+        let records = fs_err::read_to_string(space.path("test.jsonl")).expect("records");
+        let right = records.lines().zip(&predictions).filter(|(record, found)| {
+            let record: Value = serde_json::from_str(record).expect("JSON");
+            assert_eq!(found["probabilities"].as_object().expect("labels").len(), 2);
+            record["label"] == found["labels"]
+        });
+        assert!((right.count() as f64 / 40.0 - number(&test["accuracy"])).abs() < 1e-9);
+    }
 
     let run = space.path("other");
     let refused = |flags: &str, words: &[&str]| {
@@ -139,29 +153,33 @@ fn numbers() {
     let space = Workspace::new();
     let cache = cached(&space, "mpnet-tiny", "regression");
     let flags = "--head huggingface --best-metric mse";
-    let (summary, predictions) = trained(&space, &cache, flags);
-    assert!(number(&summary["test"]["pearson"]) > 0.8, "{summary}");
-    let records = fs_err::read_to_string(space.path("test.jsonl")).expect("records");
-    let squares = records.lines().zip(&predictions).map(|(record, found)| {
-        let record: Value = serde_json::from_str(record).expect("JSON");
-        (number(&record["label"]) - number(&found["number"])).powi(2)
-    });
-    let mean = squares.sum::<f64>() / 40.0;
-    assert!(
-        (mean - number(&summary["test"]["mse"])).abs() < 1e-2,
-        "{mean} {summary}"
-    );
+    for ops in OPS {
+        let (summary, predictions) = trained(&space, &cache, ops, flags);
+        assert!(number(&summary["test"]["pearson"]) > 0.8, "{summary}");
+        let records = fs_err::read_to_string(space.path("test.jsonl")).expect("records");
+        let squares = records.lines().zip(&predictions).map(|(record, found)| {
+            let record: Value = serde_json::from_str(record).expect("JSON");
+            (number(&record["label"]) - number(&found["number"])).powi(2)
+        });
+        let mean = squares.sum::<f64>() / 40.0;
+        assert!(
+            (mean - number(&summary["test"]["mse"])).abs() < 1e-2,
+            "{mean} {summary}"
+        );
+    }
 }
 
 #[test]
 fn heads_as_transformers_names_them() {
-    for (model, hidden) in [
-        ("bert-tiny", "pooler.dense.weight"),
-        ("roberta-tiny", "classifier.dense.weight"),
+    for (model, hidden, ops) in [
+        ("bert-tiny", "pooler.dense.weight", "fused"),
+        ("bert-tiny", "pooler.dense.weight", "composed"),
+        ("roberta-tiny", "classifier.dense.weight", "fused"),
+        ("roberta-tiny", "classifier.dense.weight", "composed"),
     ] {
         let space = Workspace::new();
         let cache = cached(&space, model, "single-label");
-        let (summary, _) = trained(&space, &cache, "--head huggingface");
+        let (summary, _) = trained(&space, &cache, ops, "--head huggingface");
         assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
         let run = space.path("run");
         let weights = |run: &Path| fs_err::read(run.join("model.safetensors")).expect("weights");
@@ -171,6 +189,8 @@ fn heads_as_transformers_names_them() {
 
         // The recipe repeats it.
         let recipe = run.join("recipe.toml");
+        let told = fs_err::read_to_string(&recipe).expect("a recipe");
+        assert!(told.contains(&format!("ops = \"{ops}\"")), "{told}");
         let again = space.path("again");
         telly_json(&["train", "--recipe", text(&recipe), "--out", text(&again)]);
         assert_eq!(weights(&again), bytes);
@@ -236,9 +256,11 @@ fn two_texts() {
         command
     };
     telly_json(&command("roberta-tiny", "cache"));
-    let (summary, predictions) = trained(&space, &space.path("cache"), "");
-    assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
-    assert_eq!(predictions.len(), 40);
+    for ops in OPS {
+        let (summary, predictions) = trained(&space, &space.path("cache"), ops, "");
+        assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
+        assert_eq!(predictions.len(), 40);
+    }
     fails(
         telly(&command("bert-tiny", "none")),
         WRONG_INPUT,

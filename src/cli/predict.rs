@@ -17,7 +17,6 @@ use crate::error::Error;
 use crate::index::{Hit, Index, Top};
 use crate::progress::Progress;
 use crate::task::{EncodedSplit, Known, Labels, Predictions, Role, similarity};
-use crate::trainable::Pass;
 use crate::{interrupt, train};
 
 /// Apply a run to new records: one JSON line for each.
@@ -280,7 +279,7 @@ impl Predictor<'_> {
     fn lines_of(&mut self, records: &[Record], encoded: EncodedSplit) -> Result<Vec<Value>, Error> {
         let loaded = self.loaded;
         let columns = self.embedder.embed(encoded)?;
-        let pass = Pass::evaluation(columns[0].device());
+        let pass = loaded.model.evaluation();
         let logits = if self.logits {
             loaded.model.logits(&columns, &pass)?
         } else {

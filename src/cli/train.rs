@@ -177,13 +177,15 @@ impl Training {
         resumed_by: &Path,
     ) -> Result<Map<String, Value>, Error> {
         let contents = &self.contents;
+        let device = self.options.device.unwrap_or_default();
+        let device = device.device_for(settings.ops)?;
         let model = Model::new(
             &self.checkpoint,
             contents.freeze,
             &self.head(settings),
             settings.pooling,
             settings.seed,
-            &self.options.device.unwrap_or_default().device()?,
+            &device,
         )?;
         if model.parameters.count() == 0 {
             return Err(train::Error::NothingToTrain {

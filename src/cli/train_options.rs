@@ -14,7 +14,7 @@ use crate::checkpoint::Freeze;
 use crate::error::Error;
 use crate::task::{ClassWeights, Encoding, HeadSettings};
 use crate::train::{Schedule, TrainSettings};
-use crate::trainable::Pooling;
+use crate::trainable::{OpsChoice, Pooling};
 
 #[derive(Args, Serialize, Deserialize, Clone)]
 pub(super) struct TrainOptions {
@@ -116,6 +116,10 @@ pub(super) struct TrainOptions {
     /// Where training runs; auto takes CUDA if this build has it [default: auto].
     #[arg(long, value_enum, help_heading = "Running")]
     pub device: Option<DeviceChoice>,
+    /// What the trained layers are computed by: auto takes fused on the CPU and composed on CUDA
+    /// [default: auto].
+    #[arg(long, value_enum, help_heading = "Running")]
+    pub ops: Option<OpsChoice>,
     /// CPU threads [default: one a core].
     #[arg(long, value_name = "N", help_heading = "Running")]
     pub threads: Option<usize>,
@@ -177,6 +181,7 @@ impl TrainOptions {
             checkpoint_seconds: self
                 .checkpoint_seconds
                 .unwrap_or(default.checkpoint_seconds),
+            ops: self.ops.unwrap_or_default(),
             micro_batch: self.micro_batch,
             memory_budget: self.memory_budget.map(|size| size.as_u64()),
         };

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{Error, Schedule, Shuffle};
 use crate::targets::Targets;
 use crate::task::{ClassWeights, CrossEntropy, HeadSettings, Model};
-use crate::trainable::Pooling;
+use crate::trainable::{OpsChoice, Pooling};
 
 /// Everything that decides a run's outcome, besides the cache, and how it is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +63,9 @@ pub struct TrainSettings {
     pub log_every: usize,
     /// Seconds between two checkpoints, besides the one after each epoch.
     pub checkpoint_seconds: u64,
+    /// What the trained layers are computed by.
+    #[serde(default)]
+    pub ops: OpsChoice,
     /// Rows kept for the backward pass at a time; as many as the memory budget allows when
     /// absent.
     pub micro_batch: Option<usize>,
@@ -103,6 +106,7 @@ impl Default for TrainSettings {
             head: None,
             log_every: 10,
             checkpoint_seconds: 300,
+            ops: OpsChoice::default(),
             micro_batch: None,
             memory_budget: None,
         }
@@ -133,6 +137,7 @@ impl TrainSettings {
 
     /// Refuses what `model` and the splits of a cache cannot do.
     pub fn check(&self, model: &Model, has_valid: bool) -> Result<(), Error> {
+        self.ops.on(model.parameters.device())?;
         let on_valid = [
             ("--best-metric", self.best_metric.is_some()),
             ("--early-stopping", self.early_stopping.is_some()),

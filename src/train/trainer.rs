@@ -7,8 +7,7 @@ use candle_core::Tensor;
 use super::{Error, TrainSettings};
 use crate::task::{Batch, Model};
 use crate::trainable::{
-    AdamW, AdamWSettings, Gradients, Ops, Parameter, Parameters, Part, PartLimit, Pass,
-    layer_scales,
+    AdamW, AdamWSettings, Gradients, Parameter, Parameters, Part, PartLimit, Pass, layer_scales,
 };
 
 const PARAMETER: &str = "parameter";
@@ -19,8 +18,6 @@ const SECOND_MOMENT: &str = "second_moment";
 pub struct Trainer {
     /// What is trained.
     pub model: Model,
-    /// Which implementation of the layers runs.
-    pub ops: Ops,
     /// Whether the last layer computes every token's state though only some are read.
     pub all_rows: bool,
     /// What is kept for the backward pass at a time.
@@ -69,13 +66,12 @@ impl Trainer {
         // As transformers: the share is rounded up to whole steps.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let warmup_steps = (settings.warmup * total_steps as f64).ceil() as usize;
-        let device = model.parameters.device();
+        let ops = settings.ops.on(model.parameters.device())?;
         Ok(Self {
-            ops: Pass::evaluation(device).ops,
             all_rows: false,
             micro_batch: PartLimit::NONE,
             gradients: Gradients::new(&model.parameters),
-            model,
+            model: model.run_by(ops),
             optimizer,
             settings,
             warmup_steps,
@@ -151,11 +147,9 @@ impl Trainer {
     }
 
     fn accumulate_here(&mut self, batch: Batch, share: f64) -> Result<(), Error> {
-        let device = self.model.parameters.device().clone();
         // Each batch of a run draws its own masks.
         let number = self.step * self.settings.gradient_accumulation + self.pending.batches;
-        let mut pass = Pass::training(&device, self.settings.seed, number as u64);
-        pass.ops = self.ops;
+        let mut pass = Pass::training(self.model.ops(), self.settings.seed, number as u64);
         pass.all_rows = self.all_rows;
         let gradients = &mut self.gradients;
         if self.pending.batches == 0 {

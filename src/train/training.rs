@@ -20,7 +20,7 @@ use crate::cache::{Cache, Split};
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Batch, Metrics, Model, Role};
-use crate::trainable::{Part, Pass, Profile};
+use crate::trainable::{Part, Profile};
 
 /// The split that chooses what is kept.
 const VALID: &str = "valid";
@@ -317,7 +317,7 @@ impl<'a> Training<'a> {
                 name,
             )
         })?;
-        let pass = Pass::evaluation(self.trainer.model.parameters.device());
+        let pass = self.trainer.model.evaluation();
         if name == VALID {
             self.trainer.model.tune(&embedded, &pass)?;
         }

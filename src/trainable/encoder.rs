@@ -161,8 +161,7 @@ impl TrainableEncoder {
     /// If `input` is of the kind that this encoder does not take.
     pub fn hidden_states(&self, input: EncoderInput) -> Result<Vec<Tensor>, Error> {
         let packing = input.packing();
-        let mut pass = Pass::evaluation(&self.device);
-        pass.ops = Ops::Composed;
+        let pass = Pass::evaluation(Ops::Composed);
         let mut states = Vec::new();
         let mut keep = |hidden: &Tensor| states.push(hidden.detach());
         let last = self.forward(input, &packing, &pass, &mut keep)?;

@@ -21,6 +21,9 @@ pub enum Error {
         /// What the model has.
         expected: String,
     },
+    /// The written-out layers were asked for on another device than the CPU.
+    #[error("`--ops fused` is written for the CPU, and cannot run on CUDA")]
+    FusedElsewhere,
     /// A parameter that is being trained received no gradient: a bug, never the user's fault.
     #[error("parameter `{name}` received no gradient")]
     NoGradient {
@@ -42,12 +45,18 @@ impl Explain for Error {
             Self::Mismatch { .. } => {
                 Some("the run was made from another model or with another `--freeze`".into())
             }
+            Self::FusedElsewhere => {
+                Some("use `--ops auto` or `--ops composed`, or `--device cpu`".into())
+            }
             Self::NoGradient { .. } => Some("this is a bug in Telly: please report it".into()),
             Self::Tensor(_) => None,
         }
     }
 
     fn is_input(&self) -> bool {
-        matches!(self, Self::Checkpoint(_) | Self::Mismatch { .. })
+        matches!(
+            self,
+            Self::Checkpoint(_) | Self::Mismatch { .. } | Self::FusedElsewhere
+        )
     }
 }

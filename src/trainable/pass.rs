@@ -1,7 +1,5 @@
 //! What one pass through the trainable half needs besides its input.
 
-use candle_core::Device;
-
 use super::dropout::{Dropout, mix};
 
 /// Which implementation of the layers runs.
@@ -62,13 +60,9 @@ impl Site {
 
 impl Pass {
     /// A pass without dropout.
-    pub fn evaluation(device: &Device) -> Self {
+    pub fn evaluation(ops: Ops) -> Self {
         Self {
-            ops: if device.is_cpu() {
-                Ops::Fused
-            } else {
-                Ops::Composed
-            },
+            ops,
             way_back: false,
             all_rows: false,
             key: None,
@@ -76,11 +70,11 @@ impl Pass {
     }
 
     /// The training pass of `step` in a run with `seed`.
-    pub fn training(device: &Device, seed: u64, step: u64) -> Self {
+    pub fn training(ops: Ops, seed: u64, step: u64) -> Self {
         Self {
             way_back: true,
             key: Some(mix(mix(seed).wrapping_add(step))),
-            ..Self::evaluation(device)
+            ..Self::evaluation(ops)
         }
     }
 
