@@ -122,6 +122,18 @@ fn killed_at_twenty_moments() {
     }
 }
 
+/// The loss's scale is part of a checkpoint.
+#[test]
+fn killed_in_mixed_precision() {
+    let (space, cache) = cached();
+    for precision in ["bf16", "fp16"] {
+        let flags = format!("{FLAGS} --mixed-precision {precision}");
+        let (_, killed) = killed((&space, &cache), (&flags, STEPS), (4, 5));
+        let scaled = log(&killed).concat().contains("loss_scale");
+        assert_eq!(scaled, precision == "fp16");
+    }
+}
+
 /// Evaluations and updates of several batches do not fall on the same steps as checkpoints do.
 #[test]
 fn killed_between_evaluations() {
@@ -272,6 +284,10 @@ fn only_the_same_run_goes_on() {
         (
             ["--ops", "composed"],
             r#"begun with ops "auto", now "composed""#,
+        ),
+        (
+            ["--mixed-precision", "fp16"],
+            r#"begun with mixed_precision "none", now "fp16""#,
         ),
         (
             ["--class-weights", "1,2"],

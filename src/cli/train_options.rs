@@ -14,7 +14,7 @@ use crate::checkpoint::Freeze;
 use crate::error::Error;
 use crate::task::{ClassWeights, Encoding, HeadSettings};
 use crate::train::{Schedule, TrainSettings};
-use crate::trainable::{OpsChoice, Pooling};
+use crate::trainable::{MixedPrecision, OpsChoice, Pooling};
 
 #[derive(Args, Serialize, Deserialize, Clone)]
 pub(super) struct TrainOptions {
@@ -120,6 +120,10 @@ pub(super) struct TrainOptions {
     /// [default: auto].
     #[arg(long, value_enum, help_heading = "Running")]
     pub ops: Option<OpsChoice>,
+    /// Matrix products of the trained layers in bf16 or fp16, forward and backward, with fp32
+    /// weights; by composed operations [default: none].
+    #[arg(long, value_enum, value_name = "TYPE", help_heading = "Running")]
+    pub mixed_precision: Option<MixedPrecision>,
     /// CPU threads [default: one a core].
     #[arg(long, value_name = "N", help_heading = "Running")]
     pub threads: Option<usize>,
@@ -182,6 +186,7 @@ impl TrainOptions {
                 .checkpoint_seconds
                 .unwrap_or(default.checkpoint_seconds),
             ops: self.ops.unwrap_or_default(),
+            mixed_precision: self.mixed_precision.unwrap_or_default(),
             micro_batch: self.micro_batch,
             memory_budget: self.memory_budget.map(|size| size.as_u64()),
         };

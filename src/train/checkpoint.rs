@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{Error, TrainSettings};
 use crate::publish::publish_with;
 use crate::task::Metrics;
+use crate::trainable::LossScaler;
 
 /// The file in a run's `checkpoint/`.
 const STATE: &str = "state.safetensors";
@@ -42,6 +43,9 @@ pub struct Position {
     /// Evaluations since the best.
     #[serde(default)]
     pub without_better: usize,
+    /// What scales the loss, in fp16.
+    #[serde(default)]
+    pub loss_scaler: Option<LossScaler>,
     /// Bytes of `metrics.jsonl` that belong to these steps.
     pub metrics_bytes: u64,
     /// Bytes of the TensorBoard events that belong to them.

@@ -7,7 +7,8 @@ use candle_core::Tensor;
 use super::{Error, TrainSettings};
 use crate::task::{Batch, Model};
 use crate::trainable::{
-    AdamW, AdamWSettings, Gradients, Parameter, Parameters, Part, PartLimit, Pass, layer_scales,
+    AdamW, AdamWSettings, Gradients, LossScaler, MixedPrecision, Parameter, Parameters, Part,
+    PartLimit, Pass, layer_scales,
 };
 
 const PARAMETER: &str = "parameter";
@@ -29,6 +30,7 @@ pub struct Trainer {
     total_steps: usize,
     step: usize,
     pending: Pending,
+    loss_scaler: Option<LossScaler>,
 }
 
 /// What the step under way has seen.
@@ -48,6 +50,10 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Global norm of the gradients before clipping.
     pub gradient_norm: f64,
+    /// What the loss was multiplied by, in fp16.
+    pub loss_scale: Option<f64>,
+    /// Whether there was no update, as some gradient was no finite number in fp16.
+    pub skipped: bool,
 }
 
 impl Trainer {
@@ -66,7 +72,8 @@ impl Trainer {
         // As transformers: the share is rounded up to whole steps.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let warmup_steps = (settings.warmup * total_steps as f64).ceil() as usize;
-        let ops = settings.ops.on(model.parameters.device())?;
+        let ops = settings.ops_on(model.parameters.device())?;
+        let scales = settings.mixed_precision == MixedPrecision::Fp16;
         Ok(Self {
             all_rows: false,
             micro_batch: PartLimit::NONE,
@@ -78,6 +85,7 @@ impl Trainer {
             total_steps,
             step: 0,
             pending: Pending::default(),
+            loss_scaler: scales.then(LossScaler::default),
         })
     }
 
@@ -113,10 +121,16 @@ impl Trainer {
         Ok(tensors.collect())
     }
 
-    /// Goes on after `step` steps that left `tensors`.
+    /// What scales the loss, in fp16.
+    pub fn loss_scaler(&self) -> Option<&LossScaler> {
+        self.loss_scaler.as_ref()
+    }
+
+    /// Goes on after `step` steps that left `tensors` and, in fp16, `loss_scaler`.
     pub fn restore(
         &mut self,
         step: usize,
+        loss_scaler: Option<LossScaler>,
         tensors: &mut HashMap<String, Tensor>,
     ) -> Result<(), Error> {
         let parameters = &self.model.parameters;
@@ -124,11 +138,13 @@ impl Trainer {
         let first = named(parameters, FIRST_MOMENT, tensors)?;
         let second = named(parameters, SECOND_MOMENT, tensors)?;
         let moments = first.into_iter().zip(second);
+        let skipped = loss_scaler.as_ref().map_or(0, LossScaler::skipped);
         self.optimizer.restore(
-            step,
+            step - skipped,
             moments.map(|(first, second)| [first, second]).collect(),
         )?;
         self.step = step;
+        self.loss_scaler = loss_scaler;
         Ok(())
     }
 
@@ -151,14 +167,17 @@ impl Trainer {
         let number = self.step * self.settings.gradient_accumulation + self.pending.batches;
         let mut pass = Pass::training(self.model.ops(), self.settings.seed, number as u64);
         pass.all_rows = self.all_rows;
+        pass.mixed_precision = self.settings.mixed_precision;
+        let scale = self.loss_scaler.as_ref().map_or(1.0, LossScaler::scale);
         let gradients = &mut self.gradients;
         if self.pending.batches == 0 {
             gradients.clear();
         }
-        let loss = self
-            .model
-            .add_gradients(batch, share, &pass, self.micro_batch, gradients)?;
-        if !loss.is_finite() {
+        let loss =
+            self.model
+                .add_gradients(batch, share * scale, &pass, self.micro_batch, gradients)?;
+        // In fp16 the step will be skipped, and the scale tells when it is of no use any more.
+        if !loss.is_finite() && self.loss_scaler.is_none() {
             return Err(Error::Diverged {
                 step: self.step,
                 loss,
@@ -181,16 +200,32 @@ impl Trainer {
             self.total_steps,
             self.settings.lr,
         );
-        let norm = self.model.profile().time(Part::Optimizer, || {
-            self.optimizer
-                .step(&self.model.parameters, &self.gradients, rate)
-        })?;
+        let loss_scale = self.loss_scaler.as_ref().map(LossScaler::scale);
+        let scale = loss_scale.unwrap_or(1.0);
+        let (parameters, gradients) = (&self.model.parameters, &self.gradients);
+        let norm = AdamW::norm(parameters, gradients, scale)?;
+        let skipped = loss_scale.is_some() && !norm.is_finite();
+        if let Some(scaler) = &mut self.loss_scaler {
+            scaler.update(!skipped);
+            if scaler.is_exhausted() {
+                let step = self.step;
+                return Err(Error::LossScale { step, scale });
+            }
+        }
+        if !skipped {
+            self.model.profile().time(Part::Optimizer, || {
+                self.optimizer
+                    .step(parameters, gradients, (norm, scale), rate)
+            })?;
+        }
         self.step += 1;
         let Pending { loss, .. } = std::mem::take(&mut self.pending);
         Ok(StepReport {
             loss,
             learning_rate: rate,
             gradient_norm: norm,
+            loss_scale,
+            skipped,
         })
     }
 }

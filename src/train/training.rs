@@ -134,6 +134,7 @@ impl<'a> Training<'a> {
                 best: None,
                 evaluated: 0,
                 without_better: 0,
+                loss_scaler: None,
                 metrics_bytes: 0,
                 tensorboard_bytes: 0,
             },
@@ -149,7 +150,9 @@ impl<'a> Training<'a> {
             mut tensors,
         } = state;
         position.check(&self.position, self.run.path())?;
-        self.trainer.restore(position.step, &mut tensors)?;
+        let loss_scaler = position.loss_scaler.clone();
+        self.trainer
+            .restore(position.step, loss_scaler, &mut tensors)?;
         if position.best.is_some() {
             let parameters = &self.trainer.model.parameters;
             self.best_weights = Some(named(parameters, BEST, &mut tensors)?);
@@ -295,14 +298,19 @@ impl<'a> Training<'a> {
         if !step.is_multiple_of(log_every) && step != self.trainer.total_steps() {
             return Ok(());
         }
-        self.run.log(&json!({
+        let mut line = json!({
             "step": step,
             "epoch": epoch + 1,
             "loss": report.loss,
             "learning_rate": report.learning_rate,
             "gradient_norm": report.gradient_norm,
             "tokens_per_second": tokens_per_second,
-        }))
+        });
+        if let Some(scale) = report.loss_scale {
+            line["loss_scale"] = json!(scale);
+            line["skipped"] = json!(report.skipped);
+        }
+        self.run.log(&line)
     }
 
     fn evaluate(&mut self, split: &Split, name: &str, epoch: usize) -> Result<Metrics, Error> {
@@ -399,6 +407,7 @@ impl<'a> Training<'a> {
     /// Writes everything that the run needs to go on from here.
     fn checkpoint(&mut self) -> Result<(), Error> {
         self.tick();
+        self.position.loss_scaler = self.trainer.loss_scaler().cloned();
         let mut tensors = self.trainer.tensors()?;
         if let Some(best) = &self.best_weights {
             let parameters = self.trainer.model.parameters.iter();

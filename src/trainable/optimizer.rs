@@ -108,22 +108,33 @@ impl AdamW {
         Ok(())
     }
 
-    /// Updates `parameters` by `gradients` with `learning_rate`; returns the gradients' global
-    /// norm before clipping.
+    /// The global norm of `gradients`, of a loss that was multiplied by `loss_scale`, as if it had
+    /// not been; no finite number if one of them is none.
     ///
     /// Fails when a parameter has no gradient: some operation has cut it off.
+    pub fn norm(
+        parameters: &Parameters,
+        gradients: &Gradients,
+        loss_scale: f64,
+    ) -> Result<f64, Error> {
+        Ok(global_norm(parameters, gradients)? / loss_scale)
+    }
+
+    /// Updates `parameters` by `gradients`, whose [`norm`](Self::norm) with this `loss_scale` is
+    /// `norm`, with `learning_rate`.
     pub fn step(
         &mut self,
         parameters: &Parameters,
         gradients: &Gradients,
+        (norm, loss_scale): (f64, f64),
         learning_rate: f64,
-    ) -> Result<f64, Error> {
-        let norm = global_norm(parameters, gradients)?;
+    ) -> Result<(), Error> {
         // PyTorch's clip_grad_norm_ adds 1e-6 to the norm.
         let clip = match self.settings.clip_norm {
             Some(limit) => (limit / (norm + 1e-6)).min(1.0),
             None => 1.0,
         };
+        let clip = clip / loss_scale;
         self.steps += 1;
         let corrections = [FIRST_DECAY, SECOND_DECAY].map(|decay| 1.0 - decay.powi(self.steps));
         let moments = parameters.iter().zip(&mut self.moments).enumerate();
@@ -162,7 +173,7 @@ impl AdamW {
                 }
             }
         }
-        Ok(norm)
+        Ok(())
     }
 }
 

@@ -1,5 +1,8 @@
 //! What one pass through the trainable half needs besides its input.
 
+use candle_core::DType;
+
+use super::MixedPrecision;
 use super::dropout::{Dropout, mix};
 
 /// Which implementation of the layers runs.
@@ -19,6 +22,8 @@ pub enum Ops {
 pub struct Pass {
     /// Fused or composed.
     pub ops: Ops,
+    /// What the composed layers compute in; the fused ones know fp32 alone.
+    pub mixed_precision: MixedPrecision,
     /// Whether gradients will be asked for.
     pub way_back: bool,
     /// Whether the last layer computes every token's state though only some are read.
@@ -63,6 +68,7 @@ impl Pass {
     pub fn evaluation(ops: Ops) -> Self {
         Self {
             ops,
+            mixed_precision: MixedPrecision::None,
             way_back: false,
             all_rows: false,
             key: None,
@@ -85,6 +91,11 @@ impl Pass {
             way_back: false,
             ..self
         }
+    }
+
+    /// What matrix products compute in.
+    pub(super) fn number_type(&self) -> DType {
+        self.mixed_precision.number_type()
     }
 
     /// Dropout at `site`; nothing in evaluation or at probability 0.
