@@ -201,7 +201,7 @@ fn pairs_are_put_together_as_in_transformers() {
         let texts = pairs
             .iter()
             .map(|pair| (word(pair, "first"), word(pair, "second")));
-        let encoded = checkpoint.tokenizer.encode_pairs(texts.collect(), length);
+        let encoded = checkpoint.encode_pairs(texts.collect(), length);
         for (pair, found) in pairs.into_iter().zip(encoded.expect("sequences").iter()) {
             let expected: Vec<u32> = serde_json::from_value(pair["ids"].clone()).expect("ids");
             assert_eq!(found, expected, "{model}: {pair}");
@@ -235,14 +235,36 @@ fn two_texts() {
         command.extend(["--test", text(&test), "--second-field", "other"].map(String::from));
         command
     };
-    telly_json(&command("roberta-tiny", "cache"));
-    let (summary, predictions) = trained(&space, &space.path("cache"), "");
-    assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
-    assert_eq!(predictions.len(), 40);
+    for model in ["roberta-tiny", "bert-tiny"] {
+        let cache = space.path(model);
+        telly_json(&command(model, model));
+        let (summary, predictions) = trained(&space, &cache, "");
+        assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
+        assert_eq!(predictions.len(), 40);
+        let (shard, verify) = (cache.join("shard-00000.safetensors"), ["cache", "verify"]);
+        let before = content(&cache);
+        fs_err::remove_file(shard).expect("removed");
+        let verify = verify.into_iter().chain([text(&cache), "--repair"]);
+        telly_ok(&verify.collect::<Vec<_>>());
+        assert_eq!(content(&cache), before);
+    }
+    let holds = "{\"text\": \"a\", \"other\": \"b\", \"label\": 0}\n{\"text\": \"a [SEP] b\", \"other\": \"b\", \"label\": 1}\n";
+    let holds = space.write("holds.jsonl", holds);
+    let mut refused = precompute(
+        "classify",
+        &goldens().join("bert-tiny"),
+        &holds,
+        "1",
+        &space.path("none"),
+    );
+    refused.extend(["--second-field", "other"].map(String::from));
     fails(
-        telly(&command("bert-tiny", "none")),
+        telly(&refused),
         WRONG_INPUT,
-        &["`--second-field`: this model tells two texts apart by token types"],
+        &[
+            "holds.jsonl`, line 2: a text holds [SEP]",
+            "hint: write [SEP] in another way",
+        ],
     );
     let mut moded = telly(&command("roberta-tiny", "none"));
     moded.args(["--mode-token", "<s>"]);

@@ -236,6 +236,9 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
     let freeze: Freeze = freeze.parse().expect("a freeze");
     let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
     checkpoint.config.dropout.set_all(0.0);
+    if task.ends_with("pairs") {
+        checkpoint.take_pairs().expect("a separator");
+    }
     let pooling = if task.starts_with("classify") && task != "classify-mean" {
         Pooling::Cls
     } else {
@@ -406,6 +409,12 @@ fn the_heads_of_transformers() {
     check("mpnet-tiny", "classify-huggingface", "1");
     check("distilbert-tiny", "classify-huggingface", "1");
     check("xlm-roberta-tiny", "classify-huggingface", "none");
+}
+
+#[test]
+fn pairs_told_apart_by_token_types() {
+    check("bert-tiny", "classify-huggingface-pairs", "none");
+    check("bert-tiny", "classify-huggingface-pairs", "1");
 }
 
 #[test]

@@ -60,6 +60,8 @@ def main():
             path.chmod(0o644)  # transformers leaves the weights readable by their owner only
         path = out / f"{name}.hidden.safetensors"
         reference.make_hidden(out / name, reference.TINY_TEXTS, length, path, VERSIONS)
+    path = out / "bert-tiny.pairs.hidden.safetensors"
+    reference.make_hidden_of_pairs(out / "bert-tiny", reference.TINY_PAIRS, path, VERSIONS)
     path = out / "minilm-l6.hidden.safetensors"
     reference.make_hidden(arguments.minilm, reference.MINILM_TEXTS, 256, path, VERSIONS)
     reference.make_buckets(out / "mpnet-buckets.json", VERSIONS)

@@ -33,6 +33,7 @@ SCALE = 20.0
 # With this seed no entry does (KEY_BIAS apart): a float64 run ends within TOLERANCE of the float32 run.
 SEED = 17
 TOLERANCE = 2e-6
+PAIRS_SEED = 1  # of the pairs of texts
 # The seed of a model's data, where it is another.
 SEEDS = {"modernbert-biased-tiny": 27}
 # A key bias adds the same to all scores of a query, which softmax does not see: its gradient is zero but for rounding.
@@ -56,6 +57,7 @@ OPTIONS = {
     "huggingface": {"head": "huggingface"},
     "huggingface-multi-label": {"head": "huggingface", "objective": "multi-label"},
     "huggingface-regression": {"head": "huggingface", "objective": "regression"},
+    "huggingface-pairs": {"head": "huggingface", "pairs": True},
 }
 PROBLEMS = {
     "single-label": "single_label_classification",
@@ -77,6 +79,8 @@ VARIANTS = [
     ("roberta-tiny", "classify", "cls", 1, "huggingface-regression"),
     ("distilbert-tiny", "classify", "cls", 1, "huggingface"),
     ("xlm-roberta-tiny", "classify", "cls", None, "huggingface"),
+    ("bert-tiny", "classify", "cls", None, "huggingface-pairs"),
+    ("bert-tiny", "classify", "cls", 1, "huggingface-pairs"),
 ]
 TRAININGS = [
     (model, task, pooling, frozen)
@@ -121,6 +125,19 @@ def random_sequences(folder, count):
         assert len(sequence) == length
         sequences.append(sequence)
     return sequences
+
+
+def random_pairs(folder, count):
+    """`count` token sequences of two texts of 1 to 9 words, and the token types that the tokenizer gives them."""
+    generator = numpy.random.default_rng(PAIRS_SEED)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    words = " ".join(SENTENCES).split()
+    encoded = []
+    for _ in range(count):
+        first, second = (" ".join(generator.choice(words, generator.integers(1, 10))) for _ in range(2))
+        encoded.append(tokenizer.encode(first, second))
+    return [one.ids for one in encoded], [one.type_ids for one in encoded]
 
 
 def freeze(model, layers):
@@ -209,7 +226,10 @@ def transformers_loss(model, data, rows):
     ids, mask = padded([data["sequences"][row] for row in rows], model.config.pad_token_id)
     [name] = [name for name in ("labels", "label_sets", "label_numbers") if name in data]
     labels = torch.from_numpy(data[name][rows])
-    return model(ids, attention_mask=mask, labels=labels if name == "labels" else labels.to(model.dtype)).loss
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if "types" in data:
+        inputs["token_type_ids"], _ = padded([data["types"][row] for row in rows], 0)
+    return model(**inputs, labels=labels if name == "labels" else labels.to(model.dtype)).loss
 
 
 def optimizer_of(parameters, layer_decay=None):
@@ -316,6 +336,8 @@ def training_data(folder, task, options):
         "sequences": random_sequences(folder, ROWS if task == "classify" else 2 * ROWS),
         "batches": numpy.stack([generator.permutation(ROWS)[:BATCH] for _ in range(STEPS)]).astype(numpy.int64),
     }
+    if "pairs" in options:
+        data["sequences"], data["types"] = random_pairs(folder, ROWS)
     if task == "classify":
         data["labels"] = generator.permutation(numpy.arange(ROWS) % CLASSES).astype(numpy.int64)
         head = 0.15 * generator.standard_normal((CLASSES, SIZES["hidden_size"]))
@@ -380,6 +402,7 @@ def make_training(folder, task, pooling, frozen_layers, path, versions, option=N
         "versions": json.dumps(versions),
         "rounding": json.dumps({"losses_relative": loss_rounding, "final": rounding}),
     }
+    data.pop("types", None)
     tensors = ragged(data.pop("sequences")) | data | steps
     write_tensors(path, tensors | {f"final.{name}": value for name, value in final.items()}, metadata)
     print(

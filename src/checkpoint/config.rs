@@ -26,8 +26,11 @@ pub struct EncoderConfig {
     pub vocabulary_size: usize,
     /// Rows of the position embeddings, or how many positions the model was made for.
     pub position_embeddings: usize,
-    /// Rows of the token type embeddings, in a family that has them; type 0 is the one used.
+    /// Rows of the token type embeddings, in a family that has them.
     pub token_types: Option<usize>,
+    /// Where sequences are of two texts that the model tells apart by token types: the token that
+    /// ends the first.
+    pub text_separator: Option<u32>,
     /// Which parts have biases.
     pub biases: Biases,
     /// Base of the wavelengths by which queries and keys are turned, in a family that does so.

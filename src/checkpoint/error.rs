@@ -143,6 +143,14 @@ pub enum Error {
     /// A text could not be turned into tokens.
     #[error("the tokenizer failed")]
     Tokenize(#[source] tokenizers::Error),
+    /// One of two texts holds the token by which they are told apart.
+    #[error("pair {pair}: a text holds the separator {token}")]
+    Separator {
+        /// Its place among those that were to be encoded, from 0.
+        pair: usize,
+        /// The token.
+        token: String,
+    },
     /// The tokenizer knows more tokens than the model has embeddings.
     #[error("`{path}` produces token id {id}, the model has {vocabulary} embeddings")]
     Vocabulary {

@@ -153,26 +153,45 @@ impl Tokenizer {
     }
 
     /// Encodes each of `pairs` as one sequence, as the model's own template puts two texts together,
-    /// cut to `max_length` tokens from the longer text on.
-    pub fn encode_pairs(
+    /// cut to `max_length` tokens from the longer text on. With a `separator`, the tokens behind the
+    /// first such one must be those of token type 1.
+    pub(super) fn encode_pairs(
         &self,
         pairs: Vec<(String, String)>,
         max_length: usize,
+        separator: Option<u32>,
     ) -> Result<Ragged<u32>, Error> {
         let encodings = self.encode_batch(pairs, max_length, true)?;
-        let ids = encodings.iter().map(tokenizers::Encoding::get_ids);
-        Ok(ids.collect())
+        let mut sequences = Ragged::new(1);
+        for (pair, encoding) in encodings.iter().enumerate() {
+            let (ids, types) = (encoding.get_ids(), encoding.get_type_ids());
+            let behind = types.iter().take_while(|kind| **kind == 0).count();
+            let first = ids.iter().position(|&id| Some(id) == separator);
+            if separator.is_some() && first.is_none_or(|first| first + 1 != behind) {
+                let token = separator.and_then(|id| self.token(id));
+                return Err(Error::Separator {
+                    pair,
+                    token: token.unwrap_or_default(),
+                });
+            }
+            sequences.push(ids);
+        }
+        Ok(sequences)
     }
 
-    /// Whether it gives the second of two texts another token type than the first, as BERT's does;
-    /// RoBERTa's does not.
-    pub fn tells_texts_apart(&self) -> Result<bool, Error> {
+    /// What ends the first of two texts, of a tokenizer that gives the second another token type, as
+    /// BERT's does; RoBERTa's does not.
+    pub(super) fn pair_separator(&self) -> Result<Option<u32>, Error> {
         let pair = vec![("a".to_owned(), "a".to_owned())];
         let encodings = self.encode_batch(pair, usize::MAX, true)?;
-        let types = encodings
+        let tokens = encodings
             .iter()
-            .flat_map(tokenizers::Encoding::get_type_ids);
-        Ok(types.copied().max() > Some(0))
+            .flat_map(|pair| pair.get_ids().iter().zip(pair.get_type_ids()));
+        let mut first = tokens.clone().take_while(|(_, kind)| **kind == 0);
+        let told_apart = tokens.clone().any(|(_, kind)| *kind != 0);
+        Ok(told_apart
+            .then(|| first.by_ref().last().map(|(id, _)| *id))
+            .flatten())
     }
 
     fn encode_batch<'s>(
@@ -259,11 +278,20 @@ mod tests {
     /// UniXcoder has ten token types and a tokenizer that uses one.
     #[test]
     fn two_texts_are_told_apart_as_the_template_says() {
-        for (model, expected) in [("bert-tiny", true), ("roberta-tiny", false)] {
+        for (model, expected) in [("bert-tiny", Some("[SEP]")), ("roberta-tiny", None)] {
             let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
             let path = golden.join(model).join("tokenizer.json");
             let tokenizer = Tokenizer::open(&path, 400).expect("a tokenizer");
-            assert_eq!(tokenizer.tells_texts_apart().expect("two texts"), expected);
+            let separator = tokenizer.pair_separator().expect("two texts");
+            let token = separator.and_then(|id| tokenizer.token(id));
+            assert_eq!(token.as_deref(), expected);
+            let pair = |first: &str| vec![(first.to_owned(), "b".to_owned())];
+            let encoded = tokenizer.encode_pairs(pair("a [SEP] a"), 24, separator);
+            match expected {
+                None => assert!(encoded.is_ok()),
+                Some(_) => assert!(matches!(encoded, Err(Error::Separator { pair: 0, .. }))),
+            }
+            assert!(tokenizer.encode_pairs(pair("a"), 24, separator).is_ok());
         }
     }
 }

@@ -134,9 +134,10 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
     let folders = folders(folder, freeze)?;
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
-    let checkpoint = Checkpoint::open(&hub::located(model)?)?;
+    let mut checkpoint = Checkpoint::open(&hub::located(model)?)?;
     check_freeze(freeze, &checkpoint)?;
     let (encoding, splits) = encode(&options, &checkpoint)?;
+    encoding.prepare(&mut checkpoint)?;
     let precision = frozen_precision(&options, freeze)?;
     let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
     let mut plan = Plan::new(

@@ -35,7 +35,8 @@ impl Repair<'_> {
         let (data, shard_bytes) = self.made_from(&manifest)?;
         let freeze: Freeze = self.field(manifest.fingerprint.get("freeze"), "freeze")?;
         let encoding: Encoding = self.field(&manifest.encoding, "encoding")?;
-        let checkpoint = Checkpoint::open(Path::new(&manifest.model))?;
+        let mut checkpoint = Checkpoint::open(Path::new(&manifest.model))?;
+        encoding.prepare(&mut checkpoint)?;
         let data = data.into_iter();
         let data = data
             .map(|(name, path)| Ok((name.clone(), Source::of(&path, &name)?)))

@@ -131,6 +131,7 @@ impl Training {
         let model_folder = hub::located(&model_folder)?;
         let mut checkpoint = Checkpoint::open(&model_folder)?;
         let (encoding, labels) = (&contents.encoding, contents.labels.as_ref());
+        encoding.prepare(&mut checkpoint)?;
         check_cache(&cache, &checkpoint, &options, encoding, labels)?;
         let head = options.head.settings(encoding, labels)?;
         check_tuning(&head, &cache)?;

@@ -75,7 +75,7 @@ pub fn export(
                 let target = classes::target(trained, class)?;
                 tensors::write(folder, trained, &target, stored)?;
                 config::write(folder, trained, Some((&target.class, stored)))?;
-                tokenizer::write(folder, trained)?;
+                tokenizer::write(folder, trained, true)?;
                 if trained.gives_embeddings() {
                     sentence_transformers::write(folder, trained)?;
                 }
@@ -90,7 +90,7 @@ pub fn export(
             Format::Onnx { precision } => {
                 graph::write(folder, trained, precision)?;
                 config::write(folder, trained, None)?;
-                tokenizer::write(folder, trained)?;
+                tokenizer::write(folder, trained, false)?;
                 let class = "InferenceSession";
                 card::write(folder, trained, format, class, Reading::Output)?;
                 Report {

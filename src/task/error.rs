@@ -100,6 +100,16 @@ pub enum Error {
         /// The field.
         field: String,
     },
+    /// One of two texts holds the token by which a model tells them apart.
+    #[error("{}: a text holds {token}, by which the model tells the first text from the second", at(.path, *.line))]
+    SeparatorInText {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// The token.
+        token: String,
+    },
     /// Sequences longer than the model's positions.
     #[error("`{flag} {found}` is longer than the model's positions allow: {longest}")]
     TooLong {
@@ -170,6 +180,9 @@ impl Explain for Error {
                 "every record of the training split needs at least one; leave such records out"
                     .into(),
             ),
+            Self::SeparatorInText { token, .. } => Some(format!(
+                "write {token} in another way, with spaces between its characters, or leave the record out"
+            )),
             Self::TooLong { .. } | Self::TooShort { .. } => None,
         }
     }

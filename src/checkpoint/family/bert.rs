@@ -112,6 +112,7 @@ pub(super) fn read(
         vocabulary_size: found.vocab_size,
         position_embeddings: found.max_position_embeddings,
         token_types: Some(found.type_vocab_size),
+        text_separator: None,
         biases: Biases::ALL,
         rotary: None,
         local: None,

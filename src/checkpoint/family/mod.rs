@@ -15,7 +15,7 @@ mod roberta;
 
 pub use blocks::{
     Attention, Embeddings, FeedForward, Layer, Linear, Norm, NormPlacement, Positions, Projections,
-    Table,
+    Table, TokenTypes,
 };
 
 use super::config::ConfigFile;

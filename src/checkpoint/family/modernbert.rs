@@ -136,6 +136,7 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         vocabulary_size: found.vocab_size,
         position_embeddings: found.max_position_embeddings,
         token_types: None,
+        text_separator: None,
         biases: Biases {
             attention: found.attention_bias,
             feed_forward: found.mlp_bias,

@@ -167,8 +167,10 @@ impl EncoderWriter<'_> {
             Some((table, numbering)) => Some((self.table(table)?, *numbering)),
             None => None,
         };
-        let types = blocks.token_types.as_ref();
-        let types = types.map(|table| self.table(table)).transpose()?;
+        let types = match &blocks.token_types {
+            Some((table, types)) => Some((self.table(table)?, *types)),
+            None => None,
+        };
         let graph = &mut self.graph;
         let axis = || [Attribute::Int("axis", 0)];
         let mut sum = graph.node(scope, "Gather", &[&words, ids], &axis());
@@ -176,10 +178,9 @@ impl EncoderWriter<'_> {
             let rows = positions::rows(graph, numbering, self.config.padding_id, [ids, mask]);
             graph.node(scope, "Gather", &[&table, &rows], &axis())
         });
-        if let Some(types) = types {
-            // Every token is of type 0: all tasks encode one segment at a time.
-            let type_zero = graph.int("embeddings.token_type", &[], &[0]);
-            let token_type = graph.node(scope, "Gather", &[&types, &type_zero], &axis());
+        if let Some((table, types)) = types {
+            let rows = positions::types(graph, types, ids);
+            let token_type = graph.node(scope, "Gather", &[&table, &rows], &axis());
             sum = graph.node(scope, "Add", &[&sum, &token_type], &[]);
         }
         if let Some(position) = position {
