@@ -20,7 +20,6 @@ use crate::task::{Encoding, HeadSettings, Known, Labels, Model, Objective, Role}
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
 };
-use crate::trainable::Pooling;
 
 /// Train the top layers and the head from an activation cache.
 ///
@@ -134,16 +133,18 @@ impl Training {
         check_cache(&cache, &checkpoint, &options, encoding, labels)?;
         let head = options.head.settings(encoding, labels)?;
         check_tuning(&head, &cache)?;
-        if matches!(head, HeadSettings::HuggingFace { .. })
-            && options.pooling == Some(Pooling::Mean)
+        let config = &checkpoint.config;
+        if options
+            .pooling
+            .is_some_and(|pooling| !head.takes(pooling, config))
         {
             return Err(Error::Usage {
-                problem: "`--head huggingface` reads the first token".into(),
+                problem: "`--head huggingface` reads the first token in this model's family".into(),
                 hint: "leave `--pooling` out, or use `--head linear`".into(),
             });
         }
         let usual = HeadSettings::usual(encoding, labels);
-        let settings = options.settings([&head, &usual], &cache)?;
+        let settings = options.settings([&head, &usual], config, &cache)?;
         if let Some(dropout) = settings.dropout {
             checkpoint.config.dropout.set_all(dropout);
         }

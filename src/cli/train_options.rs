@@ -10,7 +10,7 @@ use super::head::HeadOptions;
 use super::options::{DeviceChoice, ShuffleChoice};
 use super::task::TaskOptions;
 use crate::cache::Cache;
-use crate::checkpoint::Freeze;
+use crate::checkpoint::{EncoderConfig, Freeze};
 use crate::error::Error;
 use crate::task::{ClassWeights, Encoding, HeadSettings};
 use crate::train::{Schedule, TrainSettings};
@@ -148,6 +148,7 @@ impl TrainOptions {
     pub(super) fn settings(
         &self,
         [head, usual]: [&HeadSettings; 2],
+        config: &EncoderConfig,
         cache: &Cache,
     ) -> Result<TrainSettings, Error> {
         let default = TrainSettings::default();
@@ -171,7 +172,7 @@ impl TrainOptions {
             dropout: self.dropout,
             seed: self.seed.unwrap_or(default.seed),
             shuffle: self.shuffle.unwrap_or_default().shuffle(cache),
-            pooling: self.pooling.unwrap_or(head.default_pooling()),
+            pooling: self.pooling.unwrap_or(head.default_pooling(config)),
             head: (head != usual).then(|| head.clone()),
             log_every: self.log_every.unwrap_or(default.log_every),
             checkpoint_seconds: self
