@@ -348,11 +348,12 @@ fn check_cache(
         "encoding",
         expected_encoding(&cache.manifest().encoding, &options.task),
     );
+    let code_base_paths = options.code_base.clone().map(|path| vec![path]);
     let splits = [
         ("train", &options.train),
         ("valid", &options.valid),
         ("test", &options.test),
-        (Role::CODE_BASE, &options.code_base),
+        (Role::CODE_BASE, &code_base_paths),
     ];
     let code_base = match (&options.code_base, encoding) {
         (Some(path), Encoding::Search(search)) => {
@@ -364,9 +365,9 @@ fn check_cache(
         labels,
         code_base: code_base.as_ref(),
     };
-    for (name, path) in splits {
-        if let Some(path) = path {
-            let source = Source::of(path, name)?;
+    for (name, paths) in splits {
+        if let Some(paths) = paths {
+            let source = Source::of_all(paths, name)?;
             let encoded = encoding.encode_source(&source, checkpoint, Role::of(name), known)?;
             current.set(name, content_hash(&encoded, labels));
         }

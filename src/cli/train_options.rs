@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::head::HeadOptions;
 use super::options::{DeviceChoice, ShuffleChoice};
+use super::split_files;
 use super::task::TaskOptions;
 use crate::cache::Cache;
 use crate::checkpoint::{EncoderConfig, Freeze};
@@ -123,14 +124,17 @@ pub(super) struct TrainOptions {
     #[arg(long, value_name = "K", help_heading = "Checked against the cache")]
     pub freeze: Option<Freeze>,
     /// The cache must have been made from this training split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    pub train: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Checked against the cache")]
+    #[serde(default, with = "split_files")]
+    pub train: Option<Vec<PathBuf>>,
     /// The cache must have been made from this validation split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    pub valid: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Checked against the cache")]
+    #[serde(default, with = "split_files")]
+    pub valid: Option<Vec<PathBuf>>,
     /// The cache must have been made from this test split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    pub test: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Checked against the cache")]
+    #[serde(default, with = "split_files")]
+    pub test: Option<Vec<PathBuf>>,
     /// The cache must have been made with this code base.
     #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
     pub code_base: Option<PathBuf>,

@@ -307,8 +307,17 @@ fn without_paths(recipe: &str) -> String {
         return String::new();
     };
     for (key, value) in &mut table {
-        if let (true, toml::Value::String(path)) = (PATHS.contains(&key.as_str()), &mut *value) {
-            *path = file_name(Path::new(path));
+        if !PATHS.contains(&key.as_str()) {
+            continue;
+        }
+        let paths = match value {
+            toml::Value::Array(paths) => paths.as_mut_slice(),
+            path => std::slice::from_mut(path),
+        };
+        for path in paths {
+            if let toml::Value::String(path) = path {
+                *path = file_name(Path::new(path));
+            }
         }
     }
     table.to_string()
