@@ -158,6 +158,7 @@ fn heads_as_transformers_names_them() {
     for (model, hidden) in [
         ("bert-tiny", "pooler.dense.weight"),
         ("roberta-tiny", "classifier.dense.weight"),
+        ("modernbert-tiny", "head.norm.weight"),
     ] {
         let space = Workspace::new();
         let cache = cached(&space, model, "single-label");
@@ -174,16 +175,58 @@ fn heads_as_transformers_names_them() {
         let again = space.path("again");
         telly_json(&["train", "--recipe", text(&recipe), "--out", text(&again)]);
         assert_eq!(weights(&again), bytes);
-        fails(
-            telly(&train(
-                &cache,
-                &space.path("x"),
-                "--head huggingface --pooling mean",
-            )),
-            WRONG_INPUT,
-            &["`--head huggingface` reads the first token"],
+        let mean = train(
+            &cache,
+            &space.path("x"),
+            "--head huggingface --pooling mean",
         );
+        if model == "modernbert-tiny" {
+            telly_json(&mean);
+        } else {
+            let words = ["`--head huggingface` reads the first token"];
+            fails(telly(&mean), WRONG_INPUT, &words);
+        }
     }
+}
+
+/// What `config.json` sets of ModernBERT's classifier: the default of `--pooling`, a bias, and an
+/// activation, of which one that Telly does not compute is refused, but for `--head linear`.
+#[test]
+fn a_classifier_that_the_configuration_sets() {
+    let space = Workspace::new();
+    let model = space.path("model");
+    let set = |pooling: &str, activation: &str| {
+        let source = goldens().join("modernbert-biased-tiny");
+        fs_err::create_dir_all(&model).expect("a folder");
+        for name in ["model.safetensors", "tokenizer.json"] {
+            fs_err::copy(source.join(name), model.join(name)).expect("copied");
+        }
+        let config = fs_err::read_to_string(source.join("config.json")).expect("a configuration");
+        let mut config: Value = serde_json::from_str(&config).expect("JSON");
+        config["classifier_pooling"] = pooling.into();
+        config["classifier_bias"] = true.into();
+        config["classifier_activation"] = activation.into();
+        fs_err::write(model.join("config.json"), config.to_string()).expect("written");
+    };
+    set("mean", "tanh");
+    let cache = cached(&space, text(&model), "single-label");
+    trained(&space, &cache, "--head huggingface");
+    let run = space.path("run");
+    let recipe = fs_err::read_to_string(run.join("recipe.toml")).expect("a recipe");
+    assert!(recipe.contains("pooling = \"mean\""), "{recipe}");
+    let bytes = fs_err::read(run.join("model.safetensors")).expect("weights");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    for name in ["head.dense.bias", "head.norm.bias", "classifier.bias"] {
+        assert!(tensors.tensor(name).is_ok(), "{:?}", tensors.names());
+    }
+    fs_err::remove_dir_all(&cache).expect("removed");
+    set("cls", "silu");
+    let cache = cached(&space, text(&model), "single-label");
+    let out = space.path("other");
+    let words = ["classifier_activation", "silu", "--head linear"];
+    let refused = telly(&train(&cache, &out, "--head huggingface"));
+    fails(refused, WRONG_INPUT, &words);
+    telly_json(&train(&cache, &out, "--epochs 1"));
 }
 
 #[test]

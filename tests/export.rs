@@ -209,9 +209,15 @@ fn other_libraries_give_what_the_run_gives() {
             runs.push(Trained::new(model, "search", freeze, ""));
         }
     }
-    // ModernBERT's own head is not known.
-    for model in &models[..5] {
+    for model in &models {
         runs.push(Trained::new(model, "classify", "2", "--head huggingface"));
+    }
+    let modernbert = &models[5];
+    let mean = "--head huggingface --pooling mean";
+    runs.push(Trained::new(modernbert, "classify", "none", mean));
+    let biased = goldens().join("modernbert-biased-tiny");
+    for flags in ["", "--pooling mean", "--head huggingface"] {
+        runs.push(Trained::new(&biased, "classify", "1", flags));
     }
     runs.push(Trained::new(&models[0], "sets", "2", ""));
     runs.push(Trained::new(&models[1], "numbers", "2", ""));
@@ -235,7 +241,7 @@ fn other_libraries_give_what_the_run_gives() {
             &run.export(&format!("{name}-onnx"), "--format onnx"),
             &exact,
         ));
-        let in_transformers = !run.model.ends_with("modernbert-tiny") && run.task != "clone";
+        let in_transformers = run.task != "clone";
         if in_transformers || !run.has_classes() {
             jobs.push(run.job(&run.export(&format!("{name}-hf"), "--format hf"), &exact));
         }
@@ -402,6 +408,16 @@ fn what_no_class_computes_is_refused() {
     let words = ["BertForSequenceClassification", "--format onnx"];
     fails(telly(&sequence), 2, &words);
     assert!(!out.exists());
+    let flags = "--pooling mean";
+    let modernbert = Trained::new(&goldens().join("modernbert-tiny"), "classify", "2", flags);
+    let run = modernbert.run();
+    let mut sequence = sequence;
+    sequence[2] = text(&run);
+    let words = [
+        "ModernBertForSequenceClassification",
+        "a norm over the mean",
+    ];
+    fails(telly(&sequence), 2, &words);
     let pairs = Trained::new(&goldens().join("bert-tiny"), "clone", "2", "--head concat");
     let run = pairs.run();
     let both = [

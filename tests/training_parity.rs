@@ -239,12 +239,15 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
     if task.ends_with("pairs") {
         checkpoint.take_pairs().expect("a separator");
     }
-    let pooling = if task.starts_with("classify") && task != "classify-mean" {
+    let told = golden.hyperparameters();
+    let pooling = if told["pooling"] == "cls" {
         Pooling::Cls
     } else {
         Pooling::Mean
     };
-    let told = golden.hyperparameters();
+    if let Some(bias) = told["classifier_bias"].as_bool() {
+        checkpoint.config.head.bias = bias;
+    }
     let model = initial_model(&golden, &checkpoint, freeze, pooling).learning_by(CrossEntropy {
         label_smoothing: told["label_smoothing"].as_f64().unwrap_or(0.0),
         class_weights: serde_json::from_value(told["class_weights"].clone()).expect("weights"),
@@ -409,6 +412,8 @@ fn the_heads_of_transformers() {
     check("mpnet-tiny", "classify-huggingface", "1");
     check("distilbert-tiny", "classify-huggingface", "1");
     check("xlm-roberta-tiny", "classify-huggingface", "none");
+    check("modernbert-tiny", "classify-huggingface", "1");
+    check("modernbert-biased-tiny", "classify-huggingface-mean", "1");
 }
 
 #[test]

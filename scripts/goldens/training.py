@@ -58,6 +58,8 @@ OPTIONS = {
     "huggingface-multi-label": {"head": "huggingface", "objective": "multi-label"},
     "huggingface-regression": {"head": "huggingface", "objective": "regression"},
     "huggingface-pairs": {"head": "huggingface", "pairs": True},
+    # Pooled by the mean, with a bias that its configuration leaves out.
+    "huggingface-mean": {"head": "huggingface", "classifier_bias": True, "seed": 8},
 }
 PROBLEMS = {
     "single-label": "single_label_classification",
@@ -81,6 +83,8 @@ VARIANTS = [
     ("xlm-roberta-tiny", "classify", "cls", None, "huggingface"),
     ("bert-tiny", "classify", "cls", None, "huggingface-pairs"),
     ("bert-tiny", "classify", "cls", 1, "huggingface-pairs"),
+    ("modernbert-tiny", "classify", "cls", 1, "huggingface"),
+    ("modernbert-biased-tiny", "classify", "mean", 1, "huggingface-mean"),
 ]
 TRAININGS = [
     (model, task, pooling, frozen)
@@ -194,7 +198,7 @@ def without_dropout(folder):
     return WITHOUT_DROPOUT.get(kind, WITHOUT_DROPOUT["bert"])
 
 
-def load_classifier(folder, data, options):
+def load_classifier(folder, pooling, data, options):
     """The family's ...ForSequenceClassification without dropout, its fresh tensors those of `data`."""
     objective = options.get("objective", "single-label")
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -204,6 +208,7 @@ def load_classifier(folder, data, options):
         attn_implementation="eager",
         dtype=torch.float32,
         **without_dropout(folder),
+        **own_settings(folder, pooling, options),
     )
     values = dict(model.named_parameters())
     with torch.no_grad():
@@ -212,10 +217,19 @@ def load_classifier(folder, data, options):
     return model
 
 
+def own_settings(folder, pooling, options):
+    """The fields of `config.json` that set the classifier of a family that has such."""
+    if not folder.name.startswith("modernbert"):
+        return {}
+    return {"classifier_pooling": pooling, "classifier_bias": options.get("classifier_bias", False)}
+
+
 def head_names(folder):
     """What transformers draws anew on top of a family."""
-    if folder.name == "bert-tiny":
+    if folder.name in ("bert-tiny", "modernbert-tiny"):
         return ["classifier.weight", "classifier.bias"]
+    if folder.name == "modernbert-biased-tiny":
+        return [f"{layer}.{part}" for layer in ("head.dense", "head.norm", "classifier") for part in ("weight", "bias")]
     if folder.name == "distilbert-tiny":
         return [f"{layer}.{part}" for layer in ("pre_classifier", "classifier") for part in ("weight", "bias")]
     return [f"classifier.{layer}.{part}" for layer in ("dense", "out_proj") for part in ("weight", "bias")]
@@ -281,7 +295,7 @@ def train(folder, task, pooling, frozen_layers, data, dtype, options):
     """
     own_head = options.get("head") == "huggingface"
     if own_head:
-        model = load_classifier(folder, data, options).to(dtype).train()
+        model = load_classifier(folder, pooling, data, options).to(dtype).train()
         freeze(model.base_model, frozen_layers)
     else:
         model = load(folder, **without_dropout(folder)).to(dtype).train()
@@ -331,7 +345,7 @@ def train(folder, task, pooling, frozen_layers, data, dtype, options):
 
 def training_data(folder, task, options):
     """What both the reference and Telly start from: sequences, batches, labels, the head's initial values."""
-    generator = numpy.random.default_rng(SEEDS.get(folder.name, SEED))
+    generator = numpy.random.default_rng(options.get("seed", SEEDS.get(folder.name, SEED)))
     data = {
         "sequences": random_sequences(folder, ROWS if task == "classify" else 2 * ROWS),
         "batches": numpy.stack([generator.permutation(ROWS)[:BATCH] for _ in range(STEPS)]).astype(numpy.int64),
@@ -354,9 +368,12 @@ def own_head_data(folder, options, generator, data):
     for name in ("initial.classifier.weight", "initial.classifier.bias"):
         del data[name]
     for name in head_names(folder):
-        outputs = width if ".dense." in name or name.startswith("pre_classifier") else 1 if objective == "regression" else CLASSES
-        shape, size = ((outputs, width), 0.15) if name.endswith("weight") else ((outputs,), 0.1)
-        data[f"initial.{name}"] = (size * generator.standard_normal(shape)).astype(numpy.float32)
+        inner = any(part in name for part in ("dense.", "pre_classifier.", "norm."))
+        outputs = width if inner else 1 if objective == "regression" else CLASSES
+        matrix = name.endswith("weight") and ".norm." not in name
+        shape, size = ((outputs, width), 0.15) if matrix else ((outputs,), 0.1)
+        values = size * generator.standard_normal(shape) + (1 if name.endswith("norm.weight") else 0)
+        data[f"initial.{name}"] = values.astype(numpy.float32)
     if objective == "multi-label":
         del data["labels"]
         data["label_sets"] = generator.integers(0, 2, (ROWS, CLASSES)).astype(numpy.uint8)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::family::Positions;
+use super::family::{HeadConfig, Positions};
 use super::{Error, Family};
 
 /// An encoder's sizes and constants. What it is made of, by name, follows from them:
@@ -45,6 +45,8 @@ pub struct EncoderConfig {
     pub initializer_range: f64,
     /// Token id of padding.
     pub padding_id: u32,
+    /// What it says of the family's own sequence classifier.
+    pub head: HeadConfig,
 }
 
 /// Which parts of an encoder have biases.

@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 pub use config::{Biases, DropoutRates, EncoderConfig, LayerKinds, LocalAttention};
 pub use error::Error;
 pub use family::{
-    Activation, Attention, Embeddings, Family, FeedForward, Layer, Linear, Norm, NormPlacement,
-    Positions, Projections, SequenceHead, Table, TokenTypes,
+    Activation, Attention, Embeddings, Family, FeedForward, HeadConfig, HeadFields, HeadInput,
+    Layer, Linear, Norm, NormPlacement, Positions, Projections, SequenceHead, Table, TokenTypes,
 };
 pub use freeze::Freeze;
 pub use hub::{HubError, locate};

@@ -121,7 +121,9 @@ impl ModelOptions {
         let freeze = Freeze::Layers(checkpoint.config.layers);
         let head = HeadSettings::usual(&encoding, None);
         let head = self.judgement.over(head, &encoding)?;
-        let pooling = self.pooling.unwrap_or(head.default_pooling());
+        let pooling = self
+            .pooling
+            .unwrap_or(head.default_pooling(&checkpoint.config));
         let device = self.device.unwrap_or_default().device()?;
         let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?;
         let identity = checkpoint.identity()?;

@@ -148,7 +148,8 @@ impl Table {
 }
 
 impl Linear {
-    fn tensors(&self) -> impl Iterator<Item = Shape> + use<> {
+    /// Names and shapes of its tensors, the weight first.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = Shape> + use<> {
         let weight = format!("{}.weight", self.name);
         let bias = format!("{}.bias", self.name);
         let bias = self.bias.then(|| (bias, vec![self.outputs]));
@@ -159,7 +160,8 @@ impl Linear {
 }
 
 impl Norm {
-    fn tensors(&self, width: usize) -> impl Iterator<Item = Shape> + use<> {
+    /// Names and shapes of its tensors, the weight first; it is `width` wide.
+    pub(crate) fn tensors(&self, width: usize) -> impl Iterator<Item = Shape> + use<> {
         let bias = format!("{}.bias", self.name);
         let bias = self.bias.then(|| (bias, vec![width]));
         [(format!("{}.weight", self.name), vec![width])]
@@ -196,7 +198,7 @@ impl EncoderConfig {
         self.family.description()
     }
 
-    fn norm(&self, name: String) -> Norm {
+    pub(super) fn norm(&self, name: String) -> Norm {
         let bias = self.biases.norms;
         Norm { name, bias }
     }

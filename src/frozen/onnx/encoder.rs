@@ -207,23 +207,8 @@ impl EncoderWriter<'_> {
         norm.map_or_else(|| Ok(input.clone()), |norm| self.norm(norm, input))
     }
 
-    #[allow(clippy::cast_possible_truncation)] // An epsilon is a round decimal number.
     pub(super) fn norm(&mut self, norm: &Norm, input: &Value) -> Result<Value, checkpoint::Error> {
-        let name = &norm.name;
-        let width = [self.config.hidden_size];
-        let weight = self.weight(&format!("{name}.weight"), &width)?;
-        let bias = norm
-            .bias
-            .then(|| self.weight(&format!("{name}.bias"), &width));
-        let bias = bias.transpose()?;
-        let inputs = [input, &weight].into_iter().chain(&bias);
-        let attributes = [
-            Attribute::Int("axis", -1),
-            Attribute::Float("epsilon", self.config.layer_norm_epsilon as f32),
-        ];
-        let inputs: Vec<&Value> = inputs.collect();
-        let operator = "LayerNormalization";
-        Ok(self.graph.node(name, operator, &inputs, &attributes))
+        write_norm(&mut self.graph, self.config, self.weights, norm, input)
     }
 
     fn table(&mut self, table: &Table) -> Result<Value, checkpoint::Error> {
@@ -235,4 +220,27 @@ impl EncoderWriter<'_> {
         let numbers = self.weights.tensor(name, shape)?;
         Ok(self.graph.weight(name, shape, &numbers))
     }
+}
+
+/// The norm `norm` over the last axis of `input`, which is as wide as a hidden state.
+#[allow(clippy::cast_possible_truncation)] // An epsilon is a round decimal number.
+pub(super) fn write_norm(
+    graph: &mut GraphBuilder,
+    config: &EncoderConfig,
+    weights: &Weights,
+    norm: &Norm,
+    input: &Value,
+) -> Result<Value, checkpoint::Error> {
+    let mut inputs = vec![input.clone()];
+    for (name, shape) in norm.tensors(config.hidden_size) {
+        let numbers = weights.tensor(&name, &shape)?;
+        inputs.push(graph.weight(&name, &shape, &numbers));
+    }
+    let inputs: Vec<&Value> = inputs.iter().collect();
+    let attributes = [
+        Attribute::Int("axis", -1),
+        Attribute::Float("epsilon", config.layer_norm_epsilon as f32),
+    ];
+    let operator = "LayerNormalization";
+    Ok(graph.node(&norm.name, operator, &inputs, &attributes))
 }
