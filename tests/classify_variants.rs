@@ -237,7 +237,8 @@ fn pairs_are_put_together_as_in_transformers() {
     let length = usize::try_from(length).expect("small");
     let pairs = golden["pairs"].as_array().expect("pairs");
     for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
-        let checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        let mut checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        checkpoint.take_pairs().expect("a separator");
         let pairs: Vec<&Value> = pairs.iter().filter(|pair| pair["model"] == model).collect();
         assert!(pairs.len() > 40);
         let word = |pair: &Value, field: &str| pair[field].as_str().expect(field).to_owned();
