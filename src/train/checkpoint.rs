@@ -1,10 +1,12 @@
 //! What an unfinished run leaves, so that it can go on to the same weights.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -60,6 +62,51 @@ pub struct BestEpoch {
     pub metrics: Metrics,
 }
 
+/// A tensor of a checkpoint, written from where it lies: a copy of all would be memory that a run
+/// was not allowed.
+#[derive(Debug, Clone, Copy)]
+pub enum StateTensor<'a> {
+    /// As candle has it.
+    Tensor(&'a Tensor),
+    /// Numbers of the shape `shape`.
+    Numbers {
+        /// All of them.
+        numbers: &'a [f32],
+        /// As many as they are.
+        shape: &'a [usize],
+    },
+}
+
+impl View for StateTensor<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Tensor(tensor) => View::dtype(tensor),
+            Self::Numbers { .. } => Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Tensor(tensor) => tensor.dims(),
+            Self::Numbers { shape, .. } => shape,
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Tensor(tensor) => View::data(tensor),
+            Self::Numbers { numbers, .. } => Cow::Borrowed(bytemuck::cast_slice(numbers)),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Tensor(tensor) => View::data_len(tensor),
+            Self::Numbers { numbers, .. } => size_of_val(*numbers),
+        }
+    }
+}
+
 /// A run's last checkpoint.
 pub struct TrainingState {
     /// Where it stood.
@@ -100,7 +147,7 @@ impl TrainingState {
     pub(super) fn write(
         folder: &Path,
         position: &Position,
-        tensors: Vec<(String, Tensor)>,
+        tensors: Vec<(String, StateTensor)>,
     ) -> Result<(), Error> {
         fs_err::create_dir_all(folder).map_err(Error::Write)?;
         let position = serde_json::to_string(position)

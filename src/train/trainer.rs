@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 
+use super::checkpoint::StateTensor;
 use super::{Error, TrainSettings};
 use crate::task::{Batch, Model};
 use crate::trainable::{
-    AdamW, AdamWSettings, Gradients, Ops, Parameter, Parameters, Part, PartLimit, Pass,
+    AdamW, AdamWSettings, Gradients, Moment, Ops, Parameter, Parameters, Part, PartLimit, Pass,
     layer_scales,
 };
 
@@ -103,18 +104,25 @@ impl Trainer {
     /// What every further step depends on, by names that [`restore`](Self::restore) knows: the
     /// parameters, and the optimizer's running means. Dropout's masks follow from the seed and
     /// the number of the step.
-    pub fn tensors(&self) -> Result<Vec<(String, Tensor)>, Error> {
-        let moments = self.optimizer.moments(&self.model.parameters)?;
-        let parameters = self.model.parameters.iter().zip(moments);
-        let tensors = parameters.flat_map(|(parameter, [first, second])| {
+    pub fn tensors(&self) -> Vec<(String, StateTensor<'_>)> {
+        let parameters = self.model.parameters.iter().zip(self.optimizer.moments());
+        let tensors = parameters.flat_map(|(parameter, moments)| {
+            let variable = parameter.variable.as_tensor();
+            let [first, second] = moments.map(|moment| match moment {
+                Moment::Host(numbers) => StateTensor::Numbers {
+                    numbers,
+                    shape: variable.dims(),
+                },
+                Moment::Device(tensor) => StateTensor::Tensor(tensor),
+            });
             [
-                (PARAMETER, parameter.variable.as_detached_tensor()),
+                (PARAMETER, StateTensor::Tensor(variable)),
                 (FIRST_MOMENT, first),
                 (SECOND_MOMENT, second),
             ]
             .map(|(kind, tensor)| (format!("{kind}/{}", parameter.name), tensor))
         });
-        Ok(tensors.collect())
+        tensors.collect()
     }
 
     /// Goes on after `step` steps that left `tensors`.

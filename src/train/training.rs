@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use serde_json::json;
 
 use super::batches::with_batches;
-use super::checkpoint::{BestEpoch, Position, TrainingState};
+use super::checkpoint::{BestEpoch, Position, StateTensor, TrainingState};
 use super::evaluation::embed_split;
 use super::memory::micro_batch;
 use super::summary::{Summary, median};
@@ -399,15 +399,14 @@ impl<'a> Training<'a> {
     /// Writes everything that the run needs to go on from here.
     fn checkpoint(&mut self) -> Result<(), Error> {
         self.tick();
-        let mut tensors = self.trainer.tensors()?;
+        let mut tensors = self.trainer.tensors();
         if let Some(best) = &self.best_weights {
             let parameters = self.trainer.model.parameters.iter();
             let best = parameters.zip(best);
-            tensors.extend(
-                best.map(|(parameter, tensor)| {
-                    (format!("{BEST}/{}", parameter.name), tensor.clone())
-                }),
-            );
+            tensors.extend(best.map(|(parameter, tensor)| {
+                let name = format!("{BEST}/{}", parameter.name);
+                (name, StateTensor::Tensor(tensor))
+            }));
         }
         self.run.write_checkpoint(&mut self.position, tensors)?;
         self.last_checkpoint = Instant::now();

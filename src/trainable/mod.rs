@@ -22,7 +22,7 @@ pub use encoder::{EncoderInput, Pooled, TrainableEncoder};
 pub use error::Error;
 pub use gradients::Gradients;
 pub use layer_decay::layer_scales;
-pub use optimizer::{AdamW, AdamWSettings};
+pub use optimizer::{AdamW, AdamWSettings, Moment};
 pub use packed::{Part, Profile, peak_flops};
 pub use packing::{Packing, PartLimit};
 pub use parameters::{Parameter, Parameters, Weight};
