@@ -6,13 +6,16 @@ use std::io;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use safetensors::{Dtype, View};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Error, TrainSettings};
+use crate::mapping::MappedFile;
 use crate::publish::publish_with;
 use crate::task::Metrics;
+use crate::trainable;
 
 /// The file in a run's `checkpoint/`.
 const STATE: &str = "state.safetensors";
@@ -107,12 +110,15 @@ impl View for StateTensor<'_> {
     }
 }
 
-/// A run's last checkpoint.
+/// A run's last checkpoint, its tensors in the file until they are asked for: all of them at once
+/// would be memory that a run was not allowed.
 pub struct TrainingState {
     /// Where it stood.
     pub position: Position,
-    /// The tensors by name, on the CPU.
-    pub tensors: HashMap<String, Tensor>,
+    file: MappedFile,
+    /// Where the file's tensors begin.
+    begin: usize,
+    metadata: Metadata,
 }
 
 impl Position {
@@ -169,9 +175,9 @@ impl TrainingState {
             path: path.clone(),
             problem,
         };
-        let bytes = fs_err::read(&path).map_err(Error::Read)?;
-        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes)
-            .map_err(|error| damaged(error.to_string()))?;
+        let file = MappedFile::open(&path).map_err(Error::Read)?;
+        let (header, metadata) =
+            SafeTensors::read_metadata(&file).map_err(|error| damaged(error.to_string()))?;
         let position = metadata
             .metadata()
             .as_ref()
@@ -179,8 +185,23 @@ impl TrainingState {
             .ok_or_else(|| damaged(format!("its metadata has no `{POSITION}`")))?;
         let position =
             serde_json::from_str(position).map_err(|error| damaged(error.to_string()))?;
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-            .map_err(|error| damaged(error.to_string()))?;
-        Ok(Some(Self { position, tensors }))
+        Ok(Some(Self {
+            position,
+            file,
+            begin: size_of::<u64>() + header,
+            metadata,
+        }))
+    }
+
+    /// The tensor `name`, if there is one, on the CPU.
+    pub(super) fn tensor(&self, name: &str) -> Result<Option<Tensor>, trainable::Error> {
+        let Some(info) = self.metadata.info(name) else {
+            return Ok(None);
+        };
+        let (start, end) = info.data_offsets;
+        let bytes = &self.file[self.begin..][start..end];
+        let dtype = info.dtype.try_into()?;
+        let tensor = Tensor::from_raw_buffer(bytes, dtype, &info.shape, &Device::Cpu)?;
+        Ok(Some(tensor))
     }
 }

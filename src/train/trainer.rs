@@ -1,15 +1,13 @@
 //! The training step.
 
-use std::collections::HashMap;
-
 use candle_core::Tensor;
 
-use super::checkpoint::StateTensor;
+use super::checkpoint::{StateTensor, TrainingState};
 use super::{Error, TrainSettings};
 use crate::task::{Batch, Model};
 use crate::trainable::{
-    AdamW, AdamWSettings, Gradients, Moment, Ops, Parameter, Parameters, Part, PartLimit, Pass,
-    layer_scales,
+    self, AdamW, AdamWSettings, Gradients, Moment, Ops, Parameter, Parameters, Part, PartLimit,
+    Pass, layer_scales,
 };
 
 const PARAMETER: &str = "parameter";
@@ -125,21 +123,20 @@ impl Trainer {
         tensors.collect()
     }
 
-    /// Goes on after `step` steps that left `tensors`.
-    pub fn restore(
-        &mut self,
-        step: usize,
-        tensors: &mut HashMap<String, Tensor>,
-    ) -> Result<(), Error> {
+    /// Goes on from `state`.
+    pub fn restore(&mut self, state: &TrainingState) -> Result<(), Error> {
         let parameters = &self.model.parameters;
-        parameters.restore(&named(parameters, PARAMETER, tensors)?)?;
-        let first = named(parameters, FIRST_MOMENT, tensors)?;
-        let second = named(parameters, SECOND_MOMENT, tensors)?;
-        let moments = first.into_iter().zip(second);
-        self.optimizer.restore(
-            step,
-            moments.map(|(first, second)| [first, second]).collect(),
-        )?;
+        let values = named(parameters, PARAMETER, state);
+        for (parameter, value) in parameters.iter().zip(values) {
+            let set = parameter.variable.set(&value?);
+            set.map_err(trainable::Error::from)?;
+        }
+        let first = named(parameters, FIRST_MOMENT, state);
+        let second = named(parameters, SECOND_MOMENT, state);
+        let moments = first.zip(second);
+        let moments = moments.map(|(first, second)| Ok([first?, second?]));
+        let step = state.position.step;
+        self.optimizer.restore(step, moments)?;
         self.step = step;
         Ok(())
     }
@@ -213,24 +210,22 @@ impl Trainer {
 pub(super) fn named(
     parameters: &Parameters,
     kind: &str,
-    tensors: &mut HashMap<String, Tensor>,
-) -> Result<Vec<Tensor>, Error> {
-    let take = |parameter: &Parameter| {
+    state: &TrainingState,
+) -> impl Iterator<Item = Result<Tensor, trainable::Error>> {
+    let read = move |parameter: &Parameter| {
         let name = format!("{kind}/{}", parameter.name);
         let shape = parameter.variable.dims();
-        let found = tensors.remove(&name);
-        let mismatch = |found: String| crate::trainable::Error::Mismatch {
+        let mismatch = |found: String| trainable::Error::Mismatch {
             name: name.clone(),
             found,
             expected: format!("{shape:?}"),
         };
-        let tensor = found.ok_or_else(|| mismatch("nothing".into()))?;
+        let tensor = state.tensor(&name)?;
+        let tensor = tensor.ok_or_else(|| mismatch("nothing".into()))?;
         if tensor.dims() != shape {
-            return Err(mismatch(format!("{:?}", tensor.dims())).into());
+            return Err(mismatch(format!("{:?}", tensor.dims())));
         }
-        tensor
-            .to_device(parameters.device())
-            .map_err(|error| crate::trainable::Error::from(error).into())
+        Ok(tensor.to_device(parameters.device())?)
     };
-    parameters.iter().map(take).collect()
+    parameters.iter().map(read)
 }

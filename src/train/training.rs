@@ -144,19 +144,15 @@ impl<'a> Training<'a> {
     }
 
     fn restore(&mut self, state: TrainingState) -> Result<(), Error> {
-        let TrainingState {
-            position,
-            mut tensors,
-        } = state;
-        position.check(&self.position, self.run.path())?;
-        self.trainer.restore(position.step, &mut tensors)?;
-        if position.best.is_some() {
-            let parameters = &self.trainer.model.parameters;
-            self.best_weights = Some(named(parameters, BEST, &mut tensors)?);
+        state.position.check(&self.position, self.run.path())?;
+        self.trainer.restore(&state)?;
+        if state.position.best.is_some() {
+            let best = named(&self.trainer.model.parameters, BEST, &state);
+            self.best_weights = Some(best.collect::<Result<_, _>>()?);
         }
         self.position = Position {
             settings: self.trainer.settings().clone(),
-            ..position
+            ..state.position
         };
         Ok(())
     }

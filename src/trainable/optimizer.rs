@@ -95,9 +95,14 @@ impl AdamW {
 
     /// Goes on after `steps` steps that left these `moments`, in the parameters' order and
     /// shapes.
-    pub fn restore(&mut self, steps: usize, moments: Vec<[Tensor; 2]>) -> Result<(), Error> {
+    pub fn restore(
+        &mut self,
+        steps: usize,
+        moments: impl Iterator<Item = Result<[Tensor; 2], Error>>,
+    ) -> Result<(), Error> {
         self.steps = i32::try_from(steps).unwrap_or(i32::MAX);
-        for (moments, [first, second]) in self.moments.iter_mut().zip(moments) {
+        for (moments, read) in self.moments.iter_mut().zip(moments) {
+            let [first, second] = read?;
             *moments = match moments {
                 Moments::Host { .. } => Moments::Host {
                     first: first.flatten_all()?.to_vec1()?,
