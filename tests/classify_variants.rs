@@ -221,8 +221,12 @@ fn a_classifier_that_the_configuration_sets() {
     }
     fs_err::remove_dir_all(&cache).expect("removed");
     set("cls", "silu");
-    let cache = cached(&space, text(&model), "single-label");
     let out = space.path("other");
+    let export = ["export", "--run", text(&run), "--format", "onnx"];
+    let export = export.into_iter().chain(["--out", text(&out)]);
+    let words = ["classifier_activation", "silu"];
+    fails(telly(&export.collect::<Vec<_>>()), WRONG_INPUT, &words);
+    let cache = cached(&space, text(&model), "single-label");
     let words = ["classifier_activation", "silu", "--head linear"];
     let refused = telly(&train(&cache, &out, "--head huggingface"));
     fails(refused, WRONG_INPUT, &words);

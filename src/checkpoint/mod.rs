@@ -110,6 +110,19 @@ impl Checkpoint {
         self.config.token_types.is_some_and(|types| types > 1)
     }
 
+    /// `config.json` names an activation of the family's own classifier that Telly does not compute.
+    pub fn unknown_activation(&self) -> Error {
+        Error::Unsupported {
+            path: self.folder.join("config.json"),
+            field: "classifier_activation",
+            found: format!(
+                "{:?}",
+                self.config.head.activation.as_deref().unwrap_or_default()
+            ),
+            supported: Activation::NAMES.map(|name| format!("{name:?}")).join(", "),
+        }
+    }
+
     /// Checks again that every tensor of the encoder has its shape, after some were replaced.
     pub fn check(&self) -> Result<(), Error> {
         check(&self.config, &self.weights)

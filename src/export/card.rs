@@ -143,7 +143,7 @@ with torch.no_grad():
                 "\nWhat was trained is one linear layer on the first token's state. `{class}` has a square layer and\na tanh before it: here they multiply by 2⁻¹⁴, and the last layer's weights by 2¹⁴, which leaves the\nlogits as they are. To train on, begin with a new head.\n"
             );
         }
-        Some(Disguise::LastNorm) => {
+        Some(Disguise::LastNorm(_)) => {
             let _ = write!(
                 text,
                 "\nWhat was trained is one linear layer on the encoder's states. `{class}` has a square layer, an\nactivation and a norm before it: here the square layer is 1, `config.json` says that there is no\nactivation, and the norm is the encoder's last one, in whose place is one of weight 1. The logits are\nthose of the run; the encoder alone (`AutoModel`) gives states that are not yet weighted.\n"
