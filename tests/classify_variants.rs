@@ -242,8 +242,12 @@ fn a_classifier_that_the_configuration_sets() {
     }
     fs_err::remove_dir_all(&cache).expect("removed");
     set("cls", "silu");
-    let cache = cached(&space, text(&model), "single-label");
     let out = space.path("other");
+    let export = ["export", "--run", text(&run), "--format", "onnx"];
+    let export = export.into_iter().chain(["--out", text(&out)]);
+    let words = ["classifier_activation", "silu"];
+    fails(telly(&export.collect::<Vec<_>>()), WRONG_INPUT, &words);
+    let cache = cached(&space, text(&model), "single-label");
     let words = ["classifier_activation", "silu", "--head linear"];
     let refused = telly(&train(&cache, &out, "--head huggingface"));
     fails(refused, WRONG_INPUT, &words);
@@ -258,7 +262,8 @@ fn pairs_are_put_together_as_in_transformers() {
     let length = usize::try_from(length).expect("small");
     let pairs = golden["pairs"].as_array().expect("pairs");
     for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
-        let checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        let mut checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        checkpoint.take_pairs().expect("a separator");
         let pairs: Vec<&Value> = pairs.iter().filter(|pair| pair["model"] == model).collect();
         assert!(pairs.len() > 40);
         let word = |pair: &Value, field: &str| pair[field].as_str().expect(field).to_owned();

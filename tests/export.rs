@@ -245,6 +245,13 @@ fn other_libraries_give_what_the_run_gives() {
         if in_transformers || !run.has_classes() {
             jobs.push(run.job(&run.export(&format!("{name}-hf"), "--format hf"), &exact));
         }
+        if number < 6 {
+            for (dtype, tolerance) in [("fp16", 2e-3), ("bf16", 2e-2)] {
+                let folder = format!("{name}-{dtype}");
+                let folder = run.export(&folder, &format!("--format hf --dtype {dtype}"));
+                jobs.push(run.job(&folder, &json!(tolerance)));
+            }
+        }
         if run.has_own_layer() && in_transformers {
             let token = run.export(&format!("{name}-token"), "--format hf --class token");
             jobs.push(run.job(&token, &exact));

@@ -136,6 +136,22 @@ fn errors_name_the_file() {
         &["broken.jsonl", "line 2"],
     );
     fails(several("nothing.jsonl"), WRONG_INPUT, &["nothing.jsonl"]);
+    let negatives = |name: &str, negatives: &str| {
+        let line = "{\"docstring\": \"a\", \"code\": \"b\", \"others\": ";
+        space.write(
+            name,
+            &format!("{line}[\"c\", \"d\"]}}\n{line}{negatives}}}\n"),
+        )
+    };
+    let first = negatives("first.jsonl", "[\"c\"]");
+    let second = negatives("second.jsonl", "[]");
+    let mut command = precompute("search", &model, &first, "1", &cache);
+    command.extend(["--train", text(&second), "--negative-field", "others"].map(String::from));
+    fails(
+        telly(&command),
+        WRONG_INPUT,
+        &["second.jsonl`, line 2: `others` holds no text"],
+    );
     space.write("pairs.txt", "1\t2\t0\n");
     fails(
         several("pairs.txt"),

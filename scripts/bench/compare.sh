@@ -21,18 +21,4 @@ Let nothing else run beside it. The options:
 END
 }
 
-main() {
-  case ${1-} in
-    -h | --help) usage && exec python3 "$root/scripts/bench/compare.py" --help ;;
-    "") fail_usage "no --case" ;;
-  esac
-  need_cargo
-  need_python
-  need_python_of_the_pins
-  # Before anything is brought or built.
-  python3 "$root/scripts/bench/compare.py" --check "$@"
-  set_up
-  exec "$python" "$root/scripts/bench/compare.py" "$@"
-}
-
-main "$@"
+measure compare.py --case "$@"

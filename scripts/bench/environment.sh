@@ -55,3 +55,21 @@ set_up() {
   choose_python
   build
 }
+
+# measure SCRIPT REQUIRED [ARGUMENTS]...: print the usage or set all up, and run scripts/bench/SCRIPT. The first of the
+# arguments is missing only where REQUIRED, a flag, is.
+measure() {
+  local script="$root/scripts/bench/$1" required=$2
+  shift 2
+  case ${1-} in
+    -h | --help) usage && exec python3 "$script" --help ;;
+    "") fail_usage "no $required" ;;
+  esac
+  need_cargo
+  need_python
+  need_python_of_the_pins
+  # Before anything is brought or built.
+  python3 "$script" --check "$@"
+  set_up
+  exec "$python" "$script" "$@"
+}

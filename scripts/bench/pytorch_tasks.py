@@ -17,16 +17,24 @@ The last line on stdout is one JSON object.
 
 import argparse
 import json
-import os
-import platform
 import random
 import time
 from pathlib import Path
 
 import numpy
 import torch
-import transformers
-from pytorch import Progress, encode, freeze, load_encoder, memory, optimizer_of, padded
+from pytorch import (
+    Progress,
+    add_training_options,
+    encode,
+    freeze,
+    load_encoder,
+    memory,
+    optimizer_of,
+    padded,
+    set_up,
+    versions,
+)
 from task_cases import CASES, read_part
 from torch.nn.functional import cross_entropy, normalize
 from transformers import get_linear_schedule_with_warmup
@@ -190,24 +198,14 @@ def parse():
     parser.add_argument("--case", choices=CASES, required=True)
     parser.add_argument("--model", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the rows that tasks.py wrote")
-    parser.add_argument("--epochs", type=int, default=1, help="default: 1")
-    parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps (default: 0.1)")
-    parser.add_argument("--weight-decay", type=float, default=0.01, help="default: 0.01")
-    parser.add_argument("--clip", type=float, default=1.0, help="greatest gradient norm (default: 1.0)")
-    parser.add_argument("--dropout", type=float, default=0.1, help="default: 0.1")
-    parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: one a core")
+    add_training_options(parser)
     return parser.parse_args()
 
 
 def main():
     """Run the case and print its figures."""
     options = parse()
-    torch.set_num_threads(options.threads)
-    os.environ["RAYON_NUM_THREADS"] = str(options.threads)  # read by the tokenizer at its first batch
-    torch.manual_seed(options.seed)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    set_up(options)
     task = Task(options)
     encoder = load_encoder(options.model, options.dropout)
     freeze(encoder, task.case.freeze)
@@ -219,11 +217,7 @@ def main():
         "metric": task.metric(model, pad, task.case.batch_size),
         "distinct_tokens": task.distinct_tokens(),
         "peak_rss_bytes": memory("VmHWM"),
-        "versions": {
-            "Python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": versions(),
     }
     print(json.dumps(figures))
 

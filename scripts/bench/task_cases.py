@@ -6,12 +6,10 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from measuring import InputError
+
 DRAW_SEED = 1
 """Of the rows that are drawn."""
-
-
-class InputError(Exception):
-    """The data is wrong; the message is a sentence that says how."""
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,22 @@ import shutil
 import sys
 from pathlib import Path
 
-from compare import CLIP, DROPOUT, WARMUP, WEIGHT_DECAY, machine, run_process, telly_versions
+from measuring import (
+    CLIP,
+    DROPOUT,
+    ROOT,
+    TELLY,
+    WARMUP,
+    WEIGHT_DECAY,
+    exit_with,
+    machine,
+    names_of,
+    run_process,
+    telly_versions,
+)
 from report import megabytes, seconds, table
-from task_cases import CASES, InputError, paths_of, write_part
+from task_cases import CASES, paths_of, write_part
 
-ROOT = Path(__file__).resolve().parents[2]
 SIDES = ["telly", "pytorch"]
 METRICS = {"accuracy": "accuracy", "mrr": "MRR", "f1": "F1", "map@r": "MAP@R"}
 """What the table calls them."""
@@ -149,23 +160,14 @@ def report(header, records):
 # --- command line
 
 
-def names_of(known):
-    """`a,b` -> [a, b], each one of `known`."""
-
-    def read(text):
-        for name in text.split(","):
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"no '{name}': choose from {', '.join(known)}")
-        return text.split(",")
-
-    return read
-
-
 def parse():
     """The command line; paths are made absolute, as the processes run in the project's folder."""
     description, _, details = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
-        description=description, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="scripts/bench/tasks.sh",
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DATA", help="folder of the data sets")
     parser.add_argument("--cases", type=names_of(CASES), default=list(CASES), metavar="A,B", help="default: all")
@@ -176,10 +178,10 @@ def parse():
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: one a core")
     parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="FOLDER", help="default: models")
     parser.add_argument("--out", type=Path, default=ROOT / "cache" / "tasks", metavar="FOLDER", help="default: cache/tasks")
-    telly = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target", "release", "telly")
-    parser.add_argument("--telly", type=Path, default=telly, metavar="FILE", help="default: target/release/telly")
+    parser.add_argument("--telly", type=Path, default=TELLY, metavar="FILE", help="default: target/release/telly")
+    parser.add_argument("--check", action="store_true", help="check the command line, telly aside, and run nothing")
     options = parser.parse_args()
-    for name in ("data", "models", "telly"):
+    for name in ("data", "models", *([] if options.check else ["telly"])):
         if not getattr(options, name).exists():
             parser.error(f"--{name}: {getattr(options, name)} is not there")
     for name in ("data", "models", "telly", "out"):
@@ -190,6 +192,8 @@ def parse():
 def main():
     """Run the cases, print the table, and keep what was measured. Returns the exit status: 1 if a process failed."""
     options = parse()
+    if options.check:
+        return 0
     header = {
         "machine": machine(options.threads),
         "versions": telly_versions(options.telly),
@@ -220,7 +224,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
+    exit_with(main)

@@ -16,16 +16,4 @@ Let nothing else run beside it. The options:
 END
 }
 
-main() {
-  case ${1-} in
-    -h | --help) usage && exec python3 "$root/scripts/bench/tasks.py" --help ;;
-    "") fail_usage "no --data" ;;
-  esac
-  need_cargo
-  need_python
-  need_python_of_the_pins
-  set_up
-  exec "$python" "$root/scripts/bench/tasks.py" "$@"
-}
-
-main "$@"
+measure tasks.py --data "$@"

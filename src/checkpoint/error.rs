@@ -188,6 +188,7 @@ impl Explain for Error {
             Self::NoTokenizer { .. } | Self::Vocabularies { .. } => "write a `tokenizer.json` with transformers: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`".into(),
             Self::Json { .. } => "the file is damaged or belongs to something else: fetch it again".into(),
             Self::Tokenizer { .. } => "the tokenizer's files are damaged or do not belong together: fetch them again".into(),
+            Self::Unsupported { field: "classifier_activation", .. } => "the run was trained with another `config.json`: put that one back".into(),
             Self::SpecialTokens { .. } => "the tokenizer puts more special tokens around a text than there is room for: allow for more tokens, or fetch the tokenizer again".into(),
             Self::Vocabulary { .. } => "the tokenizer and the weights must come from the same model".into(),
             Self::Read(error) if error.kind() == io::ErrorKind::NotFound => "a checkpoint folder needs `config.json`, `model.safetensors` or `pytorch_model.bin`, and `tokenizer.json` or the vocabulary files".into(),

@@ -83,26 +83,43 @@ impl Checkpoint {
     /// Makes it one for sequences of two texts: told apart by token types, where its embeddings have
     /// them and its tokenizer gives them, as BERT's do and RoBERTa's do not.
     pub fn take_pairs(&mut self) -> Result<(), Error> {
-        self.config.text_separator = self.pair_separator()?;
+        if self.has_types() {
+            self.config.text_separator = self.tokenizer.pair_separator()?;
+        }
         Ok(())
     }
 
     /// Encodes each of `pairs` as one sequence, as the model's own template puts two texts together,
-    /// cut to `max_length` tokens from the longer text on. A text that holds the separator itself is
-    /// an error where token types depend on it, [`Error::Separator`] with its place in `pairs`.
+    /// cut to `max_length` tokens from the longer text on. A pair whose token types are not those
+    /// that the model [takes](Self::take_pairs), since a text holds the separator itself, is an
+    /// error, [`Error::Separator`] with its place in `pairs`.
     pub fn encode_pairs(
         &self,
         pairs: Vec<(String, String)>,
         max_length: usize,
     ) -> Result<Ragged<u32>, Error> {
-        let separator = self.pair_separator()?;
-        self.tokenizer.encode_pairs(pairs, max_length, separator)
+        let token_types = self.config.embeddings().token_types;
+        let types = token_types
+            .filter(|_| self.has_types())
+            .map(|(_, types)| types);
+        self.tokenizer.encode_pairs(pairs, max_length, types)
     }
 
-    fn pair_separator(&self) -> Result<Option<u32>, Error> {
-        match self.config.token_types {
-            Some(types) if types > 1 => self.tokenizer.pair_separator(),
-            _ => Ok(None),
+    /// Whether its embeddings know more than one token type.
+    fn has_types(&self) -> bool {
+        self.config.token_types.is_some_and(|types| types > 1)
+    }
+
+    /// `config.json` names an activation of the family's own classifier that Telly does not compute.
+    pub fn unknown_activation(&self) -> Error {
+        Error::Unsupported {
+            path: self.folder.join("config.json"),
+            field: "classifier_activation",
+            found: format!(
+                "{:?}",
+                self.config.head.activation.as_deref().unwrap_or_default()
+            ),
+            supported: Activation::NAMES.map(|name| format!("{name:?}")).join(", "),
         }
     }
 

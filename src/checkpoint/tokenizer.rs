@@ -6,11 +6,11 @@ use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
-    EncodeInput, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
+    EncodeInput, Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
 };
 
 use super::vocabulary_files::{TOKENIZER, VocabularyFiles};
-use super::{Error, Family, vocabulary_tokenizer};
+use super::{Error, Family, TokenTypes, vocabulary_tokenizer};
 use crate::caught::caught;
 use crate::ragged::Ragged;
 
@@ -126,7 +126,7 @@ impl Tokenizer {
     /// Encodes `texts` with the model's special tokens, each cut to `max_length` tokens.
     pub fn encode(&self, texts: Vec<String>, max_length: usize) -> Result<Ragged<u32>, Error> {
         let encodings = self.encode_batch(texts, max_length, true)?;
-        let ids = encodings.iter().map(tokenizers::Encoding::get_ids);
+        let ids = encodings.iter().map(Encoding::get_ids);
         Ok(ids.collect())
     }
 
@@ -160,30 +160,27 @@ impl Tokenizer {
     }
 
     /// Encodes each of `pairs` as one sequence, as the model's own template puts two texts together,
-    /// cut to `max_length` tokens from the longer text on. With a `separator`, the tokens behind the
-    /// first such one must be those of token type 1.
+    /// cut to `max_length` tokens from the longer text on. With `types`, those must be the token types
+    /// of each.
     pub(super) fn encode_pairs(
         &self,
         pairs: Vec<(String, String)>,
         max_length: usize,
-        separator: Option<u32>,
+        types: Option<TokenTypes>,
     ) -> Result<Ragged<u32>, Error> {
         let encodings = self.encode_batch(pairs, max_length, true)?;
-        let mut sequences = Ragged::new(1);
-        for (pair, encoding) in encodings.iter().enumerate() {
-            let (ids, types) = (encoding.get_ids(), encoding.get_type_ids());
-            let behind = types.iter().take_while(|kind| **kind == 0).count();
-            let first = ids.iter().position(|&id| Some(id) == separator);
-            if separator.is_some() && first.is_none_or(|first| first + 1 != behind) {
-                let token = separator.and_then(|id| self.token(id));
-                return Err(Error::Separator {
-                    pair,
-                    token: token.unwrap_or_default(),
-                });
-            }
-            sequences.push(ids);
+        let other = |encoding: &Encoding| {
+            let found = encoding.get_type_ids().iter().copied();
+            types.is_some_and(|types| !found.eq(types.of(encoding.get_ids())))
+        };
+        if let Some(pair) = encodings.iter().position(other) {
+            let separator = first_text(&encodings[pair]).last().copied();
+            return Err(Error::Separator {
+                pair,
+                token: separator.and_then(|id| self.token(id)).unwrap_or_default(),
+            });
         }
-        Ok(sequences)
+        Ok(encodings.iter().map(Encoding::get_ids).collect())
     }
 
     /// What ends the first of two texts, of a tokenizer that gives the second another token type, as
@@ -191,14 +188,9 @@ impl Tokenizer {
     pub(super) fn pair_separator(&self) -> Result<Option<u32>, Error> {
         let pair = vec![("a".to_owned(), "a".to_owned())];
         let encodings = self.encode_batch(pair, usize::MAX, true)?;
-        let tokens = encodings
-            .iter()
-            .flat_map(|pair| pair.get_ids().iter().zip(pair.get_type_ids()));
-        let mut first = tokens.clone().take_while(|(_, kind)| **kind == 0);
-        let told_apart = tokens.clone().any(|(_, kind)| *kind != 0);
-        Ok(told_apart
-            .then(|| first.by_ref().last().map(|(id, _)| *id))
-            .flatten())
+        let told_apart = |pair: &&Encoding| first_text(pair).len() < pair.len();
+        let pair = encodings.first().filter(told_apart);
+        Ok(pair.and_then(|pair| first_text(pair).last().copied()))
     }
 
     fn encode_batch<'s>(
@@ -206,7 +198,7 @@ impl Tokenizer {
         texts: Vec<impl Into<EncodeInput<'s>> + Send>,
         max_length: usize,
         special: bool,
-    ) -> Result<Vec<tokenizers::Encoding>, Error> {
+    ) -> Result<Vec<Encoding>, Error> {
         let too_many = |found: usize| Error::SpecialTokens {
             found,
             most: max_length,
@@ -236,6 +228,12 @@ impl Tokenizer {
             None => Ok(encodings),
         }
     }
+}
+
+/// The ids of `pair` up to the first that is of another token type than 0.
+fn first_text(pair: &Encoding) -> &[u32] {
+    let types = pair.get_type_ids().iter();
+    &pair.get_ids()[..types.take_while(|kind| **kind == 0).count()]
 }
 
 /// What `call` of the library returns; an error too if it panics, as it does at some files.
@@ -336,12 +334,16 @@ mod tests {
             let token = separator.and_then(|id| tokenizer.token(id));
             assert_eq!(token.as_deref(), expected);
             let pair = |first: &str| vec![(first.to_owned(), "b".to_owned())];
-            let encoded = tokenizer.encode_pairs(pair("a [SEP] a"), 24, separator);
+            let types = separator.map_or(TokenTypes::Zero, TokenTypes::OneAfter);
+            let encode = |first, types| tokenizer.encode_pairs(pair(first), 24, Some(types));
+            let separated = encode("a [SEP] a", types);
             match expected {
-                None => assert!(encoded.is_ok()),
-                Some(_) => assert!(matches!(encoded, Err(Error::Separator { pair: 0, .. }))),
+                None => assert!(separated.is_ok()),
+                Some(_) => assert!(matches!(separated, Err(Error::Separator { pair: 0, .. }))),
             }
-            assert!(tokenizer.encode_pairs(pair("a"), 24, separator).is_ok());
+            assert!(encode("a", types).is_ok());
+            // A model that was not made one for pairs.
+            assert_eq!(encode("a", TokenTypes::Zero).is_ok(), expected.is_none());
         }
     }
 }

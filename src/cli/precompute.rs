@@ -141,8 +141,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
     let mut checkpoint = Checkpoint::open(&hub::located(model)?)?;
     check_freeze(freeze, &checkpoint)?;
-    let (encoding, splits) = encode(&options, &checkpoint)?;
-    encoding.prepare(&mut checkpoint)?;
+    let (encoding, splits) = encode(&options, &mut checkpoint)?;
     let precision = frozen_precision(&options, freeze)?;
     let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
     let mut plan = Plan::new(
@@ -216,13 +215,14 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
 /// How the records are encoded, and that of every split.
 fn encode(
     options: &PrecomputeOptions,
-    checkpoint: &Checkpoint,
+    checkpoint: &mut Checkpoint,
 ) -> Result<(Encoding, EncodedSplits), Error> {
     // What is wrong with the flags is told before a large file is read.
     options.task.encoding(checkpoint, None)?;
     let splits = find_splits(options)?;
     let training = splits.first().map(|(_, source)| source);
     let encoding = options.task.encoding(checkpoint, training)?;
+    encoding.prepare(checkpoint)?;
     encoding.check_lengths(checkpoint.config.longest_sequence())?;
     if options.code_base.is_some() && encoding.task() != TaskKind::Search {
         return Err(foreign_flag("--code-base", encoding.task()));

@@ -108,12 +108,10 @@ fn classifier(trained: &TrainedModel, target: &Target) -> String {
         }
         Objective::Regression => "print(logits[:, 0].tolist())",
     };
-    let second = match &trained.identity.encoding {
-        Encoding::Classify {
-            second_field: Some(_),
-            ..
-        } => "texts, ",
-        _ => "",
+    let second = if trained.identity.encoding.joins_texts() {
+        "texts, "
+    } else {
+        ""
     };
     let mut text = format!(
         "```python
@@ -145,7 +143,7 @@ with torch.no_grad():
                 "\nWhat was trained is one linear layer on the first token's state. `{class}` has a square layer and\na tanh before it: here they multiply by 2⁻¹⁴, and the last layer's weights by 2¹⁴, which leaves the\nlogits as they are. To train on, begin with a new head.\n"
             );
         }
-        Some(Disguise::LastNorm) => {
+        Some(Disguise::LastNorm(_)) => {
             let _ = write!(
                 text,
                 "\nWhat was trained is one linear layer on the encoder's states. `{class}` has a square layer, an\nactivation and a norm before it: here the square layer is 1, `config.json` says that there is no\nactivation, and the norm is the encoder's last one, in whose place is one of weight 1. The logits are\nthose of the run; the encoder alone (`AutoModel`) gives states that are not yet weighted.\n"
@@ -222,10 +220,15 @@ fn onnx(trained: &TrainedModel) -> String {
             .into();
     }
     let padding = trained.checkpoint.config.padding_id;
-    let pairs = if trained.head == HeadSettings::Concat {
-        "  # two that follow each other are a pair"
+    let (pairs, given) = if trained.head == HeadSettings::Concat {
+        ("  # two that follow each other are a pair", "texts)")
+    } else if trained.identity.encoding.joins_texts() {
+        (
+            "",
+            "list(zip(texts, texts)))  # put the second texts in the place of the second `texts`",
+        )
     } else {
-        ""
+        ("", "texts)")
     };
     let all = lengths(&trained.identity.encoding);
     let said: Vec<String> = all
@@ -243,7 +246,7 @@ tokenizer.enable_truncation(max_length)
 tokenizer.enable_padding(pad_id={padding})
 
 texts = [\" \".join(text.split()) for text in [\"def add(a, b): return a + b\", \"some other text\"]]{pairs}
-encoded = tokenizer.encode_batch(texts)
+encoded = tokenizer.encode_batch({given}
 inputs = {{
     \"input_ids\": np.array([text.ids for text in encoded], np.int64),
     \"attention_mask\": np.array([text.attention_mask for text in encoded], np.int64),

@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::disguise::{Disguise, Way, behind_last_norm, behind_small_tanh, sequence_prefix};
+use super::disguise::{Disguise, behind_last_norm, behind_small_tanh, sequence_prefix};
 use super::{Error, TrainedModel};
 use crate::checkpoint::{self, Activation, SequenceHead};
 use crate::task::HeadSettings;
@@ -96,18 +96,16 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
         return own_classifier(trained, &sequence, choice);
     }
     let first = trained.identity.pooling == Pooling::Cls;
-    let way = Way::of(&trained.checkpoint.config, &sequence);
-    let refused = match way {
+    let disguise = Disguise::of(&trained.checkpoint.config, &sequence);
+    let refused = match disguise {
         _ if !first && sequence.fields.reads.is_some() => {
             Some("it has a norm over the mean of all tokens, which no weights undo")
         }
         _ if !first => {
             Some("it reads the first token, the run was trained on the mean over all tokens")
         }
-        Way::Refused => {
-            Some("it has a rectifier or a norm below the last layer, which no weights undo")
-        }
-        Way::SmallTanh | Way::LastNorm(_) => None,
+        None => Some("it has a rectifier or a norm below the last layer, which no weights undo"),
+        Some(_) => None,
     };
     let by_tokens = match (choice, refused) {
         (ClassChoice::Sequence, Some(reason)) => {
@@ -119,16 +117,16 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
         (ClassChoice::Token, _) | (ClassChoice::Auto, Some(_)) => true,
         (ClassChoice::Auto | ClassChoice::Sequence, None) => false,
     };
-    let (head, config) = match way {
-        Way::LastNorm(activation) => (
-            behind_last_norm(trained, &sequence)?,
-            vec![(activation, Activation::IDENTITY)],
-        ),
-        _ if by_tokens => {
-            let layer = trained_layer(trained, ["classifier"; 2], trained.classes())?;
-            (layer, Vec::new())
+    // A class of tokens has a tanh in no family.
+    let disguise = disguise.filter(|found| !by_tokens || *found != Disguise::SmallTanh);
+    let mut config = Vec::new();
+    let head = match disguise {
+        Some(Disguise::LastNorm(activation)) => {
+            config.push((activation, Activation::IDENTITY));
+            behind_last_norm(trained, &sequence)?
         }
-        _ => (behind_small_tanh(trained, &sequence)?, Vec::new()),
+        Some(Disguise::SmallTanh) => behind_small_tanh(trained, &sequence)?,
+        None => trained_layer(trained, ["classifier"; 2], trained.classes())?,
     };
     let (kind, reading) = match (by_tokens, first) {
         (false, _) => ("Sequence", Reading::Output),
@@ -141,11 +139,7 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
         head,
         reading,
         config,
-        disguise: match way {
-            Way::LastNorm(_) => Some(Disguise::LastNorm),
-            Way::SmallTanh if !by_tokens => Some(Disguise::SmallTanh),
-            _ => None,
-        },
+        disguise,
     })
 }
 

@@ -20,35 +20,25 @@ use crate::checkpoint::{self, Activation, EncoderConfig, SequenceHead};
 /// few digits.
 const SMALL: f32 = 1.0 / 16384.0;
 
-/// How one linear layer was made to look like a class that has more.
+/// How one linear layer becomes a family's own classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disguise {
-    /// States are made small before a tanh.
+    /// The square layer makes states small before the tanh.
     SmallTanh,
-    /// The encoder's last norm stands in the head.
-    LastNorm,
-}
-
-/// How one linear layer becomes a family's own classifier.
-#[derive(Clone, Copy)]
-pub(super) enum Way {
-    /// The square layer makes states small.
-    SmallTanh,
-    /// The encoder's last norm moves into the head, whose activation, this field, is none.
+    /// The encoder's last norm moves into the head, whose activation, this field of `config.json`, is
+    /// none.
     LastNorm(&'static str),
-    /// It does not.
-    Refused,
 }
 
-impl Way {
-    /// That of the model of `config`, whose classifier is `sequence`.
-    pub(super) fn of(config: &EncoderConfig, sequence: &SequenceHead) -> Self {
+impl Disguise {
+    /// That of the model of `config`, whose classifier is `sequence`; none where there is no way.
+    pub(super) fn of(config: &EncoderConfig, sequence: &SequenceHead) -> Option<Self> {
         let normalised = config.final_norm().is_some();
         match (&sequence.norm, sequence.fields.activation) {
-            (Some(_), Some(field)) if normalised => Self::LastNorm(field),
-            (None, _) if sequence.activation == Some(Activation::Tanh) => Self::SmallTanh,
+            (Some(_), Some(field)) if normalised => Some(Self::LastNorm(field)),
+            (None, _) if sequence.activation == Some(Activation::Tanh) => Some(Self::SmallTanh),
             // What is below zero does not come through a rectifier.
-            _ => Self::Refused,
+            _ => None,
         }
     }
 }

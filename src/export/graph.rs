@@ -30,13 +30,13 @@ fn model(
     trained: &TrainedModel,
     precision: FrozenPrecision,
 ) -> Result<WholeModel, checkpoint::Error> {
-    let (readout, metadata) = (readout(trained), metadata(trained));
+    let (readout, metadata) = (readout(trained)?, metadata(trained));
     let checkpoint = &trained.checkpoint;
     onnx::write_whole(checkpoint, &readout, precision, &metadata, ONNX_FILE)
 }
 
 /// What `trained` reads out of the states.
-fn readout(trained: &TrainedModel) -> Readout {
+fn readout(trained: &TrainedModel) -> Result<Readout, checkpoint::Error> {
     let pool = match trained.identity.pooling {
         Pooling::Cls => Pool::First,
         Pooling::Mean => Pool::Mean,
@@ -61,7 +61,7 @@ fn readout(trained: &TrainedModel) -> Readout {
                 Some(Activation::Relu) => Some("Relu"),
                 Some(Activation::Gelu) => Some("Gelu"),
                 Some(Activation::Identity) => None,
-                None => unreachable!("the run was trained with it"),
+                None => return Err(trained.checkpoint.unknown_activation()),
             };
             let square = Dense {
                 linear: head.square,
@@ -83,13 +83,13 @@ fn readout(trained: &TrainedModel) -> Readout {
         _ => 1,
     };
     let embeddings = trained.gives_embeddings();
-    Readout {
+    Ok(Readout {
         pool,
         columns,
         layers,
         unit_length: embeddings,
         output: if embeddings { EMBEDDING } else { LOGITS },
-    }
+    })
 }
 
 /// What somebody needs who has the file alone.

@@ -100,9 +100,8 @@ impl Classifier {
         objective: Objective,
     ) -> Result<Self, Error> {
         let head = builder.sequence_head();
-        let activation = head.activation.ok_or_else(|| Error::UnknownActivation {
-            activation: builder.named_activation(),
-        })?;
+        let unknown = || Error::UnknownActivation(builder.unknown_activation());
+        let activation = head.activation.ok_or_else(unknown)?;
         let width = builder.hidden();
         let (weight, bias) = builder.pretrained(&head.square)?;
         let norm = head.norm.map(|norm| {

@@ -44,13 +44,8 @@ pub enum Error {
         path: PathBuf,
     },
     /// The model's own classifier has an activation that Telly does not compute.
-    #[error(
-        "`--head huggingface`: `config.json` of the model has `classifier_activation` \"{activation}\", supported: \"gelu\", \"relu\", \"tanh\", \"linear\""
-    )]
-    UnknownActivation {
-        /// By its name in transformers.
-        activation: String,
-    },
+    #[error("`--head huggingface` cannot be used with this model")]
+    UnknownActivation(#[source] checkpoint::Error),
     /// A pair's label says neither yes nor no.
     #[error("`{path}`, line {line}: label {found} is neither 0 nor 1")]
     NotZeroOrOne {
@@ -161,7 +156,7 @@ impl Explain for Error {
             Self::NoLabels { .. } => {
                 Some("the field of the labels holds a list, as [\"a\", \"b\"]".into())
             }
-            Self::UnknownActivation { .. } => Some("use `--head linear`".into()),
+            Self::UnknownActivation(_) => Some("use `--head linear`".into()),
             Self::OneClass { .. } => Some("name another field with `--label-field`".into()),
             Self::NotZeroOrOne { .. } => Some(
                 "1 stands for clones, 0 for others; name another field with `--label-field`".into(),

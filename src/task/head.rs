@@ -276,10 +276,9 @@ impl<'a> HeadBuilder<'a> {
         self.checkpoint.config.sequence_head()
     }
 
-    /// The name of the activation that `config.json` has for it.
-    pub(super) fn named_activation(&self) -> String {
-        let named = self.checkpoint.config.head.activation.clone();
-        named.unwrap_or_default()
+    /// That its activation is none that Telly computes.
+    pub(super) fn unknown_activation(&self) -> checkpoint::Error {
+        self.checkpoint.unknown_activation()
     }
 
     /// Added to the variance in a LayerNorm.

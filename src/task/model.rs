@@ -125,7 +125,8 @@ impl Model {
     /// Bytes that training takes whatever the batch: parameters, gradients, the optimizer's two
     /// moments, and `copies` of the parameters.
     pub fn fixed_bytes(&self, copies: usize) -> u64 {
-        (self.parameters.count() * size_of::<f32>() * (4 + copies)) as u64
+        let parameters = self.parameters.count() * size_of::<f32>() * (4 + copies);
+        parameters as u64 + self.encoder.embedding_bytes()
     }
 
     /// Bytes that a step takes for each token worked on at a time.

@@ -103,7 +103,7 @@ pub enum Error {
     },
     /// The budget does not even hold the parameters.
     #[error(
-        "`--memory-budget` of {budget} bytes is too small: parameters, gradients and optimizer take {needed} bytes"
+        "`--memory-budget` of {budget} bytes is too small: the program, parameters, gradients and optimizer take {needed} bytes"
     )]
     MemoryBudget {
         /// As given.

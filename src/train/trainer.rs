@@ -1,14 +1,13 @@
 //! The training step.
 
-use std::collections::HashMap;
-
 use candle_core::Tensor;
 
+use super::checkpoint::{StateTensor, TrainingState};
 use super::{Error, TrainSettings};
 use crate::task::{Batch, Model};
 use crate::trainable::{
-    AdamW, AdamWSettings, Gradients, LossScaler, MixedPrecision, Parameter, Parameters, Part,
-    PartLimit, Pass, layer_scales,
+    self, AdamW, AdamWSettings, Gradients, LossScaler, MixedPrecision, Moment, Parameter,
+    Parameters, Part, PartLimit, Pass, layer_scales,
 };
 
 const PARAMETER: &str = "parameter";
@@ -107,18 +106,25 @@ impl Trainer {
     /// What every further step depends on, by names that [`restore`](Self::restore) knows: the
     /// parameters, and the optimizer's running means. Dropout's masks follow from the seed and
     /// the number of the step.
-    pub fn tensors(&self) -> Result<Vec<(String, Tensor)>, Error> {
-        let moments = self.optimizer.moments(&self.model.parameters)?;
-        let parameters = self.model.parameters.iter().zip(moments);
-        let tensors = parameters.flat_map(|(parameter, [first, second])| {
+    pub fn tensors(&self) -> Vec<(String, StateTensor<'_>)> {
+        let parameters = self.model.parameters.iter().zip(self.optimizer.moments());
+        let tensors = parameters.flat_map(|(parameter, moments)| {
+            let variable = parameter.variable.as_tensor();
+            let [first, second] = moments.map(|moment| match moment {
+                Moment::Host(numbers) => StateTensor::Numbers {
+                    numbers,
+                    shape: variable.dims(),
+                },
+                Moment::Device(tensor) => StateTensor::Tensor(tensor),
+            });
             [
-                (PARAMETER, parameter.variable.as_detached_tensor()),
+                (PARAMETER, StateTensor::Tensor(variable)),
                 (FIRST_MOMENT, first),
                 (SECOND_MOMENT, second),
             ]
             .map(|(kind, tensor)| (format!("{kind}/{}", parameter.name), tensor))
         });
-        Ok(tensors.collect())
+        tensors.collect()
     }
 
     /// What scales the loss, in fp16.
@@ -126,25 +132,24 @@ impl Trainer {
         self.loss_scaler.as_ref()
     }
 
-    /// Goes on after `step` steps that left `tensors` and, in fp16, `loss_scaler`.
-    pub fn restore(
-        &mut self,
-        step: usize,
-        loss_scaler: Option<LossScaler>,
-        tensors: &mut HashMap<String, Tensor>,
-    ) -> Result<(), Error> {
+    /// Goes on from `state`.
+    pub fn restore(&mut self, state: &TrainingState) -> Result<(), Error> {
         let parameters = &self.model.parameters;
-        parameters.restore(&named(parameters, PARAMETER, tensors)?)?;
-        let first = named(parameters, FIRST_MOMENT, tensors)?;
-        let second = named(parameters, SECOND_MOMENT, tensors)?;
-        let moments = first.into_iter().zip(second);
-        let skipped = loss_scaler.as_ref().map_or(0, LossScaler::skipped);
-        self.optimizer.restore(
-            step - skipped,
-            moments.map(|(first, second)| [first, second]).collect(),
-        )?;
+        let values = named(parameters, PARAMETER, state);
+        for (parameter, value) in parameters.iter().zip(values) {
+            let set = parameter.variable.set(&value?);
+            set.map_err(trainable::Error::from)?;
+        }
+        let first = named(parameters, FIRST_MOMENT, state);
+        let second = named(parameters, SECOND_MOMENT, state);
+        let moments = first.zip(second);
+        let moments = moments.map(|(first, second)| Ok([first?, second?]));
+        let step = state.position.step;
+        self.loss_scaler.clone_from(&state.position.loss_scaler);
+        let skipped = self.loss_scaler.as_ref().map_or(0, LossScaler::skipped);
+        self.optimizer
+            .restore(step.saturating_sub(skipped), moments)?;
         self.step = step;
-        self.loss_scaler = loss_scaler;
         Ok(())
     }
 
@@ -234,24 +239,22 @@ impl Trainer {
 pub(super) fn named(
     parameters: &Parameters,
     kind: &str,
-    tensors: &mut HashMap<String, Tensor>,
-) -> Result<Vec<Tensor>, Error> {
-    let take = |parameter: &Parameter| {
+    state: &TrainingState,
+) -> impl Iterator<Item = Result<Tensor, trainable::Error>> {
+    let read = move |parameter: &Parameter| {
         let name = format!("{kind}/{}", parameter.name);
         let shape = parameter.variable.dims();
-        let found = tensors.remove(&name);
-        let mismatch = |found: String| crate::trainable::Error::Mismatch {
+        let mismatch = |found: String| trainable::Error::Mismatch {
             name: name.clone(),
             found,
             expected: format!("{shape:?}"),
         };
-        let tensor = found.ok_or_else(|| mismatch("nothing".into()))?;
+        let tensor = state.tensor(&name)?;
+        let tensor = tensor.ok_or_else(|| mismatch("nothing".into()))?;
         if tensor.dims() != shape {
-            return Err(mismatch(format!("{:?}", tensor.dims())).into());
+            return Err(mismatch(format!("{:?}", tensor.dims())));
         }
-        tensor
-            .to_device(parameters.device())
-            .map_err(|error| crate::trainable::Error::from(error).into())
+        Ok(tensor.to_device(parameters.device())?)
     };
-    parameters.iter().map(take).collect()
+    parameters.iter().map(read)
 }

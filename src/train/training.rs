@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use serde_json::json;
 
 use super::batches::with_batches;
-use super::checkpoint::{BestEpoch, Position, TrainingState};
+use super::checkpoint::{BestEpoch, Position, StateTensor, TrainingState};
 use super::evaluation::embed_split;
 use super::memory::micro_batch;
 use super::summary::{Summary, median};
@@ -145,21 +145,15 @@ impl<'a> Training<'a> {
     }
 
     fn restore(&mut self, state: TrainingState) -> Result<(), Error> {
-        let TrainingState {
-            position,
-            mut tensors,
-        } = state;
-        position.check(&self.position, self.run.path())?;
-        let loss_scaler = position.loss_scaler.clone();
-        self.trainer
-            .restore(position.step, loss_scaler, &mut tensors)?;
-        if position.best.is_some() {
-            let parameters = &self.trainer.model.parameters;
-            self.best_weights = Some(named(parameters, BEST, &mut tensors)?);
+        state.position.check(&self.position, self.run.path())?;
+        self.trainer.restore(&state)?;
+        if state.position.best.is_some() {
+            let best = named(&self.trainer.model.parameters, BEST, &state);
+            self.best_weights = Some(best.collect::<Result<_, _>>()?);
         }
         self.position = Position {
             settings: self.trainer.settings().clone(),
-            ..position
+            ..state.position
         };
         Ok(())
     }
@@ -408,15 +402,14 @@ impl<'a> Training<'a> {
     fn checkpoint(&mut self) -> Result<(), Error> {
         self.tick();
         self.position.loss_scaler = self.trainer.loss_scaler().cloned();
-        let mut tensors = self.trainer.tensors()?;
+        let mut tensors = self.trainer.tensors();
         if let Some(best) = &self.best_weights {
             let parameters = self.trainer.model.parameters.iter();
             let best = parameters.zip(best);
-            tensors.extend(
-                best.map(|(parameter, tensor)| {
-                    (format!("{BEST}/{}", parameter.name), tensor.clone())
-                }),
-            );
+            tensors.extend(best.map(|(parameter, tensor)| {
+                let name = format!("{BEST}/{}", parameter.name);
+                (name, StateTensor::Tensor(tensor))
+            }));
         }
         self.run.write_checkpoint(&mut self.position, tensors)?;
         self.last_checkpoint = Instant::now();

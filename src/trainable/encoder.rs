@@ -131,6 +131,13 @@ impl TrainableEncoder {
         ((kept + passing) * size_of::<f32>()) as u64
     }
 
+    /// Bytes that the way back through the embeddings takes, where they are trained: candle makes a
+    /// gradient as large as the table of words, and another to add it to.
+    pub fn embedding_bytes(&self) -> u64 {
+        let words = self.embeddings.as_ref().map_or(0, Embeddings::words);
+        (2 * words * size_of::<f32>()) as u64
+    }
+
     /// Loads the embeddings and the bottom `layers` layers of `checkpoint` into `parameters`: what
     /// the frozen half computes, to compare it with.
     pub fn bottom(

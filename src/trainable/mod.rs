@@ -28,7 +28,7 @@ pub use layer_decay::layer_scales;
 pub use loss_scaler::LossScaler;
 pub use mixed_precision::MixedPrecision;
 pub use ops_choice::OpsChoice;
-pub use optimizer::{AdamW, AdamWSettings};
+pub use optimizer::{AdamW, AdamWSettings, Moment};
 pub use packed::{Part, Profile, peak_flops};
 pub use packing::{Packing, PartLimit};
 pub use parameters::{Parameter, Parameters, Weight};

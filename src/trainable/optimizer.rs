@@ -42,6 +42,15 @@ enum Moments {
     Device { first: Tensor, second: Tensor },
 }
 
+/// One of a parameter's running means, as it lies in memory.
+#[derive(Debug, Clone, Copy)]
+pub enum Moment<'a> {
+    /// On the CPU: its numbers, in the parameter's shape.
+    Host(&'a [f32]),
+    /// Elsewhere.
+    Device(&'a Tensor),
+}
+
 impl AdamW {
     /// For `parameters`, before the first step.
     pub fn new(parameters: &Parameters, settings: AdamWSettings) -> Result<Self, Error> {
@@ -76,27 +85,24 @@ impl AdamW {
     }
 
     /// The running means of each parameter's gradient and of its square, in the order and the
-    /// shapes of `parameters`.
-    pub fn moments(&self, parameters: &Parameters) -> Result<Vec<[Tensor; 2]>, Error> {
-        let moments = parameters.iter().zip(&self.moments);
-        let tensors = moments.map(|(parameter, moments)| match moments {
-            Moments::Host { first, second } => {
-                let variable = parameter.variable.as_tensor();
-                let tensor = |numbers: &[f32]| {
-                    Tensor::from_slice(numbers, variable.shape(), variable.device())
-                };
-                Ok([tensor(first)?, tensor(second)?])
-            }
-            Moments::Device { first, second } => Ok([first.clone(), second.clone()]),
-        });
-        tensors.collect()
+    /// shapes of the parameters.
+    pub fn moments(&self) -> impl Iterator<Item = [Moment<'_>; 2]> {
+        self.moments.iter().map(|moments| match moments {
+            Moments::Host { first, second } => [first, second].map(|mean| Moment::Host(mean)),
+            Moments::Device { first, second } => [first, second].map(Moment::Device),
+        })
     }
 
     /// Goes on after `steps` steps that left these `moments`, in the parameters' order and
     /// shapes.
-    pub fn restore(&mut self, steps: usize, moments: Vec<[Tensor; 2]>) -> Result<(), Error> {
+    pub fn restore(
+        &mut self,
+        steps: usize,
+        moments: impl Iterator<Item = Result<[Tensor; 2], Error>>,
+    ) -> Result<(), Error> {
         self.steps = i32::try_from(steps).unwrap_or(i32::MAX);
-        for (moments, [first, second]) in self.moments.iter_mut().zip(moments) {
+        for (moments, read) in self.moments.iter_mut().zip(moments) {
+            let [first, second] = read?;
             *moments = match moments {
                 Moments::Host { .. } => Moments::Host {
                     first: first.flatten_all()?.to_vec1()?,

@@ -83,16 +83,16 @@ pub enum Activation {
 impl Activation {
     /// Its name in transformers when it is none.
     pub const IDENTITY: &str = "linear";
+    /// What all are called in transformers.
+    pub(in crate::checkpoint) const NAMES: [&str; 4] = ["gelu", "relu", "tanh", Self::IDENTITY];
 
     /// By its name in transformers.
     fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "tanh" => Self::Tanh,
-            "relu" => Self::Relu,
-            "gelu" => Self::Gelu,
-            Self::IDENTITY => Self::Identity,
-            _ => return None,
-        })
+        let all = [Self::Gelu, Self::Relu, Self::Tanh, Self::Identity];
+        let mut named = Self::NAMES.into_iter().zip(all);
+        named
+            .find(|(known, _)| *known == name)
+            .map(|(_, found)| found)
     }
 }
 
