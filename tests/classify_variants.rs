@@ -158,6 +158,7 @@ fn heads_as_transformers_names_them() {
     for (model, hidden) in [
         ("bert-tiny", "pooler.dense.weight"),
         ("roberta-tiny", "classifier.dense.weight"),
+        ("modernbert-tiny", "head.norm.weight"),
     ] {
         let space = Workspace::new();
         let cache = cached(&space, model, "single-label");
@@ -174,16 +175,58 @@ fn heads_as_transformers_names_them() {
         let again = space.path("again");
         telly_json(&["train", "--recipe", text(&recipe), "--out", text(&again)]);
         assert_eq!(weights(&again), bytes);
-        fails(
-            telly(&train(
-                &cache,
-                &space.path("x"),
-                "--head huggingface --pooling mean",
-            )),
-            WRONG_INPUT,
-            &["`--head huggingface` reads the first token"],
+        let mean = train(
+            &cache,
+            &space.path("x"),
+            "--head huggingface --pooling mean",
         );
+        if model == "modernbert-tiny" {
+            telly_json(&mean);
+        } else {
+            let words = ["`--head huggingface` reads the first token"];
+            fails(telly(&mean), WRONG_INPUT, &words);
+        }
     }
+}
+
+/// What `config.json` sets of ModernBERT's classifier: the default of `--pooling`, a bias, and an
+/// activation, of which one that Telly does not compute is refused, but for `--head linear`.
+#[test]
+fn a_classifier_that_the_configuration_sets() {
+    let space = Workspace::new();
+    let model = space.path("model");
+    let set = |pooling: &str, activation: &str| {
+        let source = goldens().join("modernbert-biased-tiny");
+        fs_err::create_dir_all(&model).expect("a folder");
+        for name in ["model.safetensors", "tokenizer.json"] {
+            fs_err::copy(source.join(name), model.join(name)).expect("copied");
+        }
+        let config = fs_err::read_to_string(source.join("config.json")).expect("a configuration");
+        let mut config: Value = serde_json::from_str(&config).expect("JSON");
+        config["classifier_pooling"] = pooling.into();
+        config["classifier_bias"] = true.into();
+        config["classifier_activation"] = activation.into();
+        fs_err::write(model.join("config.json"), config.to_string()).expect("written");
+    };
+    set("mean", "tanh");
+    let cache = cached(&space, text(&model), "single-label");
+    trained(&space, &cache, "--head huggingface");
+    let run = space.path("run");
+    let recipe = fs_err::read_to_string(run.join("recipe.toml")).expect("a recipe");
+    assert!(recipe.contains("pooling = \"mean\""), "{recipe}");
+    let bytes = fs_err::read(run.join("model.safetensors")).expect("weights");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    for name in ["head.dense.bias", "head.norm.bias", "classifier.bias"] {
+        assert!(tensors.tensor(name).is_ok(), "{:?}", tensors.names());
+    }
+    fs_err::remove_dir_all(&cache).expect("removed");
+    set("cls", "silu");
+    let cache = cached(&space, text(&model), "single-label");
+    let out = space.path("other");
+    let words = ["classifier_activation", "silu", "--head linear"];
+    let refused = telly(&train(&cache, &out, "--head huggingface"));
+    fails(refused, WRONG_INPUT, &words);
+    telly_json(&train(&cache, &out, "--epochs 1"));
 }
 
 #[test]
@@ -201,7 +244,7 @@ fn pairs_are_put_together_as_in_transformers() {
         let texts = pairs
             .iter()
             .map(|pair| (word(pair, "first"), word(pair, "second")));
-        let encoded = checkpoint.tokenizer.encode_pairs(texts.collect(), length);
+        let encoded = checkpoint.encode_pairs(texts.collect(), length);
         for (pair, found) in pairs.into_iter().zip(encoded.expect("sequences").iter()) {
             let expected: Vec<u32> = serde_json::from_value(pair["ids"].clone()).expect("ids");
             assert_eq!(found, expected, "{model}: {pair}");
@@ -235,14 +278,36 @@ fn two_texts() {
         command.extend(["--test", text(&test), "--second-field", "other"].map(String::from));
         command
     };
-    telly_json(&command("roberta-tiny", "cache"));
-    let (summary, predictions) = trained(&space, &space.path("cache"), "");
-    assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
-    assert_eq!(predictions.len(), 40);
+    for model in ["roberta-tiny", "bert-tiny"] {
+        let cache = space.path(model);
+        telly_json(&command(model, model));
+        let (summary, predictions) = trained(&space, &cache, "");
+        assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
+        assert_eq!(predictions.len(), 40);
+        let (shard, verify) = (cache.join("shard-00000.safetensors"), ["cache", "verify"]);
+        let before = content(&cache);
+        fs_err::remove_file(shard).expect("removed");
+        let verify = verify.into_iter().chain([text(&cache), "--repair"]);
+        telly_ok(&verify.collect::<Vec<_>>());
+        assert_eq!(content(&cache), before);
+    }
+    let holds = "{\"text\": \"a\", \"other\": \"b\", \"label\": 0}\n{\"text\": \"a [SEP] b\", \"other\": \"b\", \"label\": 1}\n";
+    let holds = space.write("holds.jsonl", holds);
+    let mut refused = precompute(
+        "classify",
+        &goldens().join("bert-tiny"),
+        &holds,
+        "1",
+        &space.path("none"),
+    );
+    refused.extend(["--second-field", "other"].map(String::from));
     fails(
-        telly(&command("bert-tiny", "none")),
+        telly(&refused),
         WRONG_INPUT,
-        &["`--second-field`: this model tells two texts apart by token types"],
+        &[
+            "holds.jsonl`, line 2: a text holds [SEP]",
+            "hint: write [SEP] in another way",
+        ],
     );
     let mut moded = telly(&command("roberta-tiny", "none"));
     moded.args(["--mode-token", "<s>"]);

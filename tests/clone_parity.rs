@@ -93,7 +93,7 @@ fn check_way(model_name: &str, kind: &str, freeze: &str, ops: Ops, tokens: usize
     let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
     checkpoint.config.dropout.set_all(0.0);
     let head = head(kind);
-    let pooling = head.default_pooling();
+    let pooling = head.default_pooling(&checkpoint.config);
     let model = Model::new(&checkpoint, freeze, &head, pooling, 1, &Device::Cpu).expect("a model");
     for parameter in model.parameters.iter() {
         if let Some(initial) = golden.tensors.get(&format!("initial.{}", parameter.name)) {
@@ -177,7 +177,7 @@ fn every_trained_tensor_gets_a_gradient() {
         {
             let freeze: Freeze = freeze.parse().expect("a freeze");
             let (head, device) = (head(kind), Device::Cpu);
-            let pooling = head.default_pooling();
+            let pooling = head.default_pooling(&checkpoint.config);
             let model = Model::new(&checkpoint, freeze, &head, pooling, 1, &device);
             let model = model.expect("a model");
             for ops in [Ops::Fused, Ops::Composed] {

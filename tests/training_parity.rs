@@ -236,12 +236,18 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
     let freeze: Freeze = freeze.parse().expect("a freeze");
     let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
     checkpoint.config.dropout.set_all(0.0);
-    let pooling = if task.starts_with("classify") && task != "classify-mean" {
+    if task.ends_with("pairs") {
+        checkpoint.take_pairs().expect("a separator");
+    }
+    let told = golden.hyperparameters();
+    let pooling = if told["pooling"] == "cls" {
         Pooling::Cls
     } else {
         Pooling::Mean
     };
-    let told = golden.hyperparameters();
+    if let Some(bias) = told["classifier_bias"].as_bool() {
+        checkpoint.config.head.bias = bias;
+    }
     let model = initial_model(&golden, &checkpoint, freeze, pooling).learning_by(CrossEntropy {
         label_smoothing: told["label_smoothing"].as_f64().unwrap_or(0.0),
         class_weights: serde_json::from_value(told["class_weights"].clone()).expect("weights"),
@@ -406,6 +412,14 @@ fn the_heads_of_transformers() {
     check("mpnet-tiny", "classify-huggingface", "1");
     check("distilbert-tiny", "classify-huggingface", "1");
     check("xlm-roberta-tiny", "classify-huggingface", "none");
+    check("modernbert-tiny", "classify-huggingface", "1");
+    check("modernbert-biased-tiny", "classify-huggingface-mean", "1");
+}
+
+#[test]
+fn pairs_told_apart_by_token_types() {
+    check("bert-tiny", "classify-huggingface-pairs", "none");
+    check("bert-tiny", "classify-huggingface-pairs", "1");
 }
 
 #[test]

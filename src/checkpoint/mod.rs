@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 pub use config::{Biases, DropoutRates, EncoderConfig, LayerKinds, LocalAttention};
 pub use error::Error;
 pub use family::{
-    Activation, Attention, Embeddings, Family, FeedForward, Layer, Linear, Norm, NormPlacement,
-    Positions, Projections, SequenceHead, Table,
+    Activation, Attention, Embeddings, Family, FeedForward, HeadConfig, HeadFields, HeadInput,
+    Layer, Linear, Norm, NormPlacement, Positions, Projections, SequenceHead, Table, TokenTypes,
 };
 pub use freeze::Freeze;
 pub use hub::{HubError, locate};
@@ -33,6 +33,8 @@ pub use relative_position::relative_position_bucket;
 pub(crate) use rotary::Rotation;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
+
+use crate::ragged::Ragged;
 
 /// A checkpoint folder, opened and checked: every tensor of the encoder is there with the
 /// shape that the configuration asks for.
@@ -76,6 +78,32 @@ impl Checkpoint {
             weights,
             tokenizer,
         })
+    }
+
+    /// Makes it one for sequences of two texts: told apart by token types, where its embeddings have
+    /// them and its tokenizer gives them, as BERT's do and RoBERTa's do not.
+    pub fn take_pairs(&mut self) -> Result<(), Error> {
+        self.config.text_separator = self.pair_separator()?;
+        Ok(())
+    }
+
+    /// Encodes each of `pairs` as one sequence, as the model's own template puts two texts together,
+    /// cut to `max_length` tokens from the longer text on. A text that holds the separator itself is
+    /// an error where token types depend on it, [`Error::Separator`] with its place in `pairs`.
+    pub fn encode_pairs(
+        &self,
+        pairs: Vec<(String, String)>,
+        max_length: usize,
+    ) -> Result<Ragged<u32>, Error> {
+        let separator = self.pair_separator()?;
+        self.tokenizer.encode_pairs(pairs, max_length, separator)
+    }
+
+    fn pair_separator(&self) -> Result<Option<u32>, Error> {
+        match self.config.token_types {
+            Some(types) if types > 1 => self.tokenizer.pair_separator(),
+            _ => Ok(None),
+        }
     }
 
     /// Checks again that every tensor of the encoder has its shape, after some were replaced.

@@ -121,7 +121,9 @@ impl ModelOptions {
         let freeze = Freeze::Layers(checkpoint.config.layers);
         let head = HeadSettings::usual(&encoding, None);
         let head = self.judgement.over(head, &encoding)?;
-        let pooling = self.pooling.unwrap_or(head.default_pooling());
+        let pooling = self
+            .pooling
+            .unwrap_or(head.default_pooling(&checkpoint.config));
         let device = self.device.unwrap_or_default().device()?;
         let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?;
         let identity = checkpoint.identity()?;
@@ -152,7 +154,8 @@ impl ModelOptions {
 pub(super) fn open_run(run: &Path, moved: Option<&Path>) -> Result<(SavedRun, Checkpoint), Error> {
     let saved = SavedRun::open(run)?;
     let identity = &saved.identity;
-    let checkpoint = Checkpoint::open(&hub::located(moved.unwrap_or(&identity.model))?)?;
+    let mut checkpoint = Checkpoint::open(&hub::located(moved.unwrap_or(&identity.model))?)?;
+    identity.encoding.prepare(&mut checkpoint)?;
     let found = checkpoint.identity()?;
     for (what, found, expected) in [
         ("weights", &found.weights, &identity.weights),
@@ -177,6 +180,7 @@ impl LoadedModel {
     pub(super) fn quantized(&self) -> Result<ModelSession, Error> {
         // Opened again: the tensors of this one are those of before the training.
         let mut checkpoint = Checkpoint::open(&self.checkpoint.folder)?;
+        self.encoding.prepare(&mut checkpoint)?;
         for parameter in self.model.parameters.iter() {
             let values = parameter.variable.flatten_all();
             let values = values.and_then(|flat| flat.to_vec1::<f32>());

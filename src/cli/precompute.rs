@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::freeze_list::FreezeList;
 use super::options::{RuntimeOptions, limit_threads, missing};
 use super::task::{TaskOptions, foreign_flag};
-use super::{console, dry_run, hub, parity, recipe, shard};
+use super::{console, dry_run, hub, parity, recipe, shard, split_files};
 use crate::cache::{
     self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
 };
@@ -35,6 +35,8 @@ Examples:
   telly precompute --task classify --model models/all-MiniLM-L6-v2 --data data/defects \\
       --freeze 4 --cache cache/defects      (train.csv, valid.csv ... in data/defects)
 
+  telly precompute --task classify --model models/all-MiniLM-L6-v2 --train 2023.jsonl 2024.jsonl \\
+      --valid valid.jsonl --freeze 4 --cache cache/years
   telly precompute --task clone --model models/unixcoder-base --train pairs.jsonl \\
       --valid valid.jsonl --first-field func1 --second-field func2 --freeze 8 --cache cache/pairs
   telly precompute --task clone --model models/unixcoder-base --train functions.jsonl \\
@@ -79,15 +81,18 @@ struct PrecomputeOptions {
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
     data: Option<PathBuf>,
     /// Training split: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or
-    /// a folder that has it.
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    train: Option<PathBuf>,
+    /// a folder that has it. Several are read one after the other.
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Input")]
+    #[serde(default, with = "split_files")]
+    train: Option<Vec<PathBuf>>,
     /// Validation split: evaluated each epoch, chooses the weights that are kept.
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    valid: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Input")]
+    #[serde(default, with = "split_files")]
+    valid: Option<Vec<PathBuf>>,
     /// Test split: evaluated once, at the end.
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    test: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Input")]
+    #[serde(default, with = "split_files")]
+    test: Option<Vec<PathBuf>>,
     /// search: the codes that the queries of --valid and --test are searched in [default: those of
     /// the split itself].
     #[arg(long, value_name = "FILE", help_heading = "Input")]
@@ -135,9 +140,10 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
     let folders = folders(folder, freeze)?;
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
-    let checkpoint = Checkpoint::open(&hub::located(model)?)?;
+    let mut checkpoint = Checkpoint::open(&hub::located(model)?)?;
     check_freeze(freeze, &checkpoint)?;
     let (encoding, splits) = encode(&options, &checkpoint)?;
+    encoding.prepare(&mut checkpoint)?;
     let precision = frozen_precision(&options, freeze)?;
     let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
     let mut plan = Plan::new(
@@ -370,9 +376,9 @@ fn find_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Source)>, Err
         ("test", &options.test),
     ];
     let mut splits = Vec::new();
-    for (name, path) in named {
-        let source = match (path, &options.data) {
-            (Some(path), _) => Some(Source::of(path, name)?),
+    for (name, paths) in named {
+        let source = match (paths, &options.data) {
+            (Some(paths), _) => Some(Source::of_all(paths, name)?),
             (None, Some(folder)) if name == "train" => Some(Source::of(folder, name)?),
             (None, Some(folder)) => Source::in_folder(folder, name)?,
             (None, None) if name == "train" => return Err(missing("--train")),

@@ -142,7 +142,7 @@ fn predict_pairs(
     if let Some(notice) = &encoded.notice {
         console::say(notice);
     }
-    let path = source.path.clone();
+    let path = source.path().to_owned();
     let records = (1..=encoded.rows()).map(|line| Record::new(line, Map::new()));
     let records = records.collect();
     let lines = predictor.lines_of(&[], encoded)?;

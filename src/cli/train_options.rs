@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::head::HeadOptions;
 use super::options::{DeviceChoice, ShuffleChoice};
+use super::split_files;
 use super::task::TaskOptions;
 use crate::cache::Cache;
-use crate::checkpoint::Freeze;
+use crate::checkpoint::{EncoderConfig, Freeze};
 use crate::error::Error;
 use crate::task::{ClassWeights, Encoding, HeadSettings};
 use crate::train::{Schedule, TrainSettings};
@@ -123,14 +124,17 @@ pub(super) struct TrainOptions {
     #[arg(long, value_name = "K", help_heading = "Checked against the cache")]
     pub freeze: Option<Freeze>,
     /// The cache must have been made from this training split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    pub train: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Checked against the cache")]
+    #[serde(default, with = "split_files")]
+    pub train: Option<Vec<PathBuf>>,
     /// The cache must have been made from this validation split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    pub valid: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Checked against the cache")]
+    #[serde(default, with = "split_files")]
+    pub valid: Option<Vec<PathBuf>>,
     /// The cache must have been made from this test split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    pub test: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Checked against the cache")]
+    #[serde(default, with = "split_files")]
+    pub test: Option<Vec<PathBuf>>,
     /// The cache must have been made with this code base.
     #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
     pub code_base: Option<PathBuf>,
@@ -148,6 +152,7 @@ impl TrainOptions {
     pub(super) fn settings(
         &self,
         [head, usual]: [&HeadSettings; 2],
+        config: &EncoderConfig,
         cache: &Cache,
     ) -> Result<TrainSettings, Error> {
         let default = TrainSettings::default();
@@ -171,7 +176,7 @@ impl TrainOptions {
             dropout: self.dropout,
             seed: self.seed.unwrap_or(default.seed),
             shuffle: self.shuffle.unwrap_or_default().shuffle(cache),
-            pooling: self.pooling.unwrap_or(head.default_pooling()),
+            pooling: self.pooling.unwrap_or(head.default_pooling(config)),
             head: (head != usual).then(|| head.clone()),
             log_every: self.log_every.unwrap_or(default.log_every),
             checkpoint_seconds: self
