@@ -232,6 +232,8 @@ fn the_onnx_checker_accepts_the_graphs() {
             ("0", "fp32"),
             ("2", "fp32"),
             (&layers, "fp32"),
+            ("0", "fp16"),
+            (&layers, "fp16"),
             ("0", "int8"),
             (&layers, "int8"),
         ] {

@@ -110,7 +110,8 @@ struct PrecomputeOptions {
     /// Most bytes of a file of the cache, as 128MiB [default: 128MiB].
     #[arg(long, value_name = "SIZE", help_heading = "Output")]
     shard_size: Option<ByteSize>,
-    /// What the frozen half's linear layers compute in; int8 runs on the CPU only [default: fp32].
+    /// What the frozen half's linear layers compute in; fp16 is made for CUDA, int8
+    /// runs on the CPU only [default: fp32].
     #[arg(long, value_enum, help_heading = "Running")]
     frozen_precision: Option<FrozenPrecision>,
     /// Also write the frozen half as an ONNX model: this file, and its weights beside it.
@@ -398,10 +399,14 @@ fn frozen_precision(
     freeze: &FreezeList,
 ) -> Result<FrozenPrecision, Error> {
     match (options.frozen_precision, freeze.depths()) {
-        (Some(FrozenPrecision::Int8), None) => Err(Error::Usage {
-            problem: "`--frozen-precision int8` has nothing to act on with `--freeze none`".into(),
-            hint: "freeze some layers, or leave the flag out".into(),
-        }),
+        (Some(precision @ (FrozenPrecision::Fp16 | FrozenPrecision::Int8)), None) => {
+            Err(Error::Usage {
+                problem: format!(
+                    "`--frozen-precision {precision}` has nothing to act on with `--freeze none`"
+                ),
+                hint: "freeze some layers, or leave the flag out".into(),
+            })
+        }
         (precision, _) => Ok(precision.unwrap_or_default()),
     }
 }

@@ -49,9 +49,15 @@ pub(super) fn write(
     text.push_str(
         "\nThe texts were read with every run of white space as one space, as above. More tokens than the\nlengths above were cut off.\n",
     );
-    if identity.frozen_precision == FrozenPrecision::Int8 {
-        text.push_str(
-            "\nThe frozen layers were computed in 8-bit integers while the others were trained. Here they are\nfloats: the outputs are close to those in training, not equal.\n",
+    let rounded = match identity.frozen_precision {
+        FrozenPrecision::Fp32 => None,
+        FrozenPrecision::Fp16 => Some("16-bit floats"),
+        FrozenPrecision::Int8 => Some("8-bit integers"),
+    };
+    if let Some(rounded) = rounded {
+        let _ = write!(
+            text,
+            "\nThe frozen layers were computed in {rounded} while the others were trained. Here they are\ncomputed as all others are: the outputs are close to those in training, not equal.\n",
         );
     }
     let _ = write!(text, "\n{}{}", metrics(trained), recipe(trained));

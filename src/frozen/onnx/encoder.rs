@@ -32,8 +32,8 @@ pub enum Start {
 /// the hidden state after that many layers.
 ///
 /// Matrices keep their names but are stored `[inputs, outputs]`, as MatMul reads them. All
-/// operators are standard in fp32; in int8, linear layers are ONNX Runtime's MatMulNBits, see
-/// [`FrozenPrecision::Int8`], and everything else stays fp32.
+/// operators are standard in fp32 and fp16; in int8, linear layers are ONNX Runtime's MatMulNBits, see
+/// [`FrozenPrecision::Int8`], and everything else stays fp32, as it does in fp16.
 ///
 /// # Panics
 /// If `depths` is empty, asks for more layers than the checkpoint has, or for none from hidden
