@@ -460,3 +460,50 @@ fn runs() {
     );
     assert!(!work.path("x").exists());
 }
+
+/// A model that was changed after the training is not the one it was trained from.
+#[test]
+fn a_changed_model() {
+    let work = Classification::new();
+    let (_, run) = work.trained();
+    let data = work.path("other.jsonl");
+    let evaluate = |model: &Path| {
+        telly(&[
+            "evaluate",
+            "--run",
+            text(&run),
+            "--data",
+            text(&data),
+            "--model",
+            text(model),
+        ])
+    };
+    let model = copy_of_model(&work, "bert-tiny");
+    assert!(evaluate(&model).status().expect("telly runs").success());
+    for (file, what, from, to) in [
+        (
+            "config.json",
+            "config",
+            "\"layer_norm_eps\": 1e-12",
+            "\"layer_norm_eps\": 1e-6",
+        ),
+        ("tokenizer.json", "tokenizer", "{", "{ "),
+    ] {
+        let path = model.join(file);
+        let good = fs_err::read_to_string(&path).expect("text");
+        assert!(good.contains(from), "{file}");
+        fs_err::write(&path, good.replacen(from, to, 1)).expect("written");
+        let words = ["is not the model that", what, "expected", "--model"];
+        fails(evaluate(&model), WRONG_INPUT, &words);
+        fs_err::write(&path, good).expect("written");
+    }
+    let path = model.join("model.safetensors");
+    let mut weights = fs_err::read(&path).expect("weights");
+    *weights.last_mut().expect("numbers") ^= 1;
+    fs_err::write(&path, weights).expect("written");
+    fails(
+        evaluate(&model),
+        WRONG_INPUT,
+        &["is not the model that", "weights"],
+    );
+}

@@ -166,13 +166,14 @@ pub(super) fn open_run(run: &Path, moved: Option<&Path>) -> Result<(SavedRun, Ch
     identity.encoding.prepare(&mut checkpoint)?;
     let found = checkpoint.identity()?;
     for (what, found, expected) in [
-        ("weights", &found.weights, &identity.weights),
-        ("tokenizer", &found.tokenizer, &identity.tokenizer),
+        ("weights", &found.weights, Some(&identity.weights)),
+        ("tokenizer", &found.tokenizer, Some(&identity.tokenizer)),
+        ("config", &found.config, identity.config.as_ref()),
     ] {
-        if found != expected {
+        if let Some(expected) = expected.filter(|expected| *expected != found) {
             return Err(Error::Usage {
                 problem: format!(
-                    "`{}` is not the model that `{}` was trained from: its {what} have the hash {found}, expected {expected}",
+                    "`{}` is not the model that `{}` was trained from: the hash of its {what} is {found}, expected {expected}",
                     checkpoint.folder.display(),
                     run.display()
                 ),

@@ -249,6 +249,7 @@ impl Training {
             model: fs_err::canonicalize(folder).unwrap_or_else(|_| folder.clone()),
             weights: identity.weights,
             tokenizer: identity.tokenizer,
+            config: Some(identity.config),
             freeze: contents.freeze,
             frozen_precision: contents.frozen_precision,
             encoding: contents.encoding.clone(),

@@ -37,6 +37,9 @@ pub struct RunIdentity {
     pub weights: String,
     /// BLAKE3 of its tokenizer.
     pub tokenizer: String,
+    /// BLAKE3 of its `config.json`; runs of before it was kept do not say.
+    #[serde(default)]
+    pub config: Option<String>,
     /// What was frozen.
     pub freeze: Freeze,
     /// What the frozen half computed in; runs of before there was a choice do not say.
