@@ -141,6 +141,67 @@ fn doctor_names_the_pieces() {
     }
 }
 
+/// A library by the driver's name that can do nothing, in a folder of its own.
+#[cfg(target_os = "linux")]
+fn empty_driver(work: &Classification) -> Option<PathBuf> {
+    let source = work.0.write(
+        "driver.c",
+        "int cuTensorMapEncodeTiled(void) { return 100; }\n",
+    );
+    let folder = work.path("driver");
+    fs_err::create_dir(&folder).expect("a folder");
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o"]);
+    command.arg(folder.join("libcuda.so.1")).arg(source);
+    let compiled = command.status().is_ok_and(|status| status.success());
+    if !compiled {
+        println!("left out: there is no C compiler");
+    }
+    compiled.then_some(folder)
+}
+
+/// Every library but the driver is found by its path: none is missing any more once something by
+/// the driver's name is there.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_libraries_are_found_by_their_paths() {
+    let (Some(library), work) = (gpu_library(), Classification::new()) else {
+        return;
+    };
+    if has_driver() {
+        return;
+    }
+    let Some(driver) = empty_driver(&work) else {
+        return;
+    };
+    let command = || {
+        let mut command = on_provider(&work, "cuda", Some(&library));
+        command.env("LD_LIBRARY_PATH", &driver);
+        command
+    };
+    let output = command().output().expect("telly runs");
+    let said = stderr(&output);
+    println!("{said}");
+    assert!(!said.contains("cannot open shared object file"), "{said}");
+    fails(command(), WRONG_INPUT, &["--provider cuda", "CUDA"]);
+    assert!(!work.path("cache").exists());
+
+    // Without the folder the system's loader has to find them.
+    let alone = work.path("onnxruntime");
+    fs_err::create_dir(&alone).expect("a folder");
+    for entry in fs_err::read_dir(library.parent().expect("a folder")).expect("names") {
+        let entry = entry.expect("an entry");
+        if entry.path().is_file() {
+            let link = alone.join(entry.file_name());
+            std::os::unix::fs::symlink(entry.path(), link).expect("linked");
+        }
+    }
+    let mut command = on_provider(&work, "cuda", Some(&alone));
+    command.env("LD_LIBRARY_PATH", &driver);
+    let words = ["cannot open shared object file", "scripts/setup.sh --gpu"];
+    fails(command, WRONG_INPUT, &words);
+}
+
 #[test]
 fn a_library_with_cuda_and_no_driver() {
     let Some(library) = gpu_library() else {

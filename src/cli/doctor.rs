@@ -62,7 +62,9 @@ pub(super) fn run(arguments: &DoctorArguments) -> Result<(), Error> {
             } else {
                 console::say("CPU: everything that is needed is here");
             }
-            verdict.iter().for_each(|line| console::say(line));
+            for line in verdict {
+                console::say(&line);
+            }
             Ok(())
         }
         Err(error) => {

@@ -20,7 +20,7 @@ pub fn open_device(index: usize, folder: Option<&Path>) -> Result<Device, Error>
     // cudarc panics where a library is missing.
     match caught(|| Device::new_cuda(index)) {
         Ok(Ok(device)) => Ok(device),
-        Ok(Err(error)) => Err(explain(error.to_string())),
-        Err(panic) => Err(explain(panic)),
+        Ok(Err(error)) => Err(explain(&error.to_string())),
+        Err(panic) => Err(explain(&panic)),
     }
 }

@@ -1,5 +1,5 @@
 //! NVIDIA's driver, its cards, and the CUDA libraries: whether they are there, and how they are
-//! loaded. Nothing here is linked: a telly that was built with CUDA starts without any of it.
+//! loaded. None of it is linked: the telly that `scripts/cuda-build.sh` builds starts without any.
 
 mod device;
 mod driver;
@@ -13,7 +13,9 @@ pub(crate) use libraries::preload;
 pub use libraries::{FOLDER, NEEDED, load_driver};
 
 /// What stands behind a failure of which the library that failed says `reason`.
-pub(crate) fn explain(reason: String) -> Error {
+pub(crate) fn explain(reason: &str) -> Error {
+    // ONNX Runtime's words are of several lines.
+    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     match Driver::find().and_then(|driver| driver.check()) {
         // No words on the driver: the library's own are the better ones.
         Ok(()) | Err(Error::NoManagement { .. }) => Error::Refused { reason },

@@ -256,7 +256,7 @@ fn cuda_session(
             .with_external_initializer_file_in_memory(onnx::DATA_FILE, data)?
             .commit_from_memory(&model.graph)
     };
-    open().map_err(|error| cuda::explain(error.to_string()))
+    open().map_err(|error| cuda::explain(&error.to_string()))
 }
 
 fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {
