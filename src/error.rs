@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    cache, checkpoint, dataset, export, frozen, index, precompute, task, train, trainable,
+    cache, checkpoint, cuda, dataset, export, frozen, index, precompute, task, train, trainable,
 };
 
 /// What an error knows beyond its message.
@@ -34,6 +34,9 @@ pub enum Error {
     /// The frozen half could not be built or run.
     #[error(transparent)]
     Frozen(#[from] frozen::Error),
+    /// The trainable half cannot run on a card.
+    #[error("`--device cuda` was asked for, and cannot be had here")]
+    NoCudaDevice(#[source] cuda::Error),
     /// The cache was not filled.
     #[error(transparent)]
     Precompute(#[from] precompute::Error),
@@ -78,6 +81,7 @@ impl Error {
             Self::Dataset(error) => Some(error),
             Self::Task(error) => Some(error),
             Self::Frozen(error) => Some(error),
+            Self::NoCudaDevice(error) => Some(error),
             Self::Precompute(error) => Some(error),
             Self::Cache(error) => Some(error),
             Self::Trainable(error) => Some(error),

@@ -17,6 +17,7 @@
 //! - [`trainable`]: the top layers as differentiable functions, and the optimizer.
 //! - [`train`]: the second command: from a cache to a run.
 //! - [`index`]: a code base as vectors on disk, searched exactly.
+//! - [`cuda`]: NVIDIA's driver and libraries, found and loaded.
 //! - [`export`]: from a run to a Hugging Face folder or an ONNX model.
 //!
 //! The seam between the halves is [`ragged::Ragged`]: values and offsets, never padding.
@@ -25,6 +26,7 @@ pub mod cache;
 mod caught;
 pub mod checkpoint;
 pub mod cli;
+pub mod cuda;
 pub mod dataset;
 mod disk;
 mod distinct;

@@ -33,7 +33,11 @@ fn providers_and_libraries() {
     cuda.iter_mut()
         .filter(|argument| *argument == "cpu")
         .for_each(|provider| *provider = "cuda".into());
-    fails(telly(&cuda), FAILED, &["--provider cuda", "setup.sh --gpu"]);
+    fails(
+        telly(&cuda),
+        WRONG_INPUT,
+        &["--provider cuda", "setup.sh --gpu"],
+    );
     assert!(!work.path("cache").exists());
 
     let library = work.0.write("libonnxruntime.so", "no library");

@@ -14,7 +14,8 @@ cached   Telly-K over a cache in memory: the frozen half runs once, without drop
 forward  no training: the frozen half runs once over the distinct sequences, in single precision, and is timed.
 
 The attention implementation is the one transformers chooses: `sdpa` where the model has it, else `eager` (MPNet). The
-optimizer is PyTorch's fused AdamW, the default of transformers' Trainer. All runs on the CPU, in single precision.
+optimizer is PyTorch's fused AdamW, the default of transformers' Trainer. All runs in single precision, on the CPU or,
+with --device cuda, on a card; there the cache stays in the machine's memory, and each batch of it is moved.
 
 The last line on stdout is one JSON object; progress goes to stderr. Memory is the kernel's high-water mark of the whole
 process (VmHWM), the imports and the loading of the model included. Packages: scripts/bench/requirements.txt.
@@ -42,6 +43,9 @@ from transformers.masking_utils import create_bidirectional_mask
 
 TOKEN_BUDGET = 1024
 """Tokens, padding included, that one batch of the frozen pass may hold: the same as telly's (src/frozen/batches.rs)."""
+
+CUDA_TOKEN_BUDGET = 16384
+"""The same on a card, which a batch of 1024 tokens does not fill."""
 
 PROGRESS_SECONDS = 10
 """Seconds between two lines of progress."""
@@ -124,7 +128,7 @@ class Data:
         if unknown:
             raise InputError(f"the label {unknown[0]!r} of {options.test} is not in {options.train}")
         self.classes = len(classes)
-        self.labels = torch.tensor([classes[label] for label in labels + test_labels])
+        self.labels = torch.tensor([classes[label] for label in labels + test_labels], device=options.device)
         self.sequences = encode(options.model, texts + test_texts, options.max_length)
         self.train = range(len(texts))
         self.test = range(len(texts), len(self.sequences))
@@ -221,10 +225,14 @@ class TopClassifier(torch.nn.Module):
         if self.bias_encoder is None:
             return None
         if self.bias_encoder.relative_attention_bias.weight.requires_grad:
-            return self.bias_encoder.compute_position_bias(torch.empty(1, length))
+            return self.bias_encoder.compute_position_bias(self.positions(length))
         if self.frozen_bias is None:
-            self.frozen_bias = self.bias_encoder.compute_position_bias(torch.empty(1, self.longest))
+            self.frozen_bias = self.bias_encoder.compute_position_bias(self.positions(self.longest))
         return self.frozen_bias[:, :, :length, :length]
+
+    def positions(self, length):
+        """What says how many positions there are, and where."""
+        return torch.empty(1, length, device=self.bias_encoder.relative_attention_bias.weight.device)
 
     def forward(self, hidden, mask):
         attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
@@ -243,7 +251,9 @@ class TopClassifier(torch.nn.Module):
 def frozen_states(encoder, sequences):
     """What `encoder`, its top layers taken off, puts out: activations and mask of one padded batch."""
     ids, mask = padded(sequences, encoder.config.pad_token_id)
-    return encoder(ids, attention_mask=mask).last_hidden_state, mask
+    hidden = encoder(ids.to(encoder.device), attention_mask=mask.to(encoder.device)).last_hidden_state
+    # One copy a batch, not one a sequence.
+    return (hidden.half().cpu() if hidden.is_cuda else hidden), mask
 
 
 def run_frozen_half(encoder, sequences, receive):
@@ -252,7 +262,7 @@ def run_frozen_half(encoder, sequences, receive):
     lengths = [len(sequence) for sequence in sequences]
     progress = Progress("frozen half", sum(lengths), "tokens")
     computed = 0
-    for batch in token_budget_batches(lengths):
+    for batch in token_budget_batches(lengths, CUDA_TOKEN_BUDGET if encoder.device.type == "cuda" else TOKEN_BUDGET):
         hidden, mask = frozen_states(encoder, [sequences[index] for index in batch])
         for row, index in enumerate(batch):
             receive(index, hidden[row, : lengths[index]])
@@ -278,10 +288,10 @@ class ActivationCache:
         self.hidden[self.offsets[index] : self.offsets[index + 1]] = states
 
     def batch(self, rows):
-        """Activations of some rows in single precision, [rows, longest, width], and their mask."""
+        """Activations of some rows as they are kept, [rows, longest, width], and their mask."""
         indices = [self.sequence_of_row[row] for row in rows]
         states = [self.hidden[self.offsets[index] : self.offsets[index + 1]] for index in indices]
-        return pad_sequence(states, batch_first=True).float(), mask_of([self.lengths[index] for index in indices])
+        return pad_sequence(states, batch_first=True), mask_of([self.lengths[index] for index in indices])
 
 
 # --- training
@@ -325,6 +335,11 @@ class Training:
         self.schedule = get_linear_schedule_with_warmup(self.optimizer, int(options.warmup * self.steps), self.steps)
         self.padded_tokens = 0
 
+    def inputs(self, rows):
+        """The arguments of some rows, where the model is; activations in single precision."""
+        inputs, mask = (part.to(self.options.device) for part in self.batch(rows))
+        return (inputs.float() if inputs.is_floating_point() else inputs), mask
+
     def epoch(self, order):
         """One pass over the rows in `order`; returns its seconds."""
         self.model.train()
@@ -333,7 +348,7 @@ class Training:
         started = time.perf_counter()
         for begin in range(0, len(order), size):
             rows = order[begin : begin + size]
-            inputs, mask = self.batch(rows)
+            inputs, mask = self.inputs(rows)
             loss = torch.nn.functional.cross_entropy(self.model(inputs, mask), self.data.labels[rows])
             self.optimizer.zero_grad()
             loss.backward()
@@ -342,6 +357,8 @@ class Training:
             self.schedule.step()
             self.padded_tokens += mask.numel()
             progress.advance(1, lambda loss=loss: f", loss {loss.item():.4f}")
+        if self.options.device == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - started
 
     @torch.no_grad()
@@ -353,11 +370,11 @@ class Training:
         predictions = torch.zeros_like(self.data.labels)
         for begin in range(0, len(order), size):
             rows = order[begin : begin + size]
-            predictions[rows] = self.model(*self.batch(rows)).argmax(1)
+            predictions[rows] = self.model(*self.inputs(rows)).argmax(1)
         # Imported here, so that its memory (40 MB) does not count as training's.
         from sklearn.metrics import accuracy_score, f1_score
 
-        labels, predictions = self.data.labels[self.data.test], predictions[self.data.test]
+        labels, predictions = self.data.labels[self.data.test].cpu(), predictions[self.data.test].cpu()
         return {
             "accuracy": float(accuracy_score(labels, predictions)),
             "f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
@@ -395,6 +412,7 @@ def train(options, data):
     check_layers(encoder, options)
     if options.mode != "full":
         freeze(encoder, options.freeze)
+    encoder.to(options.device)
     attention = encoder.config._attn_implementation
     precompute_seconds, precompute_peak, training_peak_known = 0.0, None, True
     if options.mode == "cached":
@@ -418,6 +436,7 @@ def train(options, data):
         def batch(rows):
             return padded([data.sequences[row] for row in rows], pad)
 
+    model.to(options.device)
     training = Training(model, batch, data, options)
     shuffler = random.Random(options.seed)
     epoch_seconds = []
@@ -446,6 +465,7 @@ def forward(options, data):
     encoder = load_encoder(options.model, options.dropout)
     check_layers(encoder, options)
     take_top(encoder, options.freeze)
+    encoder.to(options.device)
     sequences, _ = data.distinct()
     started = time.perf_counter()
     padded_tokens = run_frozen_half(encoder, sequences, lambda index, states: None)
@@ -486,6 +506,7 @@ def parse():
     parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
     parser.add_argument("--learning-rate", type=float, default=5e-5, help="peak rate (default: 5e-5)")
     parser.add_argument("--max-length", type=int, default=256, help="tokens, special ones included (default: 256)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     add_training_options(parser)
     return parser.parse_args()
 
@@ -538,6 +559,8 @@ def main():
         "imports_rss_bytes": imports,
         "seed": options.seed,
         "threads": options.threads,
+        "device": options.device,
+        "peak_device_bytes": torch.cuda.max_memory_reserved() if options.device == "cuda" else None,
         "versions": versions(),
     }
     print(json.dumps(result))

@@ -65,6 +65,13 @@ fn flatten(prefix: &str, object: &Map<String, Value>, rows: &mut Vec<(String, St
         let name = format!("{prefix}{name}");
         match value {
             Value::Object(inner) => flatten(&format!("{name} "), inner, rows),
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                for (place, item) in items.iter().enumerate() {
+                    if let Value::Object(inner) = item {
+                        flatten(&format!("{name} {place} "), inner, rows);
+                    }
+                }
+            }
             Value::String(text) => rows.push((name, text.clone())),
             Value::Number(number) if number.is_f64() => {
                 rows.push((name, format!("{:.4}", number.as_f64().unwrap_or_default())));

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::console;
+use super::doctor_cuda::CudaFindings;
 use crate::error::{Error, Explain};
 use crate::frozen::Runtime;
 
@@ -23,12 +23,12 @@ pub(super) struct DoctorArguments {
 
 pub(super) fn run(arguments: &DoctorArguments) -> Result<(), Error> {
     let runtime = Runtime::load(arguments.onnxruntime.as_deref());
+    let cuda = CudaFindings::find(runtime.as_ref().ok());
     let mut object = Map::new();
     object.insert("telly".into(), json!(env!("CARGO_PKG_VERSION")));
     match &runtime {
         Ok(runtime) => {
-            let cuda = runtime.offers_cuda();
-            let providers = if cuda {
+            let providers = if runtime.offers_cuda() {
                 json!("cpu, cuda")
             } else {
                 json!("cpu")
@@ -44,14 +44,27 @@ pub(super) fn run(arguments: &DoctorArguments) -> Result<(), Error> {
             object.insert("onnxruntime".into(), json!("missing"));
         }
     }
-    object.insert("candle_devices".into(), json!(devices()));
+    object.insert("candle_devices".into(), json!(devices(&cuda)));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     object.insert("threads".into(), json!(threads));
     object.insert("free_disk_bytes".into(), free_disk(Path::new(".")));
+    object.insert("cuda".into(), json!(cuda.object));
+    // Said in sentences below where a person reads it.
+    if arguments.json {
+        object.insert("cuda_missing".into(), cuda.missing());
+    }
     console::result(arguments.json, &object)?;
     match runtime {
         Ok(_) => {
-            console::say("everything that is needed is here");
+            let verdict = cuda.verdict();
+            if verdict.is_empty() {
+                console::say("everything that is needed is here");
+            } else {
+                console::say("CPU: everything that is needed is here");
+            }
+            for line in verdict {
+                console::say(&line);
+            }
             Ok(())
         }
         Err(error) => {
@@ -62,11 +75,11 @@ pub(super) fn run(arguments: &DoctorArguments) -> Result<(), Error> {
 }
 
 /// What candle can train on.
-fn devices() -> String {
-    match Device::new_cuda(0) {
-        Ok(_) => "cpu, cuda".into(),
-        Err(_) if cfg!(feature = "cuda") => "cpu (built with CUDA, no card found)".into(),
-        Err(_) => "cpu (built without CUDA)".into(),
+fn devices(cuda: &CudaFindings) -> &'static str {
+    match cuda.trains {
+        true => "cpu, cuda",
+        false if cfg!(feature = "cuda") => "cpu (built with CUDA, which cannot be used)",
+        false => "cpu (built without CUDA)",
     }
 }
 

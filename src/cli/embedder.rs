@@ -62,8 +62,9 @@ impl<'a> Embedder<'a> {
                 let width = self.loaded.checkpoint.config.hidden_size;
                 let pooled = pooled(session, &split.sequences, width, &mut self.tokens)?;
                 let model = &self.loaded.model;
-                let pooled = pooled.to_device(model.parameters.device());
-                let places = Tensor::from_slice(&split.rows, rows.len(), &Device::Cpu);
+                let device = model.parameters.device();
+                let pooled = pooled.to_device(device);
+                let places = Tensor::from_slice(&split.rows, rows.len(), device);
                 let vectors = pooled.and_then(|pooled| pooled.index_select(&places?, 0));
                 model.from_pooled(&vectors.map_err(tensor)?)?
             }

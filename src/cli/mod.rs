@@ -7,6 +7,7 @@ mod chart;
 mod chunks;
 mod console;
 mod doctor;
+mod doctor_cuda;
 mod dry_run;
 mod embedder;
 mod evaluate;

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::console;
 use crate::cache::{Cache, Medium};
+use crate::cuda;
 use crate::error::Error;
-use crate::frozen::{FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
+use crate::frozen::{self, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
 use crate::train::{Shuffle, memory_limit};
 use crate::trainable::{self, OpsChoice};
 
@@ -79,8 +80,10 @@ impl DeviceChoice {
     /// The device, if `ops` can run there.
     pub(super) fn device_for(self, ops: OpsChoice) -> Result<Device, Error> {
         // Whether there is a card or not.
-        if self == Self::Cuda && ops == OpsChoice::Fused {
-            return Err(trainable::Error::FusedElsewhere.into());
+        match (self, ops) {
+            (Self::Cuda, OpsChoice::Fused) => return Err(trainable::Error::FusedElsewhere.into()),
+            (Self::Auto, OpsChoice::Fused) => return Ok(Device::Cpu),
+            _ => {}
         }
         let device = self.device()?;
         ops.on(&device)?;
@@ -90,17 +93,22 @@ impl DeviceChoice {
     fn device(self) -> Result<Device, Error> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
-            Self::Cuda if cfg!(not(feature = "cuda")) => Err(Error::Usage {
-                problem: "`--device cuda` was asked for, but this telly is built without CUDA"
-                    .into(),
-                hint:
-                    "build it with `cargo build --release --features cuda`, or use `--device auto`"
-                        .into(),
-            }),
-            Self::Cuda => Device::new_cuda(0).map_err(|error| Error::Trainable(error.into())),
+            // Nobody expects CUDA of a telly that is built without it.
+            Self::Auto if cfg!(not(feature = "cuda")) => Ok(Device::Cpu),
+            Self::Auto => Ok(open_card().unwrap_or_else(|error| {
+                console::say(&format!(
+                    "CUDA cannot be used for the trainable half, which runs on the CPU: {error}"
+                ));
+                Device::Cpu
+            })),
+            Self::Cuda => open_card().map_err(Error::NoCudaDevice),
         }
     }
+}
+
+/// The first card, for candle.
+fn open_card() -> Result<Device, cuda::Error> {
+    cuda::open_device(0, frozen::cuda_folder(None).as_deref())
 }
 
 /// `--shuffle`.

@@ -9,6 +9,7 @@ use ort::ep::ExecutionProvider;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::cuda;
 
 /// What the user asked for with `--provider`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -105,9 +106,42 @@ impl Runtime {
         <ort::ep::CUDA as ExecutionProvider>::is_available().unwrap_or(false)
     }
 
+    /// The CUDA libraries that were brought with the library, if they were.
+    pub fn cuda_folder(&self) -> Option<PathBuf> {
+        cuda_folder_beside(&self.library)
+    }
+
+    /// Loads what ONNX Runtime's CUDA provider needs, driver first; says what is missing.
+    pub(super) fn prepare_cuda(&self) -> Result<(), cuda::Error> {
+        if !self.offers_cuda() {
+            return Err(cuda::Error::LibraryWithout {
+                library: self.library.clone(),
+            });
+        }
+        cuda::load_driver()?;
+        self.cuda_folder()
+            .map_or(Ok(()), |folder| cuda::preload(&folder))
+    }
+
     pub(super) fn environment(&self) -> &Environment {
         &self.environment
     }
+}
+
+/// The CUDA libraries that were brought with ONNX Runtime's, if they were; neither is loaded. As
+/// for [`Runtime::load`], `explicit` is the user's `--onnxruntime`.
+pub fn cuda_folder(explicit: Option<&Path>) -> Option<PathBuf> {
+    cuda_folder_beside(&find_library(explicit, &mut Vec::new())?)
+}
+
+fn cuda_folder_beside(library: &Path) -> Option<PathBuf> {
+    let folder = library.parent()?;
+    // A bare name is one that the system's loader found, in a folder that it does not tell.
+    if folder.as_os_str().is_empty() {
+        return None;
+    }
+    let folder = folder.join(cuda::FOLDER);
+    folder.is_dir().then_some(folder)
 }
 
 /// The library's file name on this system.

@@ -14,6 +14,7 @@ use super::onnx::{self, OnnxModel};
 use super::shared_weights::SharedWeights;
 use super::side_by_side::{ComputedBatch, side_by_side};
 use super::{Error, FrozenPrecision, Provider, ProviderChoice, Runtime};
+use crate::cuda;
 
 /// How the frozen half is to be run.
 #[derive(Debug, Clone, Default)]
@@ -212,8 +213,8 @@ fn on_cuda(
         return Ok(Err(None));
     }
     match cuda_session(runtime, model, options) {
-        Err(reason) if options.provider == ProviderChoice::Cuda => Err(Error::NoCuda { reason }),
-        Err(reason) => Ok(Err(runtime.offers_cuda().then_some(reason))),
+        Err(error) if options.provider == ProviderChoice::Cuda => Err(Error::NoCuda(error)),
+        Err(error) => Ok(Err(runtime.offers_cuda().then(|| error.to_string()))),
         Ok(session) => Ok(Ok(session)),
     }
 }
@@ -236,13 +237,8 @@ fn cuda_session(
     runtime: &Runtime,
     model: &OnnxModel,
     options: &SessionOptions,
-) -> Result<Session, String> {
-    if !runtime.offers_cuda() {
-        return Err(format!(
-            "the library `{}` was built without it",
-            runtime.library.display()
-        ));
-    }
+) -> Result<Session, cuda::Error> {
+    runtime.prepare_cuda()?;
     // Strict mode keeps SkipLayerNormalization's sums in fp32: without it results drift
     // (onnxruntime #17689).
     // TF32 would leave fp32's name on numbers with ten bits of fraction.
@@ -260,7 +256,7 @@ fn cuda_session(
             .with_external_initializer_file_in_memory(onnx::DATA_FILE, data)?
             .commit_from_memory(&model.graph)
     };
-    open().map_err(|error| error.to_string())
+    open().map_err(|error| cuda::explain(&error.to_string()))
 }
 
 fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {

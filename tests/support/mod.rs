@@ -87,6 +87,17 @@ impl Golden {
     }
 }
 
+/// Where training is tested: on the CPU, or on the first card where `TELLY_TEST_DEVICE` is `cuda`.
+pub fn device() -> Device {
+    let wanted = std::env::var("TELLY_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    match wanted.as_str() {
+        "cpu" => Device::Cpu,
+        "cuda" => telly::cuda::open_device(0, telly::frozen::cuda_folder(None).as_deref())
+            .unwrap_or_else(|error| panic!("TELLY_TEST_DEVICE=cuda: {error}")),
+        other => panic!("TELLY_TEST_DEVICE is {other:?}, expected \"cpu\" or \"cuda\""),
+    }
+}
+
 /// The binary under test.
 pub fn telly<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_telly"));

@@ -2,6 +2,7 @@
 //! external data, dynamic batch and length.
 
 mod builder;
+mod check;
 mod encoder;
 mod layer;
 mod linear;
@@ -13,6 +14,7 @@ mod whole;
 
 pub(super) use builder::ExternalWeight;
 pub use builder::OnnxModel;
+pub(crate) use check::{CHECK_INPUT, CHECK_OUTPUT, write_check};
 pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, Start, hidden_state, write};
 pub(super) use proto::DataType;
 pub use whole::{Dense, Pool, Readout, WholeModel, write_whole};
