@@ -252,8 +252,11 @@ fn open_layers(
     checkpoint: &Checkpoint,
     contents: &Contents,
 ) -> Result<FrozenLayers, Error> {
-    let mut session = arguments.runtime.session(contents.frozen_precision);
-    if arguments.runtime.provider.is_none() && contents.provider == Some(Provider::Cpu) {
+    let longest = contents.encoding.longest();
+    let runtime_options = &arguments.runtime;
+    let mut session = runtime_options.session(contents.frozen_precision, Some(longest))?;
+    let unsaid = runtime_options.provider.is_none() && runtime_options.cuda_devices.is_none();
+    if unsaid && contents.provider == Some(Provider::Cpu) {
         session.provider = ProviderChoice::Cpu;
     }
     let (first, end) = (contents.layers, arguments.freeze);
