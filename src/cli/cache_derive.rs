@@ -23,7 +23,7 @@ use crate::task::Encoding;
 /// between.
 ///
 /// From a cache in fp32 it has the bytes of one that `telly precompute` makes. From any other, and
-/// with --frozen-precision int8, it is close to that, and says in its fingerprint what it was
+/// with another --frozen-precision than fp32, it is close to that, and says in its fingerprint what it was
 /// derived from. Stopped at any moment, the
 /// same command goes on where it was.
 #[derive(Args)]

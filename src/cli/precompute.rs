@@ -47,6 +47,10 @@ Examples:
   telly precompute --task search --model microsoft/unixcoder-base ... takes the model from the hub
   (HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as in Python).
 
+  telly precompute --task search --model models/unixcoder-base --data data/search --freeze 10 \\
+      --cache cache/mine --provider cuda --cuda-devices 0,1 --frozen-precision fp16
+  (docs/cards.md; none of it has run on a GPU)
+
   With --freeze 2,4,5 one pass over the data fills cache/mine/freeze-2, freeze-4 and freeze-5.")]
 pub(super) struct PrecomputeArguments {
     #[command(flatten)]
