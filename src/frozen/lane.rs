@@ -41,6 +41,13 @@ impl Lane {
         .take(LANES_A_CARD)
     }
 
+    /// Tells whether the session is at work.
+    #[cfg(test)]
+    pub(super) fn watch(&self) -> impl Fn() -> bool + Send + use<> {
+        let session = Arc::clone(&self.session);
+        move || session.try_lock().is_err()
+    }
+
     /// The outputs `names` for `inputs`, in memory of the CPU.
     pub(super) fn run(&self, inputs: Inputs, names: &[String]) -> ort::Result<Vec<DynValue>> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);

@@ -313,3 +313,76 @@ pub(super) fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {
     Ok(Session::builder(runtime.environment())?
         .with_optimization_level(GraphOptimizationLevel::All)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use ort::value::Tensor;
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    /// Looks for the session at work, for as long as a batch may take.
+    const PATIENCE: Duration = Duration::from_millis(500);
+
+    /// What one worker of a card puts out is handed on while the other has its batch computed.
+    #[test]
+    fn the_next_batch_is_computed_while_one_is_handed_on() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/bert-tiny");
+        let checkpoint = Checkpoint::open(&folder).expect("a checkpoint");
+        let runtime = Runtime::load(None).expect("ONNX Runtime");
+        let (start, precision) = (onnx::Start::TokenIds, FrozenPrecision::Fp32);
+        let model = onnx::write(&checkpoint, start, &[3], precision, onnx::DATA_FILE);
+        let options = SessionOptions {
+            provider: ProviderChoice::Cpu,
+            threads: Some(1),
+            ..SessionOptions::default()
+        };
+        let model = model.expect("a graph");
+        let session = open_session(&runtime, &model, &options).expect("a session");
+        let lanes: Vec<Lane> = Lane::on_card(session, 0).collect();
+        let busy = lanes[0].watch();
+        let mut sessions = GraphSessions {
+            lanes,
+            outputs: vec![onnx::hidden_state(3)],
+            room: Room::new(),
+            depths: vec![3],
+            hidden_size: checkpoint.config.hidden_size,
+            provider: Provider::Cuda,
+            precision,
+            batch_size: options.batch_size(Provider::Cuda),
+            fallback: None,
+        };
+        let (rows, length) = (64, 32);
+        let batches: Vec<Vec<usize>> = (0..10).map(|_| (0..rows).collect()).collect();
+        let prepare = |part: &[usize]| {
+            let shape = (part.len(), length);
+            let inputs = ort::inputs![
+                onnx::INPUT_IDS => Tensor::from_array(Array2::<i64>::ones(shape))?,
+                onnx::ATTENTION_MASK => Tensor::from_array(Array2::<i64>::ones(shape))?,
+            ];
+            Ok(Some(BatchInputs {
+                inputs,
+                lengths: vec![length; part.len()],
+            }))
+        };
+        let (mut handed, mut beside) = (0, 0);
+        sessions
+            .run(&batches, |_| length, prepare, &mut |batch| {
+                handed += batch.indices.len();
+                let started = Instant::now();
+                while started.elapsed() < PATIENCE {
+                    if busy() {
+                        beside += 1;
+                        break;
+                    }
+                    std::thread::yield_now();
+                }
+                ControlFlow::Continue(())
+            })
+            .expect("no failure");
+        assert_eq!(handed, 10 * rows);
+        assert!(beside > 0, "the session was never at work meanwhile");
+    }
+}
