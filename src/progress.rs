@@ -1,12 +1,30 @@
 //! Progress on stderr: a bar on a terminal, now and then a plain line elsewhere.
 
 use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle, WeakProgressBar};
 
 /// A plain line is written at most this often.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The bar that was shown last.
+static BAR: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
+
+/// A line on stderr, above the bar if there is one.
+pub(crate) fn say(line: &str) {
+    // A closed stderr is no reason to stop working.
+    let write = || {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    };
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(bar) = bar.and_then(|bar| bar.upgrade()) {
+        bar.suspend(write);
+    } else {
+        write();
+    }
+}
 
 /// How far one piece of work is.
 pub(crate) struct Progress {
@@ -44,6 +62,8 @@ impl Progress {
             let bar = bar.with_style(style.progress_chars("=> "));
             bar.set_prefix(label.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
+            let mut last = BAR.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = Some(bar.downgrade());
             bar
         });
         let now = Instant::now();

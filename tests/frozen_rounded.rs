@@ -1,4 +1,4 @@
-//! The frozen half in int8 and in fp16 puts out nearly what it does in fp32.
+//! The frozen half in int8, fp16 and bf16 puts out nearly what it does in fp32.
 
 #![allow(clippy::print_stdout, reason = "the figures are shown")]
 
@@ -7,8 +7,9 @@ mod support;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use support::{Classification, Golden, WRONG_INPUT, fails, goldens, minilm};
+use support::{Classification, Golden, WRONG_INPUT, fails, goldens, minilm, python, run_python};
 use telly::checkpoint::Checkpoint;
+use telly::frozen::onnx::{self, Start};
 use telly::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
 
 /// Hidden states `[tokens, hidden]` flat, of one padded batch of the golden's sequences.
@@ -100,6 +101,64 @@ fn minilm_stays_close_to_fp32() {
     let golden = "minilm-l6.hidden.safetensors";
     check(&minilm(), golden, FrozenPrecision::Int8, 0.998);
     check(&minilm(), golden, FrozenPrecision::Fp16, 0.99999);
+}
+
+/// ONNX Runtime has no bfloat16 on the CPU. The graphs pass ONNX's checker, and its reference
+/// evaluator, which has, finds them close to transformers.
+#[test]
+fn bf16_graphs_are_right_by_the_reference_of_onnx() {
+    let Some(python) = python() else { return };
+    for model in [
+        "bert-tiny",
+        "roberta-tiny",
+        "mpnet-tiny",
+        "distilbert-tiny",
+        "modernbert-tiny",
+    ] {
+        let checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        let folder = tempfile::tempdir().expect("a folder");
+        let precisions = [
+            FrozenPrecision::Fp32,
+            FrozenPrecision::Fp16,
+            FrozenPrecision::Bf16,
+        ];
+        let graphs = precisions.map(|precision| {
+            let data = format!("{precision}.data");
+            let depth = [checkpoint.config.layers];
+            let written = onnx::write(&checkpoint, Start::TokenIds, &depth, precision, &data);
+            let written = written.expect("written");
+            fs_err::write(folder.path().join(data), written.data).expect("written");
+            let graph = folder.path().join(format!("{precision}.onnx"));
+            fs_err::write(&graph, written.graph).expect("written");
+            graph
+        });
+        run_python(&python, "check_onnx.py", &[folder.path()]);
+        let golden = goldens().join(format!("{model}.hidden.safetensors"));
+        let [fp32, fp16, bf16] = &graphs;
+        let printed = run_python(&python, "run_graphs.py", &[&golden, fp32, fp16, bf16]);
+        println!("{model}\n{printed}");
+        let figures = printed.lines().map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            ["largest", "cosine"].map(|name| line[name].as_f64().expect("a number"))
+        });
+        let figures: Vec<[f64; 2]> = figures.collect();
+        let [[exact, _], [half, half_cosine], [brain, brain_cosine]] = figures[..] else {
+            panic!("{printed}");
+        };
+        assert!(exact < 1e-4 && half_cosine > 0.99999 && brain_cosine > 0.999);
+        assert!(exact < half && half < brain);
+    }
+}
+
+/// The graph of tf32 is that of fp32: what multiplies it is another matter.
+#[test]
+fn tf32_has_the_graph_of_fp32() {
+    let checkpoint = Checkpoint::open(&goldens().join("bert-tiny")).expect("a checkpoint");
+    let [fp32, tf32] = [FrozenPrecision::Fp32, FrozenPrecision::Tf32].map(|precision| {
+        let written = onnx::write(&checkpoint, Start::TokenIds, &[2], precision, "data");
+        written.expect("written")
+    });
+    assert!(fp32.graph == tf32.graph && fp32.data == tf32.data);
 }
 
 #[test]

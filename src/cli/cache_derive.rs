@@ -23,7 +23,7 @@ use crate::task::Encoding;
 /// between.
 ///
 /// From a cache in fp32 it has the bytes of one that `telly precompute` makes. From any other, and
-/// with --frozen-precision int8, it is close to that, and says in its fingerprint what it was
+/// with another --frozen-precision than fp32, it is close to that, and says in its fingerprint what it was
 /// derived from. Stopped at any moment, the
 /// same command goes on where it was.
 #[derive(Args)]
@@ -252,8 +252,11 @@ fn open_layers(
     checkpoint: &Checkpoint,
     contents: &Contents,
 ) -> Result<FrozenLayers, Error> {
-    let mut session = arguments.runtime.session(contents.frozen_precision);
-    if arguments.runtime.provider.is_none() && contents.provider == Some(Provider::Cpu) {
+    let longest = contents.encoding.longest();
+    let runtime_options = &arguments.runtime;
+    let mut session = runtime_options.session(contents.frozen_precision, Some(longest))?;
+    let unsaid = runtime_options.provider.is_none() && runtime_options.cuda_devices.is_none();
+    if unsaid && contents.provider == Some(Provider::Cpu) {
         session.provider = ProviderChoice::Cpu;
     }
     let (first, end) = (contents.layers, arguments.freeze);

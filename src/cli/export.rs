@@ -45,7 +45,8 @@ pub(super) struct ExportArguments {
     /// hf: the class that loads a classifier [default: auto].
     #[arg(long, value_enum, help_heading = "Output")]
     class: Option<ClassChoice>,
-    /// onnx: what the linear layers compute in; fp16 is for CUDA, int8 for ONNX Runtime on CPUs [default: fp32].
+    /// onnx: what the linear layers compute in; fp16 and bf16 are for CUDA, int8 for ONNX Runtime on
+    /// CPUs [default: fp32].
     #[arg(long, value_enum, help_heading = "Output")]
     precision: Option<FrozenPrecision>,
     /// Replace an earlier export.
@@ -79,6 +80,13 @@ impl ExportArguments {
             return Err(Error::Usage {
                 problem: format!("`{flag}` does not belong to this `--format`"),
                 hint: "`--dtype` and `--class` are of hf, `--precision` is of onnx".into(),
+            });
+        }
+        if self.precision == Some(FrozenPrecision::Tf32) {
+            return Err(Error::Usage {
+                problem: "`--precision tf32`: TF32 is a way to run a graph, no graph of its own"
+                    .into(),
+                hint: "pass `--precision fp32`, and let what runs it use TF32".into(),
             });
         }
         Ok(match self.format {

@@ -3,6 +3,7 @@
 mod cache;
 mod cache_catalog;
 mod cache_derive;
+mod card_list;
 mod chart;
 mod chunks;
 mod console;

@@ -14,7 +14,9 @@ use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::onnx::{self, Pool, Readout};
-use crate::frozen::{FrozenEncoder, FrozenPrecision, ModelSession, ProviderChoice};
+use crate::frozen::{
+    self, FrozenEncoder, FrozenPrecision, ModelSession, Provider, ProviderChoice, SessionOptions,
+};
 use crate::task::{Encoding, HeadSettings, Labels, Model, TaskKind};
 use crate::train::SavedRun;
 use crate::trainable::{Ops, OpsChoice, Pooling};
@@ -212,7 +214,9 @@ impl LoadedModel {
         let model = onnx::write_whole(&checkpoint, &readout, precision, &[], name);
         let model = model?.into_model();
         checkpoint.weights.release();
-        let mut session = self.runtime.session(precision);
+        let mut session = self
+            .runtime
+            .session(precision, Some(self.encoding.longest()))?;
         session.provider = ProviderChoice::Cpu;
         let runtime = self.runtime.runtime()?;
         let padding = checkpoint.config.padding_id;
@@ -225,8 +229,27 @@ impl LoadedModel {
             return Ok(None);
         };
         let runtime = self.runtime.runtime()?;
-        let session = self.runtime.session(self.frozen_precision);
-        let frozen = FrozenEncoder::new(&runtime, &self.checkpoint, &[layers], &session)?;
+        let longest = Some(self.encoding.longest());
+        let mut session = self.runtime.session(self.frozen_precision, longest)?;
+        let open = |session: &SessionOptions| {
+            FrozenEncoder::new(&runtime, &self.checkpoint, &[layers], session)
+        };
+        let frozen = match open(&session) {
+            // A model that was trained on a card is to be used without one, and fp32 is what these
+            // round.
+            Err(frozen::Error::Elsewhere {
+                provider: Provider::Cpu,
+                precision: precision @ (FrozenPrecision::Tf32 | FrozenPrecision::Bf16),
+                ..
+            }) => {
+                console::say(&format!(
+                    "the cache's frozen half was in {precision}, which runs on CUDA only: running it in fp32"
+                ));
+                session.precision = FrozenPrecision::Fp32;
+                open(&session)?
+            }
+            opened => opened?,
+        };
         if let Some(reason) = frozen.fallback() {
             console::say(&format!(
                 "CUDA cannot be used, running on the CPU: {reason}"

@@ -6,6 +6,7 @@ use candle_core::Device;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::card_list::CardList;
 use super::console;
 use crate::cache::{Cache, Medium};
 use crate::cuda;
@@ -21,6 +22,14 @@ pub(super) struct RuntimeOptions {
     /// Where the frozen half runs; auto takes CUDA if it can be used [default: auto].
     #[arg(long, value_enum)]
     pub provider: Option<ProviderChoice>,
+    /// NVIDIA cards that run it side by side, as 0,1: CUDA's numbers, among `CUDA_VISIBLE_DEVICES` if
+    /// that is set [default: 0].
+    #[arg(long, value_name = "N,N")]
+    pub cuda_devices: Option<CardList>,
+    /// Tokens of a batch of the frozen half, padding included; halved where memory runs out [default:
+    /// 512 on the CPU, 8192 on CUDA].
+    #[arg(long, value_name = "N")]
+    pub batch_tokens: Option<usize>,
     /// CPU threads [default: one a core].
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -35,13 +44,42 @@ impl RuntimeOptions {
         Ok(Runtime::load(self.onnxruntime.as_deref())?)
     }
 
-    /// How a frozen half in `precision` is to be run.
-    pub(super) fn session(&self, precision: FrozenPrecision) -> SessionOptions {
-        SessionOptions {
-            provider: self.provider.unwrap_or_default(),
+    /// How a frozen half in `precision` is to be run, over sequences of at most `longest` tokens.
+    pub(super) fn session(
+        &self,
+        precision: FrozenPrecision,
+        longest: Option<usize>,
+    ) -> Result<SessionOptions, Error> {
+        let mut provider = self.provider.unwrap_or_default();
+        if self.cuda_devices.is_some() {
+            provider = match provider {
+                // Who names cards wants them.
+                ProviderChoice::Auto => ProviderChoice::Cuda,
+                ProviderChoice::Cpu => {
+                    return Err(Error::Usage {
+                        problem: "`--cuda-devices` has nothing to act on with `--provider cpu`"
+                            .into(),
+                        hint: "leave one of the two out".into(),
+                    });
+                }
+                other => other,
+            };
+        }
+        if self.batch_tokens == Some(0) {
+            return Err(Error::Usage {
+                problem: "`--batch-tokens 0` leaves no room for a token".into(),
+                hint: "pass at least 1, or leave the flag out".into(),
+            });
+        }
+        let cards = self.cuda_devices.as_ref().map(CardList::cards);
+        Ok(SessionOptions {
+            provider,
             threads: self.threads,
             precision,
-        }
+            cards: cards.unwrap_or_default().to_vec(),
+            batch_tokens: self.batch_tokens,
+            longest,
+        })
     }
 }
 

@@ -47,6 +47,10 @@ Examples:
   telly precompute --task search --model microsoft/unixcoder-base ... takes the model from the hub
   (HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as in Python).
 
+  telly precompute --task search --model models/unixcoder-base --data data/search --freeze 10 \\
+      --cache cache/mine --provider cuda --cuda-devices 0,1 --frozen-precision fp16
+  (docs/cards.md; none of it has run on a GPU)
+
   With --freeze 2,4,5 one pass over the data fills cache/mine/freeze-2, freeze-4 and freeze-5.")]
 pub(super) struct PrecomputeArguments {
     #[command(flatten)]
@@ -110,8 +114,8 @@ struct PrecomputeOptions {
     /// Most bytes of a file of the cache, as 128MiB [default: 128MiB].
     #[arg(long, value_name = "SIZE", help_heading = "Output")]
     shard_size: Option<ByteSize>,
-    /// What the frozen half's linear layers compute in; fp16 is made for CUDA, int8
-    /// runs on the CPU only [default: fp32].
+    /// What the frozen half's linear layers compute in; fp16 is made for CUDA, tf32 and bf16 run
+    /// there only, int8 on the CPU only [default: fp32].
     #[arg(long, value_enum, help_heading = "Running")]
     frozen_precision: Option<FrozenPrecision>,
     /// Also write the frozen half as an ONNX model: this file, and its weights beside it.
@@ -144,7 +148,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     check_freeze(freeze, &checkpoint)?;
     let (encoding, splits) = encode(&options, &mut checkpoint)?;
     let precision = frozen_precision(&options, freeze)?;
-    let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
+    let mut frozen = open_frozen(&options, &checkpoint, &encoding, freeze, precision)?;
     let mut plan = Plan::new(
         &checkpoint,
         freeze.freezes(),
@@ -398,23 +402,23 @@ fn frozen_precision(
     options: &PrecomputeOptions,
     freeze: &FreezeList,
 ) -> Result<FrozenPrecision, Error> {
-    match (options.frozen_precision, freeze.depths()) {
-        (Some(precision @ (FrozenPrecision::Fp16 | FrozenPrecision::Int8)), None) => {
-            Err(Error::Usage {
-                problem: format!(
-                    "`--frozen-precision {precision}` has nothing to act on with `--freeze none`"
-                ),
-                hint: "freeze some layers, or leave the flag out".into(),
-            })
-        }
-        (precision, _) => Ok(precision.unwrap_or_default()),
+    let precision = options.frozen_precision.unwrap_or_default();
+    if precision != FrozenPrecision::Fp32 && freeze.depths().is_none() {
+        return Err(Error::Usage {
+            problem: format!(
+                "`--frozen-precision {precision}` has nothing to act on with `--freeze none`"
+            ),
+            hint: "freeze some layers, or leave the flag out".into(),
+        });
     }
+    Ok(precision)
 }
 
 /// ONNX Runtime and the frozen half in it, unless nothing is frozen.
 fn open_frozen(
     options: &PrecomputeOptions,
     checkpoint: &Checkpoint,
+    encoding: &Encoding,
     freeze: &FreezeList,
     precision: FrozenPrecision,
 ) -> Result<Option<(Runtime, FrozenEncoder)>, Error> {
@@ -422,7 +426,9 @@ fn open_frozen(
         return Ok(None);
     };
     let runtime = options.runtime.runtime()?;
-    let session = options.runtime.session(precision);
+    let session = options
+        .runtime
+        .session(precision, Some(encoding.longest()))?;
     let frozen = FrozenEncoder::new(&runtime, checkpoint, &depths, &session)?;
     match frozen.fallback() {
         Some(reason) => console::say(&format!(

@@ -141,6 +141,7 @@ impl Repair<'_> {
             provider,
             threads: self.threads,
             precision: precision.unwrap_or_default(),
+            ..SessionOptions::default()
         };
         let runtime = Runtime::load(self.onnxruntime)?;
         let frozen = FrozenEncoder::new(&runtime, checkpoint, &[layers], &session)?;

@@ -102,12 +102,13 @@ fn refused_hint(reason: &str) -> String {
         Some(library) => format!(
             "`{library}` is missing: `scripts/setup.sh --gpu` brings it, or install CUDA and cuDNN of that version and add their library folders to `LD_LIBRARY_PATH`"
         ),
+        None if reason.contains("invalid device ordinal") => "CUDA counts its cards from 0, among those of `CUDA_VISIBLE_DEVICES` if that is set: `nvidia-smi -L` lists them".into(),
         None => "`telly doctor` says what is there and what is missing; `scripts/setup.sh --gpu` brings the libraries".into(),
     }
 }
 
 /// The library that the system's loader, or candle's, names in `reason` as not found.
-fn missing_library(reason: &str) -> Option<&str> {
+pub(crate) fn missing_library(reason: &str) -> Option<&str> {
     if let Some((before, _)) = reason.split_once(": cannot open shared object file") {
         return before.split_whitespace().next_back();
     }

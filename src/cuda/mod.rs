@@ -9,6 +9,7 @@ mod libraries;
 pub use device::open_device;
 pub use driver::{Card, Driver, OLDEST_CAPABILITY, Version};
 pub use error::Error;
+pub(crate) use error::missing_library;
 pub(crate) use libraries::preload;
 pub use libraries::{FOLDER, NEEDED, load_driver};
 

@@ -51,7 +51,9 @@ pub(super) fn write(
     );
     let rounded = match identity.frozen_precision {
         FrozenPrecision::Fp32 => None,
+        FrozenPrecision::Tf32 => Some("TF32"),
         FrozenPrecision::Fp16 => Some("16-bit floats"),
+        FrozenPrecision::Bf16 => Some("16-bit floats (bfloat16)"),
         FrozenPrecision::Int8 => Some("8-bit integers"),
     };
     if let Some(rounded) = rounded {

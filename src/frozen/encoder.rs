@@ -7,7 +7,7 @@ use ort::value::Tensor;
 
 use super::onnx::{self, OnnxModel, Start};
 use super::session::{BatchInputs, GraphSessions, mask};
-use super::{ComputedBatch, Error, FrozenPrecision, Provider, Runtime, SessionOptions};
+use super::{BatchSize, ComputedBatch, Error, FrozenPrecision, Provider, Runtime, SessionOptions};
 use crate::checkpoint::Checkpoint;
 use crate::ragged::Ragged;
 
@@ -39,7 +39,14 @@ impl FrozenEncoder {
         };
         let hidden_size = checkpoint.config.hidden_size;
         Ok(Self {
-            sessions: GraphSessions::open(runtime, model, depths, hidden_size, options)?,
+            sessions: GraphSessions::open(
+                runtime,
+                model,
+                onnx::INPUT_IDS,
+                depths,
+                hidden_size,
+                options,
+            )?,
             padding_id: checkpoint.config.padding_id,
             graph_hashes,
         })
@@ -65,6 +72,11 @@ impl FrozenEncoder {
         self.sessions.precision
     }
 
+    /// How much runs together in a batch at most.
+    pub fn batch_size(&self) -> BatchSize {
+        self.sessions.batch_size
+    }
+
     /// For each depth, the [`graph_hash`] of the graph that ends there: that graph defines the
     /// numbers, whatever else is put out beside them.
     pub fn graph_hashes(&self) -> &[String] {
@@ -82,7 +94,8 @@ impl FrozenEncoder {
     }
 
     /// Runs each of `batches` of `sequences` together, padded to its longest, several at a time,
-    /// and hands them to `sink` as they are done, in no particular order, until it breaks off.
+    /// and hands them to `sink` as they are done, in no particular order, until it breaks off. A batch
+    /// that memory has no room for comes in parts, in order.
     pub fn run(
         &mut self,
         sequences: &Ragged<u32>,
@@ -108,7 +121,8 @@ impl FrozenEncoder {
             ];
             Ok(Some(BatchInputs { inputs, lengths }))
         };
-        self.sessions.run(batches, prepare, sink)
+        let length = |index| sequences.length(index);
+        self.sessions.run(batches, length, prepare, sink)
     }
 }
 

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::{FrozenPrecision, Provider};
 use crate::error::Explain;
 use crate::{checkpoint, cuda};
 
@@ -24,9 +25,40 @@ pub enum Error {
     /// CUDA was asked for by name and cannot be had.
     #[error("`--provider cuda` was asked for, and cannot be had here")]
     NoCuda(#[source] cuda::Error),
-    /// The 8-bit graph is for the CPU alone.
-    #[error("a frozen half in int8 runs on the CPU only, found provider cuda, expected cpu")]
-    Int8OnCuda,
+    /// TensorRT was asked for by name and cannot be had.
+    #[error("`--provider tensorrt` was asked for, and cannot be had here")]
+    NoTensorrt(#[source] cuda::Error),
+    /// ONNX Runtime has no way to tell TensorRT to leave TF32 alone.
+    #[error(
+        "TensorRT would compute fp32 in TF32: `NVIDIA_TF32_OVERRIDE` is not 0 in the environment"
+    )]
+    TensorrtInTf32,
+    /// The provider cannot compute in that precision.
+    #[error(
+        "a frozen half in {precision} runs on {} only, found provider {provider}{}, expected {expected}",
+        if *.expected == Provider::Cpu { "the CPU" } else { "CUDA" },
+        .fallback.as_deref().unwrap_or_default()
+    )]
+    Elsewhere {
+        /// What was to be computed in.
+        precision: FrozenPrecision,
+        /// Where it can be.
+        expected: Provider,
+        /// Where it was to be.
+        provider: Provider,
+        /// Why that is not CUDA, in parentheses.
+        fallback: Option<String>,
+    },
+    /// One sequence alone is too much for the memory there is.
+    #[error("ONNX Runtime ran out of memory over sequence {sequence} alone, of {tokens} tokens")]
+    OutOfMemory {
+        /// Which sequence.
+        sequence: usize,
+        /// Its length.
+        tokens: usize,
+        /// ONNX Runtime's own words.
+        source: ort::Error,
+    },
     /// ONNX Runtime refused the graph or failed while running it.
     #[error("ONNX Runtime failed to {action}")]
     Runtime {
@@ -52,9 +84,16 @@ impl Explain for Error {
             Self::NoLibrary { .. } => {
                 "run `scripts/setup.sh`, or pass the path of libonnxruntime with `--onnxruntime` or in `ORT_DYLIB_PATH`".into()
             }
-            Self::Load { .. } => "the library must be ONNX Runtime 1.18 or newer for this machine; `scripts/setup.sh` brings one that fits".into(),
+            Self::Load { .. } => "the library must be ONNX Runtime 1.23 or newer for this machine; `scripts/setup.sh` brings one that fits".into(),
             Self::NoCuda(error) => return error.hint(),
-            Self::Int8OnCuda => "pass `--provider cpu`, or run in fp32 on CUDA: `--frozen-precision fp32` where the cache is made".into(),
+            Self::NoTensorrt(cuda::Error::Refused { reason }) => no_tensorrt_hint(reason),
+            Self::NoTensorrt(error) => return error.hint(),
+            Self::TensorrtInTf32 => "set `NVIDIA_TF32_OVERRIDE=0`, or pass `--frozen-precision tf32`, which says what is computed".into(),
+            Self::Elsewhere { expected: Provider::Cpu, .. } => "pass `--provider cpu`, or run in fp32 on CUDA: `--frozen-precision fp32` where the cache is made".into(),
+            Self::Elsewhere { precision, .. } => format!(
+                "pass `--provider cuda` on a machine with an NVIDIA card, or another `--frozen-precision` than {precision}: fp32 and fp16 run everywhere"
+            ),
+            Self::OutOfMemory { .. } => OUT_OF_MEMORY_HINT.into(),
             Self::NotFinite { .. } => "the checkpoint's weights may be broken: look for NaN or infinity in them".into(),
             Self::Checkpoint(error) => return error.hint(),
             Self::Runtime { .. } => return None,
@@ -64,7 +103,23 @@ impl Explain for Error {
     fn is_input(&self) -> bool {
         matches!(
             self,
-            Self::Checkpoint(_) | Self::NoCuda(_) | Self::Int8OnCuda
+            Self::Checkpoint(_)
+                | Self::NoCuda(_)
+                | Self::NoTensorrt(_)
+                | Self::Elsewhere { .. }
+                | Self::TensorrtInTf32
         )
     }
+}
+
+/// What to do when a single sequence does not fit.
+pub(crate) const OUT_OF_MEMORY_HINT: &str = "end what else takes memory there, cut sequences shorter (`--max-length` and its like), or pass `--provider cpu`; what a cache has already is kept";
+
+fn no_tensorrt_hint(reason: &str) -> String {
+    cuda::missing_library(reason).map_or_else(
+        || "ONNX Runtime's library must be one with TensorRT, and TensorRT must be installed: use `--provider cuda`, which needs neither".into(),
+        |library| format!(
+            "`{library}` is missing: install TensorRT, or CUDA, of that version and add its library folder to `LD_LIBRARY_PATH`, or use `--provider cuda`"
+        ),
+    )
 }

@@ -7,7 +7,7 @@ use ort::value::Tensor;
 
 use super::onnx::{self, Start};
 use super::session::{BatchInputs, GraphSessions, mask};
-use super::{ComputedBatch, Error, FrozenPrecision, Provider, Runtime, SessionOptions};
+use super::{BatchSize, ComputedBatch, Error, FrozenPrecision, Provider, Runtime, SessionOptions};
 use crate::checkpoint::Checkpoint;
 use crate::ragged::Ragged;
 
@@ -34,7 +34,8 @@ impl FrozenLayers {
         let from = Start::HiddenStates(start);
         let model = onnx::write(checkpoint, from, &[depth], precision, onnx::DATA_FILE)?;
         let hidden_size = checkpoint.config.hidden_size;
-        let sessions = GraphSessions::open(runtime, model, &[depth], hidden_size, options)?;
+        let input = onnx::hidden_state(start);
+        let sessions = GraphSessions::open(runtime, model, &input, &[depth], hidden_size, options)?;
         Ok(Self { sessions, start })
     }
 
@@ -53,16 +54,23 @@ impl FrozenLayers {
         self.sessions.precision
     }
 
+    /// How much runs together in a batch at most.
+    pub fn batch_size(&self) -> BatchSize {
+        self.sessions.batch_size
+    }
+
     /// Why `auto` took the CPU, when the library offers CUDA.
     pub fn fallback(&self) -> Option<&str> {
         self.sessions.fallback.as_deref()
     }
 
-    /// Runs each of `batches` together, whose states `read` gives in its order, padded to its
-    /// longest, several at a time, and hands them to `sink` as they are done, in no particular
-    /// order, until it breaks off.
+    /// Runs each of `batches` together, whose sequences are as long as `length` says and whose states
+    /// `read` gives in its order, padded to its longest, several at a time, and hands them to `sink`
+    /// as they are done, in no particular order, until it breaks off. A batch that memory has no room
+    /// for comes in parts, in order.
     pub fn run(
         &mut self,
+        length: impl Fn(usize) -> usize + Sync,
         read: impl Fn(&[usize]) -> Ragged<f32> + Sync,
         batches: &[Vec<usize>],
         sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
@@ -88,6 +96,6 @@ impl FrozenLayers {
             ];
             Ok(Some(BatchInputs { inputs, lengths }))
         };
-        self.sessions.run(batches, prepare, sink)
+        self.sessions.run(batches, length, prepare, sink)
     }
 }

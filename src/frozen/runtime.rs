@@ -22,6 +22,8 @@ pub enum ProviderChoice {
     Cpu,
     /// CUDA, or an error.
     Cuda,
+    /// Engines that TensorRT builds, and CUDA for what it leaves, or an error.
+    Tensorrt,
 }
 
 /// The execution provider that runs the frozen half.
@@ -32,6 +34,8 @@ pub enum Provider {
     Cpu,
     /// NVIDIA cards.
     Cuda,
+    /// NVIDIA cards, by engines that TensorRT builds.
+    Tensorrt,
 }
 
 impl fmt::Display for Provider {
@@ -39,6 +43,7 @@ impl fmt::Display for Provider {
         formatter.write_str(match self {
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
+            Self::Tensorrt => "tensorrt",
         })
     }
 }
@@ -103,7 +108,21 @@ impl Runtime {
 
     /// Whether the library was built with CUDA; a card and a driver are still needed.
     pub fn offers_cuda(&self) -> bool {
-        <ort::ep::CUDA as ExecutionProvider>::is_available().unwrap_or(false)
+        self.offers(Provider::Cuda)
+    }
+
+    /// Whether the library was built with `provider`.
+    #[allow(
+        clippy::unused_self,
+        reason = "without a library there is nobody to ask"
+    )]
+    pub(super) fn offers(&self, provider: Provider) -> bool {
+        let offered = match provider {
+            Provider::Cpu => Ok(true),
+            Provider::Cuda => ort::ep::CUDA::is_available(),
+            Provider::Tensorrt => ort::ep::TensorRT::is_available(),
+        };
+        offered.unwrap_or(false)
     }
 
     /// The CUDA libraries that were brought with the library, if they were.

@@ -3,113 +3,132 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use ndarray::Array2;
-use ort::ep::{CPU, CUDA, ExecutionProvider};
+use ort::ep::CPU;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 
+use super::cards::{self, Fed, TF32_OVERRIDE};
+use super::lane::Lane;
 use super::onnx::{self, OnnxModel};
+use super::room::Room;
 use super::shared_weights::SharedWeights;
 use super::side_by_side::{ComputedBatch, side_by_side};
-use super::{Error, FrozenPrecision, Provider, ProviderChoice, Runtime};
-use crate::cuda;
+use super::{BatchSize, Error, FrozenPrecision, Provider, ProviderChoice, Runtime};
 
 /// How the frozen half is to be run.
 #[derive(Debug, Clone, Default)]
 pub struct SessionOptions {
-    /// CPU or CUDA.
+    /// CPU, CUDA or TensorRT.
     pub provider: ProviderChoice,
     /// CPU threads; one a physical core when absent.
     pub threads: Option<usize>,
     /// What the linear layers compute in.
     pub precision: FrozenPrecision,
+    /// The NVIDIA cards to run on, by CUDA's numbers; the first one when empty.
+    pub cards: Vec<u16>,
+    /// Tokens of a batch, padding included; what suits the provider when absent.
+    pub batch_tokens: Option<usize>,
+    /// Tokens of the longest sequence there will be, if that is known. TensorRT plans by it.
+    pub longest: Option<usize>,
 }
 
 /// A graph in ONNX Runtime that puts out hidden states at one or several depths.
 ///
 /// On the CPU there is a session of one thread for each thread, each with a batch of its own: two
-/// threads on one batch wait for each other at every operator.
+/// threads on one batch wait for each other at every operator. On cards there is a session for each,
+/// with batches of two workers: while one is computed, the other's is handed on.
 pub(super) struct GraphSessions {
-    sessions: Vec<Session>,
+    lanes: Vec<Lane>,
     /// The graph's outputs, one a depth.
     outputs: Vec<String>,
+    room: Room,
     pub(super) depths: Vec<usize>,
     pub(super) hidden_size: usize,
     pub(super) provider: Provider,
     pub(super) precision: FrozenPrecision,
+    pub(super) batch_size: BatchSize,
     /// Why `auto` took the CPU, when the library offers CUDA.
     pub(super) fallback: Option<String>,
 }
 
+/// What a graph is fed, by its own names.
+pub(super) type Inputs = Vec<(Cow<'static, str>, SessionInputValue<'static>)>;
+
 /// A batch as the graph takes it.
 pub(super) struct BatchInputs {
-    /// By the graph's names.
-    pub(super) inputs: Vec<(Cow<'static, str>, SessionInputValue<'static>)>,
+    pub(super) inputs: Inputs,
     /// Tokens of each sequence, at least one of them not 0.
     pub(super) lengths: Vec<usize>,
 }
 
 impl GraphSessions {
-    /// Sessions over `model`, which puts out `hidden_size` numbers a token at each of `depths`.
+    /// Sessions over `model`, which takes `input` beside the mask and puts out `hidden_size` numbers
+    /// a token at each of `depths`.
     pub(super) fn open(
         runtime: &Runtime,
         model: OnnxModel,
+        input: &str,
         depths: &[usize],
         hidden_size: usize,
         options: &SessionOptions,
     ) -> Result<Self, Error> {
-        let precision = options.precision;
-        if precision == FrozenPrecision::Int8 && options.provider == ProviderChoice::Cuda {
-            return Err(Error::Int8OnCuda);
-        }
-        let (sessions, provider, fallback) = open_sessions(runtime, model, options)?;
-        if precision == FrozenPrecision::Int8 && provider == Provider::Cuda {
-            return Err(Error::Int8OnCuda);
-        }
+        let fed = Fed {
+            input,
+            width: (input != onnx::INPUT_IDS).then_some(hidden_size),
+        };
+        let Opened {
+            lanes,
+            provider,
+            fallback,
+        } = open_lanes(runtime, model, &fed, options)?;
         Ok(Self {
-            sessions,
+            lanes,
             outputs: depths.iter().copied().map(onnx::hidden_state).collect(),
+            room: Room::new(),
             depths: depths.to_vec(),
             hidden_size,
             provider,
-            precision,
+            precision: options.precision,
+            batch_size: options.batch_size(provider),
             fallback,
         })
     }
 
     /// How many batches run at a time.
     pub(super) fn count(&self) -> usize {
-        self.sessions.len()
+        self.lanes.len()
     }
 
-    /// Runs `batches` of sequences, as `prepare` gives their inputs, several at a time, and hands
-    /// each to `sink` when it is done, one after the other in no particular order; until `sink`
-    /// breaks off. A batch without any token is left out. Of several failures, that of the first
-    /// batch is returned.
+    /// Runs `batches` of sequences as long as `length` says, as `prepare` gives their inputs, several
+    /// at a time, and hands each to `sink` when it is done, one after the other in no particular
+    /// order; until `sink` breaks off. A batch without any token is left out; one that memory has no
+    /// room for comes in several parts, in order. Of several failures, that of the first batch is
+    /// returned.
     pub(super) fn run(
         &mut self,
         batches: &[Vec<usize>],
+        length: impl Fn(usize) -> usize + Sync,
         prepare: impl Fn(&[usize]) -> ort::Result<Option<BatchInputs>> + Sync,
         sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
-        let (names, hidden_size) = (&self.outputs, self.hidden_size);
+        let (names, hidden_size, room) = (&self.outputs, self.hidden_size, &self.room);
         // Taken away when it breaks off: what other threads are at then is dropped.
         let sink = Mutex::new(Some(sink));
-        side_by_side(&mut self.sessions, batches.len(), |session, place| {
-            let batch = &batches[place];
-            let Some(BatchInputs { inputs, lengths }) = prepare(batch).map_err(failed)? else {
+        let compute = |lane: &Lane, place: usize, part: &[usize]| {
+            let Some(BatchInputs { inputs, lengths }) = prepare(part).map_err(failed)? else {
                 return Ok(ControlFlow::Continue(()));
             };
-            let outputs = session.run(inputs).map_err(failed)?;
-            let states = names.iter().map(|name| {
-                let (_, states) = outputs[name.as_str()].try_extract_tensor::<f32>()?;
+            let outputs = lane.run(inputs, names).map_err(failed)?;
+            let states = outputs.iter().map(|output| {
+                let (_, states) = output.try_extract_tensor::<f32>()?;
                 Ok(states)
             });
             let computed = ComputedBatch {
                 place,
-                indices: batch,
+                indices: part,
                 lengths: &lengths,
                 hidden_size,
                 states: states.collect::<ort::Result<_>>().map_err(failed)?,
@@ -124,6 +143,9 @@ impl GraphSessions {
                 *sink = None;
             }
             Ok(flow)
+        };
+        side_by_side(&mut self.lanes, batches.len(), |lane, place| {
+            room.run(&batches[place], &length, |part| compute(lane, place, part))
         })
     }
 }
@@ -144,28 +166,48 @@ pub(super) fn mask(lengths: &[usize]) -> Array2<i64> {
     })
 }
 
-/// Sessions over `model`, the provider that they got, and why that is not CUDA.
-fn open_sessions(
+/// Workers over a graph, the provider that they got, and why that is not CUDA.
+struct Opened {
+    lanes: Vec<Lane>,
+    provider: Provider,
+    fallback: Option<String>,
+}
+
+fn open_lanes(
     runtime: &Runtime,
     model: OnnxModel,
+    fed: &Fed,
     options: &SessionOptions,
-) -> Result<(Vec<Session>, Provider, Option<String>), Error> {
-    let fallback = match on_cuda(runtime, &model, options)? {
-        Ok(session) => return Ok((vec![session], Provider::Cuda, None)),
+) -> Result<Opened, Error> {
+    let fallback = match on_cards(runtime, &model, fed, options)? {
+        Ok((sessions, provider)) => {
+            let lanes = sessions.into_iter();
+            return Ok(Opened {
+                lanes: lanes
+                    .flat_map(|(session, card)| Lane::on_card(session, card))
+                    .collect(),
+                provider,
+                fallback: None,
+            });
+        }
         Err(fallback) => fallback,
     };
     let threads = options.threads.unwrap_or_else(num_cpus::get_physical);
-    let open = || -> ort::Result<Vec<Session>> {
+    let open = || -> ort::Result<Vec<Lane>> {
         let weights = SharedWeights::new(model.weights, &model.data)?;
         drop(model.data);
         let sessions = (0..threads.max(1)).map(|_| cpu_session(runtime, &model.graph, &weights));
-        sessions.collect()
+        sessions.map(|session| session.map(Lane::on_cpu)).collect()
     };
-    let sessions = open().map_err(|source| Error::Runtime {
+    let lanes = open().map_err(|source| Error::Runtime {
         action: "load the frozen half",
         source,
     })?;
-    Ok((sessions, Provider::Cpu, fallback))
+    Ok(Opened {
+        lanes,
+        provider: Provider::Cpu,
+        fallback,
+    })
 }
 
 /// One session over `model`, all threads on one batch.
@@ -174,7 +216,13 @@ pub(super) fn open_session(
     model: &OnnxModel,
     options: &SessionOptions,
 ) -> Result<Session, Error> {
-    if let Ok(session) = on_cuda(runtime, model, options)? {
+    let fed = Fed {
+        input: onnx::INPUT_IDS,
+        width: None,
+    };
+    if let Ok((sessions, _)) = on_cards(runtime, model, &fed, options)?
+        && let Some((session, _)) = sessions.into_iter().next()
+    {
         return Ok(session);
     }
     let open = || {
@@ -203,19 +251,47 @@ pub(super) fn open_file(
     })
 }
 
-/// A session over `model` on CUDA or, where the CPU will do, why not, when the library offers CUDA.
-fn on_cuda(
+/// Sessions with the numbers of their cards, and the provider that they got.
+type OnCards = (Vec<(Session, i32)>, Provider);
+
+/// Sessions over `model` on cards or, where the CPU will do, why not, when the library offers CUDA.
+/// What the provider cannot compute in the precision asked for is refused before it is loaded.
+fn on_cards(
     runtime: &Runtime,
     model: &OnnxModel,
+    fed: &Fed,
     options: &SessionOptions,
-) -> Result<Result<Session, Option<String>>, Error> {
-    if options.provider == ProviderChoice::Cpu {
-        return Ok(Err(None));
+) -> Result<Result<OnCards, Option<String>>, Error> {
+    let precision = options.precision;
+    let provider = match options.provider {
+        ProviderChoice::Cpu => {
+            precision.check(Provider::Cpu, None)?;
+            return Ok(Err(None));
+        }
+        ProviderChoice::Auto | ProviderChoice::Cuda => Provider::Cuda,
+        ProviderChoice::Tensorrt => Provider::Tensorrt,
+    };
+    if options.provider != ProviderChoice::Auto {
+        precision.check(provider, None)?;
     }
-    match cuda_session(runtime, model, options) {
-        Err(error) if options.provider == ProviderChoice::Cuda => Err(Error::NoCuda(error)),
-        Err(error) => Ok(Err(runtime.offers_cuda().then(|| error.to_string()))),
-        Ok(session) => Ok(Ok(session)),
+    let without_tf32 = std::env::var(TF32_OVERRIDE).is_ok_and(|value| value == "0");
+    if provider == Provider::Tensorrt && precision == FrozenPrecision::Fp32 && !without_tf32 {
+        return Err(Error::TensorrtInTf32);
+    }
+    match cards::sessions(runtime, model, fed, provider, options) {
+        Ok(sessions) => {
+            precision.check(provider, None)?;
+            Ok(Ok((sessions, provider)))
+        }
+        Err(error) => match options.provider {
+            ProviderChoice::Cuda => Err(Error::NoCuda(error)),
+            ProviderChoice::Tensorrt => Err(Error::NoTensorrt(error)),
+            ProviderChoice::Auto | ProviderChoice::Cpu => {
+                let fallback = runtime.offers_cuda().then(|| error.to_string());
+                precision.check(Provider::Cpu, fallback.as_deref())?;
+                Ok(Err(fallback))
+            }
+        },
     }
 }
 
@@ -233,33 +309,80 @@ fn cpu_builder(runtime: &Runtime, threads: Option<usize>) -> ort::Result<Session
     Ok(builder.with_execution_providers([CPU::default().build()])?)
 }
 
-fn cuda_session(
-    runtime: &Runtime,
-    model: &OnnxModel,
-    options: &SessionOptions,
-) -> Result<Session, cuda::Error> {
-    runtime.prepare_cuda()?;
-    // Strict mode keeps SkipLayerNormalization's sums in fp32: without it results drift
-    // (onnxruntime #17689).
-    // TF32 would leave fp32's name on numbers with ten bits of fraction.
-    let cuda = CUDA::default()
-        .with_skip_layer_norm_strict_mode(true)
-        .with_tf32(false);
-    let open = || -> ort::Result<Session> {
-        let mut builder = builder(runtime)?;
-        if let Some(threads) = options.threads {
-            builder = builder.with_intra_threads(threads)?;
-        }
-        cuda.register(&mut builder)?;
-        let data: Arc<[u8]> = model.data.as_slice().into();
-        builder
-            .with_external_initializer_file_in_memory(onnx::DATA_FILE, data)?
-            .commit_from_memory(&model.graph)
-    };
-    open().map_err(|error| cuda::explain(&error.to_string()))
-}
-
-fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {
+pub(super) fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {
     Ok(Session::builder(runtime.environment())?
         .with_optimization_level(GraphOptimizationLevel::All)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use ort::value::Tensor;
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    /// Looks for the session at work, for as long as a batch may take.
+    const PATIENCE: Duration = Duration::from_millis(500);
+
+    /// What one worker of a card puts out is handed on while the other has its batch computed.
+    #[test]
+    fn the_next_batch_is_computed_while_one_is_handed_on() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/bert-tiny");
+        let checkpoint = Checkpoint::open(&folder).expect("a checkpoint");
+        let runtime = Runtime::load(None).expect("ONNX Runtime");
+        let (start, precision) = (onnx::Start::TokenIds, FrozenPrecision::Fp32);
+        let model = onnx::write(&checkpoint, start, &[3], precision, onnx::DATA_FILE);
+        let options = SessionOptions {
+            provider: ProviderChoice::Cpu,
+            threads: Some(1),
+            ..SessionOptions::default()
+        };
+        let model = model.expect("a graph");
+        let session = open_session(&runtime, &model, &options).expect("a session");
+        let lanes: Vec<Lane> = Lane::on_card(session, 0).collect();
+        let busy = lanes[0].watch();
+        let mut sessions = GraphSessions {
+            lanes,
+            outputs: vec![onnx::hidden_state(3)],
+            room: Room::new(),
+            depths: vec![3],
+            hidden_size: checkpoint.config.hidden_size,
+            provider: Provider::Cuda,
+            precision,
+            batch_size: options.batch_size(Provider::Cuda),
+            fallback: None,
+        };
+        let (rows, length) = (64, 32);
+        let batches: Vec<Vec<usize>> = (0..10).map(|_| (0..rows).collect()).collect();
+        let prepare = |part: &[usize]| {
+            let shape = (part.len(), length);
+            let inputs = ort::inputs![
+                onnx::INPUT_IDS => Tensor::from_array(Array2::<i64>::ones(shape))?,
+                onnx::ATTENTION_MASK => Tensor::from_array(Array2::<i64>::ones(shape))?,
+            ];
+            Ok(Some(BatchInputs {
+                inputs,
+                lengths: vec![length; part.len()],
+            }))
+        };
+        let (mut handed, mut beside) = (0, 0);
+        sessions
+            .run(&batches, |_| length, prepare, &mut |batch| {
+                handed += batch.indices.len();
+                let started = Instant::now();
+                while started.elapsed() < PATIENCE {
+                    if busy() {
+                        beside += 1;
+                        break;
+                    }
+                    std::thread::yield_now();
+                }
+                ControlFlow::Continue(())
+            })
+            .expect("no failure");
+        assert_eq!(handed, 10 * rows);
+        assert!(beside > 0, "the session was never at work meanwhile");
+    }
 }

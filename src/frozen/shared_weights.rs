@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use half::f16;
+use half::{bf16, f16};
 use ort::session::builder::{PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, Tensor};
 
@@ -40,7 +40,7 @@ impl SharedWeights {
     }
 }
 
-/// `weight` out of `bytes`, f32 unless it is f16 or 8-bit.
+/// `weight` out of `bytes`, f32 unless it is of 16 or 8 bits.
 fn value(weight: &ExternalWeight, bytes: &[u8]) -> ort::Result<DynValue> {
     let shape = weight.shape.clone();
     if weight.data_type == DataType::UInt8 {
@@ -50,6 +50,12 @@ fn value(weight: &ExternalWeight, bytes: &[u8]) -> ort::Result<DynValue> {
         let (numbers, _) = bytes.as_chunks();
         let numbers = numbers.iter().map(|&bytes| f16::from_le_bytes(bytes));
         let numbers: Vec<f16> = numbers.collect();
+        return Ok(Tensor::from_array((shape, numbers))?.into_dyn());
+    }
+    if weight.data_type == DataType::BFloat16 {
+        let (numbers, _) = bytes.as_chunks();
+        let numbers = numbers.iter().map(|&bytes| bf16::from_le_bytes(bytes));
+        let numbers: Vec<bf16> = numbers.collect();
         return Ok(Tensor::from_array((shape, numbers))?.into_dyn());
     }
     let (numbers, _) = bytes.as_chunks();

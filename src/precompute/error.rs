@@ -1,7 +1,7 @@
 use super::INT8_MEAN_COSINE;
 use crate::cache::Precision;
 use crate::error::Explain;
-use crate::frozen::FrozenPrecision;
+use crate::frozen::{FrozenPrecision, OUT_OF_MEMORY_HINT};
 
 /// Why a cache was not filled.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,16 @@ pub enum Error {
         /// The first record with that text.
         record: String,
     },
+    /// One sequence alone is too much for the memory there is.
+    #[error("the frozen half ran out of memory over {record} alone, of {tokens} tokens")]
+    OutOfMemory {
+        /// The first record with that text.
+        record: String,
+        /// Its length.
+        tokens: usize,
+        /// ONNX Runtime's own words.
+        source: ort::Error,
+    },
     /// The hidden states are numbers that the cache cannot hold.
     #[error(
         "the frozen half put out a number for {record} that is too large for `--precision {precision}`"
@@ -58,14 +68,17 @@ impl Explain for Error {
                 precision: FrozenPrecision::Fp32,
                 ..
             } => "another ONNX Runtime (`--onnxruntime`) or `--provider cpu` may compute it right; please report it",
-            Self::Parity {
-                precision: FrozenPrecision::Fp16,
-                ..
-            } => "this model loses too much in 16 bits: leave out `--frozen-precision fp16`",
-            Self::Parity {
-                precision: FrozenPrecision::Int8,
-                ..
-            } => "this model loses too much in 8 bits: leave out `--frozen-precision int8`",
+            Self::Parity { precision, .. } => {
+                let bits = match precision {
+                    FrozenPrecision::Fp32 | FrozenPrecision::Tf32 => "TF32",
+                    FrozenPrecision::Fp16 | FrozenPrecision::Bf16 => "16 bits",
+                    FrozenPrecision::Int8 => "8 bits",
+                };
+                return Some(format!(
+                    "this model loses too much in {bits}: leave out `--frozen-precision {precision}`"
+                ));
+            }
+            Self::OutOfMemory { .. } => OUT_OF_MEMORY_HINT,
             Self::DerivedParity { .. } => {
                 "derive from a cache in `--precision fp32`, or make the deeper one with `telly precompute`"
             }

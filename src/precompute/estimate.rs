@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Plan;
 use crate::error::Error;
-use crate::frozen::{FrozenEncoder, TOKEN_BUDGET, by_token_budget};
+use crate::frozen::FrozenEncoder;
 use crate::ragged::Ragged;
 
 /// Batches that are timed for each that runs at a time, after one that is not.
@@ -67,7 +67,7 @@ pub fn frozen_rate(
     let lengths: Vec<usize> = (0..sequences.len())
         .map(|index| sequences.length(index))
         .collect();
-    let batches = by_token_budget(&lengths, TOKEN_BUDGET);
+    let batches = frozen.batch_size().batches(&lengths);
     let Some(middle) = batches.get(batches.len() / 2) else {
         return Ok(None);
     };

@@ -7,7 +7,6 @@ use std::sync::mpsc::sync_channel;
 use super::{Plan, Records, States};
 use crate::cache::{EncodedStates, Precision, Previous, Writer};
 use crate::error::Error;
-use crate::frozen::{TOKEN_BUDGET, by_token_budget};
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::ragged::Ragged;
@@ -151,7 +150,7 @@ impl ShardRun<'_> {
         let tokens: usize = lengths.iter().sum();
         progress.advance((ids.tokens() - tokens) as u64);
         let records = Records(&self.plan.splits);
-        let mut batches = by_token_budget(&lengths, TOKEN_BUDGET);
+        let mut batches = states.batch_size().batches(&lengths);
         for member in batches.iter_mut().flatten() {
             *member = first + new[*member];
         }

@@ -9,7 +9,7 @@ use super::{Error, Records, States};
 use crate::cache::Parity;
 use crate::checkpoint::Checkpoint;
 use crate::error;
-use crate::frozen::{FrozenPrecision, TOKEN_BUDGET, by_token_budget};
+use crate::frozen::FrozenPrecision;
 use crate::ragged::Ragged;
 use crate::trainable::{EncoderInput, Parameters, TrainableEncoder};
 
@@ -19,8 +19,8 @@ pub const PROBE_TOKENS: usize = 1024;
 pub const PROBE_SEQUENCES: usize = 64;
 /// In fp32 no number may be further off than this: rounding adds up to some 1e-5 in practice.
 pub const FP32_MAX_ABSOLUTE_ERROR: f64 = 1e-3;
-/// In int8, and in what is derived from rounded states, tokens must point this much the same way on
-/// average.
+/// In every other precision, and in what is derived from rounded states, tokens must point this much
+/// the same way on average.
 pub const INT8_MEAN_COSINE: f64 = 0.999;
 
 /// Compares a sample of what `states` puts out at each depth with the same layers of `checkpoint`
@@ -44,7 +44,7 @@ pub fn probe(
         .iter()
         .map(|&index| sequences.length(index))
         .collect();
-    let mut batches = by_token_budget(&lengths, TOKEN_BUDGET);
+    let mut batches = states.batch_size().batches(&lengths);
     for member in batches.iter_mut().flatten() {
         *member = chosen[*member];
     }
@@ -91,7 +91,10 @@ pub fn check_parity(parity: &Parity, precision: FrozenPrecision) -> Result<(), E
                 found <= bound,
             )
         }
-        FrozenPrecision::Fp16 | FrozenPrecision::Int8 => {
+        FrozenPrecision::Tf32
+        | FrozenPrecision::Fp16
+        | FrozenPrecision::Bf16
+        | FrozenPrecision::Int8 => {
             let (found, bound) = (parity.mean_cosine, INT8_MEAN_COSINE);
             (
                 "mean cosine",
@@ -220,6 +223,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Explain;
 
     fn of_lengths(lengths: &[usize]) -> Ragged<u32> {
         let mut sequences = Ragged::new(1);
@@ -265,6 +269,19 @@ mod tests {
         assert!(check_parity(&off(2e-3), float).is_err());
         assert!(check_parity(&off(2e-3), int8).is_ok());
         assert!(check_parity(&off(1.0), int8).is_err());
+        for rounded in [
+            FrozenPrecision::Tf32,
+            FrozenPrecision::Fp16,
+            FrozenPrecision::Bf16,
+        ] {
+            assert!(check_parity(&off(2e-3), rounded).is_ok());
+            let error = check_parity(&off(1.0), rounded).expect_err("past the bound");
+            let hint = error.hint().expect("a hint");
+            assert!(
+                hint.contains(&format!("--frozen-precision {rounded}")),
+                "{hint}"
+            );
+        }
         assert!(check_parity(&off(f32::NAN), float).is_err());
         assert!(check_parity(&off(f32::NAN), int8).is_err());
         assert!(check_derived_parity(&off(2e-3)).is_ok());

@@ -27,6 +27,16 @@ impl Records<'_> {
                 record: self.of(sequence),
             }
             .into(),
+            frozen::Error::OutOfMemory {
+                sequence,
+                tokens,
+                source,
+            } => Error::OutOfMemory {
+                record: self.of(sequence),
+                tokens,
+                source,
+            }
+            .into(),
             other => other.into(),
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::cache::Cache;
-use crate::frozen::{self, ComputedBatch, FrozenEncoder, FrozenLayers};
+use crate::frozen::{self, BatchSize, ComputedBatch, FrozenEncoder, FrozenLayers};
 use crate::ragged::Ragged;
 
 /// Puts out hidden states of numbered sequences, at one or several depths.
@@ -11,8 +11,12 @@ pub trait States {
     /// After how many layers.
     fn depths(&self) -> &[usize];
 
+    /// How much is to run together in a batch.
+    fn batch_size(&self) -> BatchSize;
+
     /// Runs each of `batches` of sequences together, several at a time, and hands them to `sink` as
-    /// they are done, in no particular order, until it breaks off.
+    /// they are done, in no particular order, until it breaks off. A batch that memory has no room
+    /// for comes in parts.
     fn run(
         &mut self,
         batches: &[Vec<usize>],
@@ -31,6 +35,10 @@ pub struct FromTokens<'a> {
 impl States for FromTokens<'_> {
     fn depths(&self) -> &[usize] {
         self.frozen.depths()
+    }
+
+    fn batch_size(&self) -> BatchSize {
+        self.frozen.batch_size()
     }
 
     fn run(
@@ -55,12 +63,17 @@ impl States for FromCache<'_> {
         self.layers.depths()
     }
 
+    fn batch_size(&self) -> BatchSize {
+        self.layers.batch_size()
+    }
+
     fn run(
         &mut self,
         batches: &[Vec<usize>],
         sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), frozen::Error> {
         let read = |batch: &[usize]| self.source.hidden_states(batch);
-        self.layers.run(read, batches, sink)
+        let length = |index| self.source.length(index);
+        self.layers.run(length, read, batches, sink)
     }
 }

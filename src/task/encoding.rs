@@ -184,6 +184,12 @@ impl Encoding {
         }
     }
 
+    /// Tokens of the longest sequence that there can be.
+    pub fn longest(&self) -> usize {
+        let lengths = self.lengths().into_iter();
+        lengths.map(|(_, length)| length).max().unwrap_or(0)
+    }
+
     /// Checks the lengths against what the model's positions allow.
     pub fn check_lengths(&self, longest: usize) -> Result<(), Error> {
         // A classifier token, one token of text, a separator; a mode token has a separator too.

@@ -51,7 +51,8 @@ impl Activations for FreshActivations {
             return Ok(EncoderInput::TokenIds(self.sequences.gather(indices)));
         };
         // One part for each that runs at a time.
-        let part = indices.len().div_ceil(frozen.batches_at_a_time()).max(1);
+        let part = indices.len().div_ceil(frozen.batches_at_a_time());
+        let part = part.clamp(1, frozen.batch_size().rows);
         let parts: Vec<Vec<usize>> = indices.chunks(part).map(<[usize]>::to_vec).collect();
         let mut done: Vec<Ragged<f32>> = Vec::new();
         done.resize_with(parts.len(), || Ragged::new(frozen.hidden_size()));

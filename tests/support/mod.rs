@@ -10,6 +10,9 @@
     reason = "each test file uses its own part, on numbers and files that it made"
 )]
 
+#[cfg(target_os = "linux")]
+pub mod fake_library;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt::Debug;

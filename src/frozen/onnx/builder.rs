@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use half::f16;
+use half::{bf16, f16};
 use prost::Message;
 
 use super::proto::{
@@ -120,6 +120,18 @@ impl GraphBuilder {
         let numbers = numbers.iter().map(|&number| f16::from_f32(number));
         let bytes = numbers.flat_map(f16::to_le_bytes);
         self.external(name, DataType::Float16, shape, bytes)
+    }
+
+    /// Adds a bfloat16 weight, `numbers` rounded to it, to the external data.
+    pub(super) fn weight_bfloat16(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        numbers: &[f32],
+    ) -> Value {
+        let numbers = numbers.iter().map(|&number| bf16::from_f32(number));
+        let bytes = numbers.flat_map(bf16::to_le_bytes);
+        self.external(name, DataType::BFloat16, shape, bytes)
     }
 
     /// Adds an 8-bit weight to the external data.

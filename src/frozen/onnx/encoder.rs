@@ -32,8 +32,9 @@ pub enum Start {
 /// the hidden state after that many layers.
 ///
 /// Matrices keep their names but are stored `[inputs, outputs]`, as MatMul reads them. All
-/// operators are standard in fp32 and fp16; in int8, linear layers are ONNX Runtime's MatMulNBits, see
-/// [`FrozenPrecision::Int8`], and everything else stays fp32, as it does in fp16.
+/// operators are standard but for int8, where linear layers are ONNX Runtime's MatMulNBits, see
+/// [`FrozenPrecision::Int8`]; everything else stays fp32, as it does in fp16 and bf16. The graph of
+/// tf32 is that of fp32.
 ///
 /// # Panics
 /// If `depths` is empty, asks for more layers than the checkpoint has, or for none from hidden

@@ -28,15 +28,21 @@ pub(super) fn write(
     let weight_name = format!("{name}.weight");
     let weight = weights.tensor(&weight_name, &[outputs, inputs])?;
     let product = match precision {
-        FrozenPrecision::Fp32 => {
+        FrozenPrecision::Fp32 | FrozenPrecision::Tf32 => {
             let weight = transposed(&weight, outputs, inputs);
             let weight = graph.weight(&weight_name, &[inputs, outputs], &weight);
             graph.node(name, "MatMul", &[input, &weight], &[])
         }
-        FrozenPrecision::Fp16 => {
+        FrozenPrecision::Fp16 | FrozenPrecision::Bf16 => {
             let weight = transposed(&weight, outputs, inputs);
-            let weight = graph.weight_float16(&weight_name, &[inputs, outputs], &weight);
-            let half = [Attribute::Int("to", DataType::Float16 as i64)];
+            let (weight, half) = if precision == FrozenPrecision::Fp16 {
+                let weight = graph.weight_float16(&weight_name, &[inputs, outputs], &weight);
+                (weight, DataType::Float16)
+            } else {
+                let weight = graph.weight_bfloat16(&weight_name, &[inputs, outputs], &weight);
+                (weight, DataType::BFloat16)
+            };
+            let half = [Attribute::Int("to", half as i64)];
             let input = graph.node(name, "Cast", &[input], &half);
             let product = graph.node(name, "MatMul", &[&input, &weight], &[]);
             let float = [Attribute::Int("to", DataType::Float as i64)];

@@ -113,6 +113,7 @@ pub(crate) enum DataType {
     UInt8 = 2,
     Int64 = 7,
     Float16 = 10,
+    BFloat16 = 16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
