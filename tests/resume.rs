@@ -122,6 +122,16 @@ fn killed_at_twenty_moments() {
     }
 }
 
+/// A checkpoint is the first replica's, and tells the others.
+#[test]
+fn killed_with_two_workers() {
+    let (space, cache) = cached();
+    for ops in OPS {
+        let flags = format!("{FLAGS} --ops {ops} --workers 2");
+        killed((&space, &cache), (&flags, STEPS), (6, 10));
+    }
+}
+
 /// The loss's scale is part of a checkpoint.
 #[test]
 fn killed_in_mixed_precision() {

@@ -78,19 +78,24 @@ pub(super) enum DeviceChoice {
 impl DeviceChoice {
     /// The device, if `ops` can run there.
     pub(super) fn device_for(self, ops: OpsChoice) -> Result<Device, Error> {
+        self.numbered(0, ops)
+    }
+
+    /// As [`device_for`](Self::device_for): on CUDA the card of this number.
+    pub(super) fn numbered(self, number: usize, ops: OpsChoice) -> Result<Device, Error> {
         // Whether there is a card or not.
         if self == Self::Cuda && ops == OpsChoice::Fused {
             return Err(trainable::Error::FusedElsewhere.into());
         }
-        let device = self.device()?;
+        let device = self.device(number)?;
         ops.on(&device)?;
         Ok(device)
     }
 
-    fn device(self) -> Result<Device, Error> {
+    fn device(self, number: usize) -> Result<Device, Error> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
+            Self::Auto => Ok(cuda(number).unwrap_or(Device::Cpu)),
             Self::Cuda if cfg!(not(feature = "cuda")) => Err(Error::Usage {
                 problem: "`--device cuda` was asked for, but this telly is built without CUDA"
                     .into(),
@@ -98,9 +103,15 @@ impl DeviceChoice {
                     "build it with `cargo build --release --features cuda`, or use `--device auto`"
                         .into(),
             }),
-            Self::Cuda => Device::new_cuda(0).map_err(|error| Error::Trainable(error.into())),
+            Self::Cuda => cuda(number).map_err(|error| Error::Trainable(error.into())),
         }
     }
+}
+
+/// The card of this number, with one stream for whatever thread computes there: on candle's usual
+/// one, a stream a thread, what one thread queues need not wait for what another has.
+fn cuda(number: usize) -> candle_core::Result<Device> {
+    Device::new_cuda_with_stream(number)
 }
 
 /// `--shuffle`.

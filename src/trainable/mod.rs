@@ -11,6 +11,8 @@ mod layer_decay;
 mod layers;
 mod loss_scaler;
 mod mixed_precision;
+#[cfg(feature = "nccl")]
+mod nccl;
 pub mod ops;
 mod ops_choice;
 mod optimizer;
@@ -19,7 +21,9 @@ mod packing;
 mod parameters;
 mod pass;
 mod pooling;
+mod reduce;
 mod relative_position;
+mod staging;
 
 pub use dropout::Dropout;
 pub use encoder::{EncoderInput, Pooled, TrainableEncoder};
@@ -35,3 +39,5 @@ pub use packing::{Packing, PartLimit};
 pub use parameters::{Parameter, Parameters, Weight};
 pub use pass::{Ops, Pass, Site};
 pub use pooling::Pooling;
+pub use reduce::{Copies, Reduce, reduce_over};
+pub use staging::{Stage, Staged, stage_for};
