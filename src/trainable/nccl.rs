@@ -147,7 +147,7 @@ fn sum(
                 let target = (rank == 0).then_some(&mut *sum);
                 with_values(&tensors[place], |values| {
                     let call = communicator.reduce(values, target, &ReduceOp::Sum, ROOT);
-                    call.map_err(|error| failed(&error))
+                    call.map(drop).map_err(|error| failed(&error))
                 })?;
             }
         }
