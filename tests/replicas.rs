@@ -1,7 +1,12 @@
 //! Several replicas that share the rows of each batch train as one does: on the CPU here, by the
 //! same code that trains on several cards.
 
-#![allow(clippy::cast_precision_loss, reason = "small numbers")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::print_stdout,
+    reason = "small numbers; the figures are shown"
+)]
 
 mod support;
 

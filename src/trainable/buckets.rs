@@ -233,7 +233,7 @@ fn selected(matrix: &Layout, rows: &Layout) -> Result<Shape> {
 mod tests {
     use candle_core::{Device, Result, Tensor, Var};
 
-    use super::{Buckets, divide};
+    use super::{Bucket, Buckets, divide};
     use crate::trainable::ops::{Scores, attention};
     use crate::trainable::{Dropout, Packing};
 
@@ -271,7 +271,7 @@ mod tests {
                 );
             }
         }
-        let slots: usize = list.iter().map(|bucket| bucket.slots()).sum();
+        let slots: usize = list.iter().map(Bucket::slots).sum();
         let padded = packing.longest() * packing.sequences();
         // 1574 slots for 1454 tokens; 6144 if all were padded to the longest.
         assert!(
