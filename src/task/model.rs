@@ -127,9 +127,10 @@ impl Model {
         parameters as u64 + self.encoder.embedding_bytes()
     }
 
-    /// Bytes that a step takes for each token worked on at a time.
-    pub fn bytes_per_token(&self) -> u64 {
-        self.encoder.bytes_per_token()
+    /// Bytes that a step takes for each token worked on at a time, if layers `recompute` what the way
+    /// back needs or not.
+    pub fn bytes_per_token(&self, recompute: bool) -> u64 {
+        self.encoder.bytes_per_token(recompute)
     }
 
     /// Where the time of all passes so far went.

@@ -77,7 +77,7 @@ pub(super) fn micro_batch(
         });
     }
     let fixed = model.fixed_bytes(copies) + PROCESS_BYTES;
-    let per_token = model.bytes_per_token() * HELD_QUARTERS / 4;
+    let per_token = model.bytes_per_token(settings.recompute) * HELD_QUARTERS / 4;
     let budget = match settings.memory_budget {
         Some(budget) if budget <= fixed => {
             return Err(Error::MemoryBudget {

@@ -2,6 +2,7 @@
 //! It knows nothing of files.
 
 mod buckets;
+mod composed;
 mod dropout;
 mod embeddings;
 mod encoder;
