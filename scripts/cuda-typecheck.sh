@@ -8,8 +8,9 @@ usage() {
   cat <<'END'
 Usage: scripts/cuda-typecheck.sh
 
-Runs clippy over the library and the binary with `--features cuda`, warnings denied, in target/cuda-typecheck/. CUDA's
-compiler is always replaced by a stand-in that writes empty outputs, so CUDA itself is not needed and nothing can be run.
+Runs clippy over the library and the binary with `--features cuda` and with `--features nccl`, warnings denied, in
+target/cuda-typecheck/. CUDA's compiler is always replaced by a stand-in that writes empty outputs, so neither CUDA nor
+NCCL is needed, and nothing can be linked or run.
 END
 }
 
@@ -30,14 +31,17 @@ main() {
   cd "$root"
   local toolkit="$root/target/cuda-typecheck/toolkit"
   make_toolkit "$toolkit"
-  say "type-checking --features cuda with a stand-in for nvcc (also where a real one is installed)"
-  # cudaforge looks at NVCC first, then at the PATH; cudarc at the CUDA_* variables.
-  env -u CUDA_TOOLKIT_ROOT_DIR -u CUDNN_LIB -u NVCC_CCBIN -u CUDARC_CUDA_VERSION \
-    NVCC="$toolkit/bin/nvcc" CUDA_HOME="$toolkit" CUDA_PATH="$toolkit" CUDA_ROOT="$toolkit" CUDA_COMPUTE_CAP=80 \
-    PATH="$toolkit/bin:$PATH" \
-    cargo clippy --locked --features cuda --lib --bins --target-dir target/cuda-typecheck -- -D warnings ||
-    fail "the CUDA build does not type-check: mend what clippy names above and run scripts/cuda-typecheck.sh again"
-  say "the CUDA build type-checks"
+  say "type-checking --features cuda and nccl with a stand-in for nvcc (also where a real one is installed)"
+  local features
+  for features in cuda nccl; do
+    # cudaforge looks at NVCC first, then at the PATH; cudarc at the CUDA_* variables.
+    env -u CUDA_TOOLKIT_ROOT_DIR -u CUDNN_LIB -u NVCC_CCBIN -u CUDARC_CUDA_VERSION \
+      NVCC="$toolkit/bin/nvcc" CUDA_HOME="$toolkit" CUDA_PATH="$toolkit" CUDA_ROOT="$toolkit" CUDA_COMPUTE_CAP=80 \
+      PATH="$toolkit/bin:$PATH" \
+      cargo clippy --locked --features "$features" --lib --bins --target-dir target/cuda-typecheck -- -D warnings ||
+      fail "the build with --features $features does not type-check: mend what clippy names above and run scripts/cuda-typecheck.sh again"
+  done
+  say "the builds for CUDA and NCCL type-check"
 }
 
 main "$@"

@@ -122,6 +122,46 @@ fn killed_at_twenty_moments() {
     }
 }
 
+/// A checkpoint is the first replica's, and tells the others.
+#[test]
+fn killed_with_two_workers() {
+    let (space, cache) = cached();
+    for ops in OPS {
+        let flags = format!("{FLAGS} --ops {ops} --workers 2");
+        killed((&space, &cache), (&flags, STEPS), (6, 10));
+    }
+}
+
+/// As on another machine, of fewer cards or more.
+#[test]
+fn another_number_of_workers_goes_on() {
+    let (space, cache) = cached();
+    let (whole, run) = (space.path("whole"), space.path("run"));
+    telly_json(&train(&cache, &whole, FLAGS));
+    let flags = format!("{FLAGS} --checkpoint-seconds 0 --workers 2");
+    let command = telly(&train(&cache, &run, &flags));
+    let mut child = start(command, &run, 20).expect("the run is still under way");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let resume = ["train", "--resume", "--out", text(&run), "--workers", "3"];
+    assert_eq!(telly_json(&resume)["steps"], STEPS);
+    let losses = |run: &Path| -> Vec<f64> {
+        let lines = log(run).into_iter().map(|line| {
+            let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+            line["loss"].as_f64()
+        });
+        lines.flatten().collect()
+    };
+    let (whole, run) = (losses(&whole), losses(&run));
+    assert_eq!((whole.len(), run.len()), (STEPS, STEPS));
+    for (found, expected) in run.iter().zip(&whole) {
+        assert!(
+            (found / expected - 1.0).abs() < 1e-3,
+            "{found}, not {expected}"
+        );
+    }
+}
+
 /// The loss's scale is part of a checkpoint.
 #[test]
 fn killed_in_mixed_precision() {

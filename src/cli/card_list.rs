@@ -1,4 +1,4 @@
-//! `--cuda-devices`: the cards of this machine that run the frozen half.
+//! `--cuda-devices`: the cards of this machine that run the frozen half, or train.
 
 use std::str::FromStr;
 

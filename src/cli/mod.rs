@@ -32,6 +32,7 @@ mod split_files;
 mod task;
 mod train;
 mod train_options;
+mod workers;
 
 use std::ffi::OsStr;
 use std::path::Path;

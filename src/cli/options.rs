@@ -117,36 +117,41 @@ pub(super) enum DeviceChoice {
 impl DeviceChoice {
     /// The device, if `ops` can run there.
     pub(super) fn device_for(self, ops: OpsChoice) -> Result<Device, Error> {
+        self.numbered(0, ops)
+    }
+
+    /// As [`device_for`](Self::device_for): on CUDA the card of this number.
+    pub(super) fn numbered(self, number: usize, ops: OpsChoice) -> Result<Device, Error> {
         // Whether there is a card or not.
         match (self, ops) {
             (Self::Cuda, OpsChoice::Fused) => return Err(trainable::Error::FusedElsewhere.into()),
             (Self::Auto, OpsChoice::Fused) => return Ok(Device::Cpu),
             _ => {}
         }
-        let device = self.device()?;
+        let device = self.device(number)?;
         ops.on(&device)?;
         Ok(device)
     }
 
-    fn device(self) -> Result<Device, Error> {
+    fn device(self, number: usize) -> Result<Device, Error> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             // Nobody expects CUDA of a telly that is built without it.
             Self::Auto if cfg!(not(feature = "cuda")) => Ok(Device::Cpu),
-            Self::Auto => Ok(open_card().unwrap_or_else(|error| {
+            Self::Auto => Ok(open_card(number).unwrap_or_else(|error| {
                 console::say(&format!(
                     "CUDA cannot be used for the trainable half, which runs on the CPU: {error}"
                 ));
                 Device::Cpu
             })),
-            Self::Cuda => open_card().map_err(Error::NoCudaDevice),
+            Self::Cuda => open_card(number).map_err(Error::NoCudaDevice),
         }
     }
 }
 
-/// The first card, for candle.
-fn open_card() -> Result<Device, cuda::Error> {
-    cuda::open_device(0, frozen::cuda_folder(None).as_deref())
+/// The card of this number, for candle.
+fn open_card(number: usize) -> Result<Device, cuda::Error> {
+    cuda::open_device(number, frozen::cuda_folder(None).as_deref())
 }
 
 /// `--shuffle`.

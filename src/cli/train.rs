@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -33,6 +34,7 @@ Examples:
   telly train --cache cache/mine --out runs/long --epochs 20 --schedule cosine --early-stopping 3
   telly train --cache cache/mine --out runs/seeds --seeds 1,2,3
   telly train --cache /mnt/disk/large --out runs/large --shuffle block
+  telly train --cache cache/mine --out runs/cards --device cuda --cuda-devices 0,1
   telly train --resume --out runs/mine       (after Ctrl-C, a crash or a power cut)")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct TrainArguments {
@@ -180,15 +182,8 @@ impl Training {
     ) -> Result<Map<String, Value>, Error> {
         let contents = &self.contents;
         let device = self.options.device.unwrap_or_default();
-        let device = device.device_for(settings.ops)?;
-        let model = Model::new(
-            &self.checkpoint,
-            contents.freeze,
-            &self.head(settings),
-            settings.pooling,
-            settings.seed,
-            &device,
-        )?;
+        let devices = self.options.workers.devices(device, settings.ops)?;
+        let (model, replicas) = self.models(settings, &devices)?;
         if model.parameters.count() == 0 {
             return Err(train::Error::NothingToTrain {
                 freeze: contents.freeze.to_string(),
@@ -209,7 +204,8 @@ impl Training {
         }
         // What is trained has been copied.
         self.checkpoint.weights.release();
-        let outcome = train::train(model, &self.cache, settings, &mut run, state)?;
+        let models = (model, replicas);
+        let outcome = train::train(models, &self.cache, settings, &mut run, state)?;
         let (model, ending) = match outcome {
             Outcome::Finished(model, summary) => (model, Ok(summary)),
             Outcome::Interrupted(model, position) => (model, Err(position)),
@@ -229,6 +225,22 @@ impl Training {
         let metric = summary.valid.as_ref().map(|valid| valid.selection().0);
         runs::draw(out, settings.best_metric.as_deref().or(metric))?;
         Ok(object)
+    }
+
+    /// What is trained, and a replica of it on each further device.
+    fn models(
+        &self,
+        settings: &TrainSettings,
+        devices: &[Device],
+    ) -> Result<(Model, Vec<Model>), Error> {
+        let head = self.head(settings);
+        let model = |device| {
+            let (freeze, pooling) = (self.contents.freeze, settings.pooling);
+            let checkpoint = &self.checkpoint;
+            Model::new(checkpoint, freeze, &head, pooling, settings.seed, device)
+        };
+        let replicas = devices[1..].iter().map(model);
+        Ok((model(&devices[0])?, replicas.collect::<Result<_, _>>()?))
     }
 
     /// What stands on top.

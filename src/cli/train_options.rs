@@ -10,6 +10,7 @@ use super::head::HeadOptions;
 use super::options::{DeviceChoice, ShuffleChoice};
 use super::split_files;
 use super::task::TaskOptions;
+use super::workers::WorkerOptions;
 use crate::cache::Cache;
 use crate::checkpoint::{EncoderConfig, Freeze};
 use crate::error::Error;
@@ -117,6 +118,9 @@ pub(super) struct TrainOptions {
     /// Where training runs; auto takes CUDA if this build has it [default: auto].
     #[arg(long, value_enum, help_heading = "Running")]
     pub device: Option<DeviceChoice>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub workers: WorkerOptions,
     /// What the trained layers are computed by: auto takes fused on the CPU and composed on CUDA
     /// [default: auto].
     #[arg(long, value_enum, help_heading = "Running")]

@@ -85,9 +85,8 @@ impl Explain for Error {
                 "run `scripts/setup.sh`, or pass the path of libonnxruntime with `--onnxruntime` or in `ORT_DYLIB_PATH`".into()
             }
             Self::Load { .. } => "the library must be ONNX Runtime 1.23 or newer for this machine; `scripts/setup.sh` brings one that fits".into(),
-            Self::NoCuda(error) => return error.hint(),
             Self::NoTensorrt(cuda::Error::Refused { reason }) => no_tensorrt_hint(reason),
-            Self::NoTensorrt(error) => return error.hint(),
+            Self::NoCuda(error) | Self::NoTensorrt(error) => return error.hint(),
             Self::TensorrtInTf32 => "set `NVIDIA_TF32_OVERRIDE=0`, or pass `--frozen-precision tf32`, which says what is computed".into(),
             Self::Elsewhere { expected: Provider::Cpu, .. } => "pass `--provider cpu`, or run in fp32 on CUDA: `--frozen-precision fp32` where the cache is made".into(),
             Self::Elsewhere { precision, .. } => format!(

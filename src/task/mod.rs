@@ -21,6 +21,7 @@ mod regression;
 mod retrieval;
 mod search;
 mod search_encoding;
+mod shares;
 mod stream;
 mod texts;
 
@@ -40,3 +41,4 @@ pub use regression::RegressionMetrics;
 pub use retrieval::{RetrievalMetrics, average_precision_at_r};
 pub use search::{CODE_COLUMN, QUERY_COLUMN, SCORE_SCALE, similarity};
 pub use search_encoding::{CodeBase, SearchEncoding};
+pub use shares::Replica;

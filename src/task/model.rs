@@ -1,7 +1,5 @@
 //! The trainable half with its head.
 
-use std::ops::Range;
-
 use candle_core::{Device, Tensor, Var};
 
 use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
@@ -29,8 +27,8 @@ pub struct Batch {
 pub struct Model {
     /// Every trained tensor.
     pub parameters: Parameters,
-    encoder: TrainableEncoder,
-    pooling: Pooling,
+    pub(super) encoder: TrainableEncoder,
+    pub(super) pooling: Pooling,
     head: Box<dyn Head>,
     layers: usize,
     ops: Ops,
@@ -149,69 +147,19 @@ impl Model {
         gradients: &mut Gradients,
     ) -> Result<f64, Error> {
         gradients.clear();
-        self.add_gradients(batch, 1.0, pass, limit, gradients)
+        let loss = self.add_gradients(&mut [], (batch, 1.0), pass, limit, gradients)?;
+        Ok(f64::from(loss.to_scalar::<f32>()?))
     }
 
-    /// The mean loss over the rows of `batch`; `share` times its gradients are added to
-    /// `gradients`.
-    ///
-    /// No more than `limit` is kept for the backward pass at a time, and the gradients are those
-    /// of the whole batch all the same: the vectors of the whole batch
-    /// are computed first, then the loss and its gradient with respect to them, then each part
-    /// once more with its way back (gradient caching: Gao et al., 2021, arXiv 2101.06983).
-    pub fn add_gradients(
-        &self,
-        batch: Batch,
-        share: f64,
-        pass: &Pass,
-        limit: PartLimit,
-        gradients: &mut Gradients,
-    ) -> Result<f64, Error> {
-        let Batch {
-            input,
-            places,
-            columns,
-            targets,
-        } = batch;
-        let rows = Rows {
-            places: &places,
-            columns,
-            targets: &targets,
-            share,
-        };
-        let packing = input.packing();
-        let parts = packing.parts(limit);
-        if parts.len() <= 1 {
-            let pooled = self.encoder.pool(input, packing, self.pooling, pass)?;
-            let (loss, gradient) = self.head(&pooled.vectors, rows, pass, gradients)?;
-            pooled.backward(&gradient, &self.parameters, gradients)?;
-            return Ok(loss);
-        }
-        let pool = |part: &Range<usize>, pass: &Pass| {
-            let packing = packing.part(part.clone());
-            let input = input.part(part.clone());
-            self.encoder.pool(input, packing, self.pooling, pass)
-        };
-        let once = pass.without_way_back();
-        let vectors = parts.iter().map(|part| Ok(pool(part, &once)?.vectors));
-        let vectors = Tensor::cat(&vectors.collect::<Result<Vec<_>, Error>>()?, 0)?;
-        let (loss, gradient) = self.head(&vectors, rows, pass, gradients)?;
-        for part in parts {
-            let gradient = gradient.narrow(0, part.start, part.len())?;
-            pool(&part, pass)?.backward(&gradient, &self.parameters, gradients)?;
-        }
-        Ok(loss)
-    }
-
-    /// The loss of pooled `vectors`, and the rows' share of its gradient with respect to them;
-    /// those of the head's own parameters go to `gradients`.
-    fn head(
+    /// The loss of pooled `vectors`, a scalar that nobody waits for yet, and the rows' share of its
+    /// gradient with respect to them; those of the head's own parameters go to `gradients`.
+    pub(super) fn head(
         &self,
         vectors: &Tensor,
         rows: Rows,
         pass: &Pass,
         gradients: &mut Gradients,
-    ) -> Result<(f64, Tensor), Error> {
+    ) -> Result<(Tensor, Tensor), Error> {
         self.profile().time(Part::Head, || {
             let vectors = Var::from_tensor(vectors)?;
             let columns = rows.columns_of(&self.head.embed(&vectors)?)?;
@@ -222,7 +170,7 @@ impl Model {
                 Some(gradient) => gradient.clone(),
                 None => vectors.zeros_like()?,
             };
-            Ok((f64::from(loss.to_scalar::<f32>()?), gradient))
+            Ok((loss.detach(), gradient))
         })
     }
 
@@ -264,12 +212,12 @@ impl Model {
 
 /// Which vectors a batch's rows are made of, and what they are to come to.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
-    places: &'a [usize],
-    columns: usize,
-    targets: &'a Targets,
+pub(super) struct Rows<'a> {
+    pub(super) places: &'a [usize],
+    pub(super) columns: usize,
+    pub(super) targets: &'a Targets,
     /// Of the mean over several batches.
-    share: f64,
+    pub(super) share: f64,
 }
 
 impl Rows<'_> {

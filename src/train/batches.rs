@@ -6,9 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use super::{Activations, CachedActivations, EpochOrder, Error};
 use crate::cache::{Cache, Split};
 use crate::task::Batch;
-
-/// Batches that lie ready while a step is computed.
-const AHEAD: usize = 2;
+use crate::trainable::Stage;
 
 /// Reads the rows of `split` numbered `rows`: a sequence that occurs in several of them is read,
 /// and will be computed, once.
@@ -38,17 +36,17 @@ pub fn read_batch(
     })
 }
 
-/// Calls `work` with the batches of `rows`, which another thread reads ahead from `cache`. They
-/// are what is left of `order` from `place` on.
+/// Calls `work` with the batches of `rows`, which another thread reads ahead from `cache` and
+/// `stage` brings to the device. They are what is left of `order` from `place` on.
 pub(super) fn with_batches<T>(
-    cache: &Cache,
+    (cache, stage): (&Cache, &dyn Stage),
     split: &Split,
     rows: &[Vec<usize>],
     (order, place): (&EpochOrder, usize),
     work: impl FnOnce(Receiver<Result<Batch, Error>>) -> T,
 ) -> T {
     std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(AHEAD);
+        let (sender, receiver) = sync_channel(stage.ahead());
         scope.spawn(move || {
             // Of a window in whose middle a run goes on, everything is still to be asked for.
             let ahead = order.read_ahead.iter();
@@ -64,6 +62,12 @@ pub(super) fn with_batches<T>(
                     cache.will_need_each(&split.sequences_of(next));
                 }
                 let batch = read_batch(&mut CachedActivations(cache), split, this);
+                let batch = batch.and_then(|batch| {
+                    Ok(Batch {
+                        input: stage.stage(batch.input)?,
+                        ..batch
+                    })
+                });
                 // The receiver is gone when training was interrupted or failed.
                 if sender.send(batch).is_err() {
                     return;

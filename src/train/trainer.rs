@@ -1,13 +1,13 @@
 //! The training step.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::checkpoint::{StateTensor, TrainingState};
 use super::{Error, TrainSettings};
-use crate::task::{Batch, Model};
+use crate::task::{Batch, Model, Replica};
 use crate::trainable::{
-    self, AdamW, AdamWSettings, Gradients, LossScaler, MixedPrecision, Moment, Parameter,
-    Parameters, Part, PartLimit, Pass, layer_scales,
+    self, AdamW, AdamWSettings, Copies, Gradients, LossScaler, MixedPrecision, Moment, Parameter,
+    Parameters, Part, PartLimit, Pass, Reduce, layer_scales, reduce_over,
 };
 
 const PARAMETER: &str = "parameter";
@@ -20,8 +20,11 @@ pub struct Trainer {
     pub model: Model,
     /// Whether the last layer computes every token's state though only some are read.
     pub all_rows: bool,
-    /// What is kept for the backward pass at a time.
+    /// What each replica keeps for the backward pass at a time.
     pub micro_batch: PartLimit,
+    /// Those that share the rows of each batch with `model`.
+    replicas: Vec<Replica>,
+    reduce: Box<dyn Reduce>,
     gradients: Gradients,
     optimizer: AdamW,
     settings: TrainSettings,
@@ -35,9 +38,10 @@ pub struct Trainer {
 /// What the step under way has seen.
 #[derive(Default)]
 struct Pending {
-    batches: usize,
-    /// Each batch's mean loss times its share.
-    loss: f64,
+    /// Each batch's share.
+    shares: Vec<f64>,
+    /// Each batch's mean loss, on the device: reading it would wait for what is being computed.
+    losses: Vec<Tensor>,
 }
 
 /// What one step did.
@@ -76,6 +80,8 @@ impl Trainer {
         Ok(Self {
             all_rows: false,
             micro_batch: PartLimit::NONE,
+            replicas: Vec::new(),
+            reduce: Box::new(Copies),
             gradients: Gradients::new(&model.parameters),
             model: model.run_by(ops),
             optimizer,
@@ -86,6 +92,35 @@ impl Trainer {
             pending: Pending::default(),
             loss_scaler: scales.then(LossScaler::default),
         })
+    }
+
+    /// Shares the rows of each batch with `models`, replicas of the trained one on devices of their
+    /// own: to the same losses and weights but for rounding. The optimizer's moments are kept once,
+    /// beside the first.
+    pub fn with_replicas(mut self, models: Vec<Model>) -> Result<Self, Error> {
+        let ops = self.model.ops();
+        let replicas = models.into_iter().map(|model| Replica {
+            gradients: Gradients::new(&model.parameters),
+            model: model.run_by(ops),
+        });
+        self.replicas = replicas.collect();
+        self.reduce = reduce_over(&self.devices())?;
+        self.tell_replicas()?;
+        Ok(self)
+    }
+
+    /// Where the first replica computes, and the others.
+    pub fn devices(&self) -> Vec<&Device> {
+        let others = self.replicas.iter().map(|replica| &replica.model);
+        let all = std::iter::once(&self.model).chain(others);
+        all.map(|model| model.parameters.device()).collect()
+    }
+
+    /// Gives the replicas the parameters of the first.
+    fn tell_replicas(&self) -> Result<(), Error> {
+        let others = self.replicas.iter();
+        let others: Vec<&Parameters> = others.map(|other| &other.model.parameters).collect();
+        Ok(self.reduce.spread(&self.model.parameters, &others)?)
     }
 
     /// Steps done.
@@ -150,7 +185,7 @@ impl Trainer {
         self.optimizer
             .restore(step.saturating_sub(skipped), moments)?;
         self.step = step;
-        Ok(())
+        self.tell_replicas()
     }
 
     /// One forward and backward pass over a batch, and an update.
@@ -162,35 +197,39 @@ impl Trainer {
     /// One forward and backward pass over a batch that has `share` in the step under way; the
     /// shares of a step's batches sum to 1.
     pub fn accumulate(&mut self, batch: Batch, share: f64) -> Result<(), Error> {
-        // Inside the pool of threads from here on: entering it for each piece of parallel work
-        // would cost a wake-up each.
-        rayon::scope(|_| self.accumulate_here(batch, share))
+        if self.replicas.is_empty() {
+            // Inside the pool of threads from here on: entering it for each piece of parallel work
+            // would cost a wake-up each.
+            rayon::scope(|_| self.accumulate_here(batch, share))
+        } else {
+            // Replicas wait for each other, which a thread of the pool must not.
+            self.accumulate_here(batch, share)
+        }
     }
 
     fn accumulate_here(&mut self, batch: Batch, share: f64) -> Result<(), Error> {
+        let batches = self.pending.shares.len();
         // Each batch of a run draws its own masks.
-        let number = self.step * self.settings.gradient_accumulation + self.pending.batches;
+        let number = self.step * self.settings.gradient_accumulation + batches;
         let mut pass = Pass::training(self.model.ops(), self.settings.seed, number as u64);
         pass.all_rows = self.all_rows;
         pass.mixed_precision = self.settings.mixed_precision;
         pass.recompute = self.settings.recompute;
         let scale = self.loss_scaler.as_ref().map_or(1.0, LossScaler::scale);
         let gradients = &mut self.gradients;
-        if self.pending.batches == 0 {
+        if batches == 0 {
             gradients.clear();
+            for replica in &mut self.replicas {
+                replica.gradients.clear();
+            }
         }
+        let (limit, share_scaled) = (self.micro_batch, share * scale);
+        let replicas = &mut self.replicas;
         let loss =
             self.model
-                .add_gradients(batch, share * scale, &pass, self.micro_batch, gradients)?;
-        // In fp16 the step will be skipped, and the scale tells when it is of no use any more.
-        if !loss.is_finite() && self.loss_scaler.is_none() {
-            return Err(Error::Diverged {
-                step: self.step,
-                loss,
-            });
-        }
-        self.pending.batches += 1;
-        self.pending.loss += share * loss;
+                .add_gradients(replicas, (batch, share_scaled), &pass, limit, gradients)?;
+        self.pending.shares.push(share);
+        self.pending.losses.push(loss);
         Ok(())
     }
 
@@ -208,8 +247,18 @@ impl Trainer {
         );
         let loss_scale = self.loss_scaler.as_ref().map(LossScaler::scale);
         let scale = loss_scale.unwrap_or(1.0);
+        let Pending { shares, losses } = std::mem::take(&mut self.pending);
+        let others = self.replicas.iter().map(|replica| &replica.gradients);
+        let others: Vec<&Gradients> = others.collect();
+        self.reduce.sum(&mut self.gradients, &others)?;
         let (parameters, gradients) = (&self.model.parameters, &self.gradients);
-        let norm = AdamW::norm(parameters, gradients, scale)?;
+        let (norm, losses) = AdamW::norm(parameters, gradients, scale, &losses)?;
+        // In fp16 the step will be skipped, and the scale tells when it is of no use any more.
+        let diverged = losses.iter().find(|loss| !loss.is_finite());
+        if let (Some(&loss), None) = (diverged, &self.loss_scaler) {
+            let step = self.step;
+            return Err(Error::Diverged { step, loss });
+        }
         let skipped = loss_scale.is_some() && !norm.is_finite();
         if let Some(scaler) = &mut self.loss_scaler {
             scaler.update(!skipped);
@@ -223,11 +272,12 @@ impl Trainer {
                 self.optimizer
                     .step(parameters, gradients, (norm, scale), rate)
             })?;
+            self.tell_replicas()?;
         }
         self.step += 1;
-        let Pending { loss, .. } = std::mem::take(&mut self.pending);
+        let losses = shares.iter().zip(losses);
         Ok(StepReport {
-            loss,
+            loss: losses.fold(0.0, |sum, (share, loss)| sum + share * loss),
             learning_rate: rate,
             gradient_norm: norm,
             loss_scale,

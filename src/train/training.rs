@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde_json::json;
 
 use super::batches::with_batches;
@@ -20,7 +20,7 @@ use crate::cache::{Cache, Split};
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Batch, Metrics, Model, Role};
-use crate::trainable::{Part, Profile};
+use crate::trainable::{Part, Profile, Stage, stage_for};
 
 /// The split that chooses what is kept.
 const VALID: &str = "valid";
@@ -36,14 +36,14 @@ pub enum Outcome {
     Interrupted(Model, Box<Position>),
 }
 
-/// Trains `model` from `cache`, evaluates each epoch on the validation split if there is one, and
+/// Trains `model`, which shares each batch with `replicas`, from `cache`, evaluates each epoch on the validation split if there is one, and
 /// every `evaluate_every` steps, keeps the best weights, stops early if it is told to and they get
 /// no better, and evaluates them on the test split. Writes every step's and every
 /// evaluation's figures to `run`, and a checkpoint after each epoch, every
 /// `checkpoint_seconds`, and on Ctrl-C. With `state` it goes on from there, to the same weights
 /// as a run that was never stopped.
 pub fn train(
-    model: Model,
+    (model, replicas): (Model, Vec<Model>),
     cache: &Cache,
     settings: &TrainSettings,
     run: &mut RunFolder,
@@ -57,7 +57,8 @@ pub fn train(
     let (valid, test) = (split("valid")?, split("test")?);
     settings.check(&model, valid.is_some())?;
     let code_base = split(Role::CODE_BASE)?;
-    let mut training = Training::new(model, cache, training, settings, run, valid.is_some())?;
+    let models = (model, replicas);
+    let mut training = Training::new(models, cache, training, settings, run, valid.is_some())?;
     training.code_base = code_base;
     if let Some(state) = state {
         training.restore(state)?;
@@ -79,6 +80,7 @@ pub fn train(
 /// A run under way.
 struct Training<'a> {
     trainer: Trainer,
+    stage: Arc<dyn Stage>,
     cache: &'a Cache,
     split: Arc<Split>,
     /// The current epoch's rows: those of `split`, with partners if the head needs them.
@@ -94,7 +96,7 @@ struct Training<'a> {
 
 impl<'a> Training<'a> {
     fn new(
-        model: Model,
+        (model, replicas): (Model, Vec<Model>),
         cache: &'a Cache,
         split: Split,
         settings: &TrainSettings,
@@ -110,13 +112,22 @@ impl<'a> Training<'a> {
         let batches = split.len().div_ceil(settings.batch_size);
         let steps = batches.div_ceil(settings.gradient_accumulation) * settings.epochs;
         let now = Instant::now();
-        let copies = usize::from(keeps_best);
+        // On the CPU they share its memory: parameters and gradients.
+        let on_cpu = match model.parameters.device() {
+            Device::Cpu => replicas.len(),
+            _ => 0,
+        };
+        let copies = usize::from(keeps_best) + 2 * on_cpu;
         let criterion = settings.criterion(&model, &split.targets)?;
         let model = model.learning_by(criterion);
-        let micro_batch = micro_batch(&model, settings, rows.columns, copies)?;
-        let mut trainer = Trainer::new(model, settings.clone(), steps)?;
+        let mut micro_batch = micro_batch(&model, settings, rows.columns, copies)?;
+        if micro_batch.tokens < usize::MAX {
+            micro_batch.tokens /= 1 + on_cpu;
+        }
+        let mut trainer = Trainer::new(model, settings.clone(), steps)?.with_replicas(replicas)?;
         trainer.micro_batch = micro_batch;
         Ok(Self {
+            stage: stage_for(&trainer.devices())?.into(),
             trainer,
             cache,
             split,
@@ -217,6 +228,7 @@ impl<'a> Training<'a> {
             self.rows = Arc::new(draw_partners(&self.split, settings.seed, epoch));
         }
         let (cache, split) = (self.cache, Arc::clone(&self.rows));
+        let stage = Arc::clone(&self.stage);
         let order = EpochOrder::new(settings.shuffle, cache, &split, settings.seed, epoch);
         let batches = order.batches(settings.batch_size);
         self.position.epoch_seconds.resize(epoch + 1, 0.0);
@@ -225,36 +237,42 @@ impl<'a> Training<'a> {
         let before = batches[..self.position.batch].concat();
         progress.skip(self.tokens_of(&before) as u64);
         let left = &batches[self.position.batch..];
-        with_batches(cache, &split, left, (&order, before.len()), |ahead| {
-            let (mut tokens, mut seconds) = (0, 0.0);
-            for group in left.chunks(settings.gradient_accumulation) {
-                if let Some(valid) = valid.filter(|_| self.is_evaluation_due()) {
-                    self.validate(valid)?;
-                    if self.reason_to_stop().is_some() {
-                        return Ok(false);
+        with_batches(
+            (cache, &*stage),
+            &split,
+            left,
+            (&order, before.len()),
+            |ahead| {
+                let (mut tokens, mut seconds) = (0, 0.0);
+                for group in left.chunks(settings.gradient_accumulation) {
+                    if let Some(valid) = valid.filter(|_| self.is_evaluation_due()) {
+                        self.validate(valid)?;
+                        if self.reason_to_stop().is_some() {
+                            return Ok(false);
+                        }
+                    }
+                    if interrupt::requested() {
+                        return Err(Error::Interrupted);
+                    }
+                    let step_started = Instant::now();
+                    let report = self.step(group, &ahead)?;
+                    let step_time = step_started.elapsed();
+                    self.profile().add_step(step_time);
+                    self.position.epoch_seconds[epoch] += step_time.as_secs_f64();
+                    let step_tokens = self.tokens_of(&group.concat());
+                    tokens += step_tokens;
+                    seconds += step_time.as_secs_f64();
+                    progress.set_message(format!("loss {:.4}", report.loss));
+                    progress.advance(step_tokens as u64);
+                    self.log_step(epoch, report, tokens as f64 / seconds)?;
+                    let interval = Duration::from_secs(settings.checkpoint_seconds);
+                    if self.last_checkpoint.elapsed() >= interval {
+                        self.checkpoint()?;
                     }
                 }
-                if interrupt::requested() {
-                    return Err(Error::Interrupted);
-                }
-                let step_started = Instant::now();
-                let report = self.step(group, &ahead)?;
-                let step_time = step_started.elapsed();
-                self.profile().add_step(step_time);
-                self.position.epoch_seconds[epoch] += step_time.as_secs_f64();
-                let step_tokens = self.tokens_of(&group.concat());
-                tokens += step_tokens;
-                seconds += step_time.as_secs_f64();
-                progress.set_message(format!("loss {:.4}", report.loss));
-                progress.advance(step_tokens as u64);
-                self.log_step(epoch, report, tokens as f64 / seconds)?;
-                let interval = Duration::from_secs(settings.checkpoint_seconds);
-                if self.last_checkpoint.elapsed() >= interval {
-                    self.checkpoint()?;
-                }
-            }
-            Ok(true)
-        })
+                Ok(true)
+            },
+        )
     }
 
     /// One step over the batches of `group`, which come out of `ahead`.

@@ -10,7 +10,7 @@ use super::embeddings::Embeddings;
 use super::layers::{EncoderLayer, LayerNorm};
 use super::packed::{self, Profile, Workspace};
 use super::relative_position::RelativePositions;
-use super::{Error, Gradients, Ops, Packing, Parameters, Pass, Pooling};
+use super::{Error, Gradients, Ops, Packing, Parameters, Pass, Pooling, Staged};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::ragged::Ragged;
 
@@ -18,6 +18,8 @@ use crate::ragged::Ragged;
 pub enum EncoderInput {
     /// Hidden states after the frozen layers, f32 `[tokens, hidden]`.
     HiddenStates(Ragged<f32>),
+    /// The same, on the device already.
+    Staged(Staged),
     /// Token ids, when the embeddings are trained too.
     TokenIds(Ragged<u32>),
 }
@@ -41,18 +43,19 @@ impl EncoderInput {
     fn offsets(&self) -> &[usize] {
         match self {
             Self::HiddenStates(states) => states.offsets(),
+            Self::Staged(staged) => &staged.offsets,
             Self::TokenIds(ids) => ids.offsets(),
         }
     }
 
-    /// A copy of some sequences.
-    #[must_use]
-    pub fn part(&self, sequences: Range<usize>) -> Self {
-        let indices: Vec<usize> = sequences.collect();
-        match self {
-            Self::HiddenStates(states) => Self::HiddenStates(states.gather(&indices)),
-            Self::TokenIds(ids) => Self::TokenIds(ids.gather(&indices)),
-        }
+    /// Some sequences: a copy, or the same memory where they are staged.
+    pub fn part(&self, sequences: Range<usize>) -> Result<Self, Error> {
+        let indices = || -> Vec<usize> { sequences.clone().collect() };
+        Ok(match self {
+            Self::HiddenStates(states) => Self::HiddenStates(states.gather(&indices())),
+            Self::Staged(staged) => Self::Staged(staged.part(sequences)?),
+            Self::TokenIds(ids) => Self::TokenIds(ids.gather(&indices())),
+        })
     }
 }
 
@@ -214,6 +217,7 @@ impl TrainableEncoder {
         let sequences = packing.sequences();
         let (states, embeddings) = match (input, &self.embeddings) {
             (EncoderInput::HiddenStates(states), None) => (states.into_parts().0, None),
+            (EncoderInput::Staged(staged), None) => (staged.states.flatten_all()?.to_vec1()?, None),
             (EncoderInput::TokenIds(ids), Some(embeddings)) => {
                 let embedded = embeddings.forward(&ids, &packing, pass)?;
                 (embedded.flatten_all()?.to_vec1()?, Some(embedded))
@@ -243,6 +247,7 @@ impl TrainableEncoder {
                     &self.device,
                 )?)
             }
+            (EncoderInput::Staged(staged), None) => Ok(staged.states),
             (EncoderInput::TokenIds(ids), Some(embeddings)) => {
                 embeddings.forward(&ids, packing, pass)
             }

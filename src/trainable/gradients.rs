@@ -1,7 +1,8 @@
 //! The gradients of all parameters.
 
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use super::packed::{Target, values};
 use super::{Error, Parameters, Weight};
@@ -9,6 +10,7 @@ use super::{Error, Parameters, Weight};
 /// One gradient a parameter, in the parameters' order. On the CPU the memory is used again from
 /// step to step.
 pub struct Gradients {
+    device: Device,
     slots: Vec<Slot>,
 }
 
@@ -30,6 +32,7 @@ impl Gradients {
             }
         });
         Self {
+            device: parameters.device().clone(),
             slots: slots.collect(),
         }
     }
@@ -87,6 +90,66 @@ impl Gradients {
             }
         }
         Ok(())
+    }
+
+    /// Adds those of a replica of the same parameters, on whatever device.
+    pub(super) fn add_all(&mut self, other: &Self) -> Result<(), Error> {
+        for (slot, other) in self.slots.iter_mut().zip(&other.slots) {
+            match (slot, other) {
+                (_, Slot::Host(_, false) | Slot::Device(None)) => {}
+                (Slot::Host(sum, fresh), Slot::Host(numbers, true)) => {
+                    if *fresh {
+                        sum.par_iter_mut()
+                            .zip(numbers)
+                            .for_each(|(sum, number)| *sum += number);
+                    } else {
+                        sum.copy_from_slice(numbers);
+                    }
+                    *fresh = true;
+                }
+                (Slot::Device(sum), Slot::Device(Some(gradient))) => {
+                    let gradient = gradient.to_device(&self.device)?;
+                    *sum = Some(match sum.take() {
+                        Some(sum) => (sum + gradient)?,
+                        None => gradient,
+                    });
+                }
+                (Slot::Host(..), Slot::Device(_)) | (Slot::Device(_), Slot::Host(..)) => {
+                    panic!("replicas are all on the CPU or all on cards")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// For the parameters that one of `others` has a gradient of, their places, and what this one
+    /// and each of `others` have: contiguous, 0 where they have none.
+    #[cfg(feature = "nccl")]
+    pub(super) fn beside(&self, others: &[&Self]) -> Result<(Vec<usize>, Vec<Vec<Tensor>>), Error> {
+        let find = |place: usize| others.iter().find_map(|other| other.tensor(place));
+        let shared = (0..self.slots.len()).filter_map(|place| Some((place, find(place)?)));
+        let shared: Vec<(usize, &Tensor)> = shared.collect();
+        let all = std::iter::once(&self).chain(others);
+        let tensors = all.map(|gradients| {
+            let own = shared.iter().map(|&(place, like)| {
+                gradients.tensor(place).map_or_else(
+                    || Tensor::zeros(like.shape(), like.dtype(), &gradients.device),
+                    Tensor::contiguous,
+                )
+            });
+            own.collect::<Result<_, _>>()
+        });
+        let tensors = tensors.collect::<Result<_, candle_core::Error>>()?;
+        let places = shared.iter().map(|(place, _)| *place).collect();
+        Ok((places, tensors))
+    }
+
+    /// Replaces those of `places`.
+    #[cfg(feature = "nccl")]
+    pub(super) fn set(&mut self, places: &[usize], gradients: Vec<Tensor>) {
+        for (&place, gradient) in places.iter().zip(gradients) {
+            self.slots[place] = Slot::Device(Some(gradient));
+        }
     }
 
     /// The gradient of parameter `index`, on the CPU; none if this step has given it none.

@@ -1,6 +1,7 @@
 //! The trainable half: top layers with true gradients, their parameters, and the optimizer.
 //! It knows nothing of files.
 
+mod buckets;
 mod composed;
 mod dropout;
 mod embeddings;
@@ -11,6 +12,8 @@ mod layer_decay;
 mod layers;
 mod loss_scaler;
 mod mixed_precision;
+#[cfg(feature = "nccl")]
+mod nccl;
 pub mod ops;
 mod ops_choice;
 mod optimizer;
@@ -19,7 +22,9 @@ mod packing;
 mod parameters;
 mod pass;
 mod pooling;
+mod reduce;
 mod relative_position;
+mod staging;
 
 pub use dropout::Dropout;
 pub use encoder::{EncoderInput, Pooled, TrainableEncoder};
@@ -35,3 +40,5 @@ pub use packing::{Packing, PartLimit};
 pub use parameters::{Parameter, Parameters, Weight};
 pub use pass::{Ops, Pass, Site};
 pub use pooling::Pooling;
+pub use reduce::{Copies, Reduce, reduce_over};
+pub use staging::{Stage, Staged, stage_for};

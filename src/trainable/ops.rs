@@ -6,6 +6,7 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
+use super::buckets::Buckets;
 use super::{Dropout, Packing, Pooling};
 use crate::checkpoint::Rotation;
 
@@ -107,7 +108,8 @@ pub struct Scores<'a> {
 
 /// Multi-head scaled dot-product self-attention, each token attending to every token of its own
 /// sequence within the window: `softmax(Q Kᵀ / √d) V` (Vaswani et al., 2017). Matrices are
-/// `[tokens, heads · d]`, of any type; the softmax is in f32.
+/// `[tokens, heads · d]`, of any type; the softmax is in f32. Sequences of about one length are
+/// computed side by side.
 pub fn attention(
     [queries, keys, values]: [&Tensor; 3],
     packing: &Packing,
@@ -117,43 +119,41 @@ pub fn attention(
     let (_, width) = queries.dims2()?;
     let head_size = width / heads;
     let scale = 1.0 / (head_size as f64).sqrt();
+    let device = queries.device();
     let starts = packing.probabilities(heads);
-    let mut contexts = Vec::with_capacity(starts.len());
-    for (index, start) in starts.into_iter().enumerate() {
-        let (first, length) = (packing.offsets[index], packing.length(index));
+    let buckets = Buckets::new(packing, device)?;
+    let [queries, keys, values] = [queries, keys, values].map(|x| buckets.spread(x));
+    let (queries, keys, values) = (queries?, keys?, values?);
+    let mut contexts = Vec::with_capacity(buckets.list.len());
+    let mut first = 0;
+    for bucket in &buckets.list {
+        let (sequences, length) = (bucket.sequences(), bucket.length);
         let split = |x: &Tensor| {
-            let rows = x.narrow(0, first, length)?;
-            rows.reshape((length, heads, head_size))?
-                .transpose(0, 1)?
+            let rows = x.narrow(0, first, bucket.slots())?;
+            rows.reshape((sequences, length, heads, head_size))?
+                .transpose(1, 2)?
                 .contiguous()
         };
-        let (q, k, v) = (split(queries)?, split(keys)?, split(values)?);
+        let (q, k, v) = (split(&queries)?, split(&keys)?, split(&values)?);
         let mut scores = (q.matmul(&k.t()?)?.to_dtype(DType::F32)? * scale)?;
         if let Some(bias) = settings.bias {
-            scores = (scores + bias.narrow(1, 0, length)?.narrow(2, 0, length)?)?;
+            let bias = bias.narrow(1, 0, length)?.narrow(2, 0, length)?;
+            scores = scores.broadcast_add(&bias)?;
         }
-        if let Some(window) = settings.window.filter(|window| length > window + 1) {
-            scores = scores.broadcast_add(&far(length, window, queries)?)?;
+        if let Some(hidden) = bucket.hidden(settings.window, device)? {
+            scores = scores.broadcast_add(&hidden)?;
         }
         let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?;
         if let Some(dropout) = settings.dropout {
-            let mask = dropout.mask(start, probabilities.shape(), queries.device())?;
+            let mask = bucket.dropout(&dropout, &starts, heads, device)?;
             probabilities = (probabilities * mask)?;
         }
         let probabilities = probabilities.to_dtype(v.dtype())?;
-        let context = probabilities.matmul(&v)?.transpose(0, 1)?;
-        contexts.push(context.reshape((length, width))?);
+        let context = probabilities.matmul(&v)?.transpose(1, 2)?;
+        contexts.push(context.reshape((bucket.slots(), width))?);
+        first += bucket.slots();
     }
-    Tensor::cat(&contexts, 0)
-}
-
-/// The lowest number for two tokens of a sequence that are farther apart than `window`, 0 for
-/// others, `[length, length]`, beside `x`.
-fn far(length: usize, window: usize, x: &Tensor) -> Result<Tensor> {
-    let pairs = (0..length).flat_map(|query| (0..length).map(move |key| query.abs_diff(key)));
-    let bias = pairs.map(|apart| if apart > window { f32::MIN } else { 0.0 });
-    let bias: Vec<f32> = bias.collect();
-    Tensor::from_vec(bias, (length, length), x.device())
+    buckets.gather(&Tensor::cat(&contexts, 0)?)
 }
 
 /// One vector a sequence: `[tokens, width]` to `[sequences, width]`.

@@ -115,15 +115,18 @@ impl AdamW {
     }
 
     /// The global norm of `gradients`, of a loss that was multiplied by `loss_scale`, as if it had
-    /// not been; no finite number if one of them is none.
+    /// not been; no finite number if one of them is none. And the numbers that `scalars` hold: all
+    /// is read from the device at once, as each reading waits until everything is computed.
     ///
     /// Fails when a parameter has no gradient: some operation has cut it off.
     pub fn norm(
         parameters: &Parameters,
         gradients: &Gradients,
         loss_scale: f64,
-    ) -> Result<f64, Error> {
-        Ok(global_norm(parameters, gradients)? / loss_scale)
+        scalars: &[Tensor],
+    ) -> Result<(f64, Vec<f64>), Error> {
+        let (norm, scalars) = global_norm(parameters, gradients, scalars)?;
+        Ok((norm / loss_scale, scalars))
     }
 
     /// Updates `parameters` by `gradients`, whose [`norm`](Self::norm) with this `loss_scale` is
@@ -183,21 +186,39 @@ impl AdamW {
     }
 }
 
-/// √(Σ g²) over all gradients.
-fn global_norm(parameters: &Parameters, gradients: &Gradients) -> Result<f64, Error> {
+/// √(Σ g²) over all gradients, and what `scalars` hold.
+fn global_norm(
+    parameters: &Parameters,
+    gradients: &Gradients,
+    scalars: &[Tensor],
+) -> Result<(f64, Vec<f64>), Error> {
     let mut sum = 0.0;
+    let mut squares = Vec::new();
     for (index, parameter) in parameters.iter().enumerate() {
-        sum += match (gradients.numbers(index), gradients.tensor(index)) {
-            (Some(numbers), _) => sum_of_squares(numbers),
-            (None, Some(tensor)) => f64::from(tensor.sqr()?.sum_all()?.to_scalar::<f32>()?),
+        match (gradients.numbers(index), gradients.tensor(index)) {
+            (Some(numbers), _) => sum += sum_of_squares(numbers),
+            (None, Some(tensor)) => squares.push(tensor.sqr()?.sum_all()?),
             (None, None) => {
                 return Err(Error::NoGradient {
                     name: parameter.name.clone(),
                 });
             }
-        };
+        }
     }
-    Ok(sum.sqrt())
+    let on_device = squares.len();
+    squares.extend_from_slice(scalars);
+    let read = read_scalars(&squares)?;
+    sum += read[..on_device].iter().sum::<f64>();
+    Ok((sum.sqrt(), read[on_device..].to_vec()))
+}
+
+/// The numbers in f32 `scalars` of one device, in one transfer.
+fn read_scalars(scalars: &[Tensor]) -> Result<Vec<f64>, Error> {
+    if scalars.is_empty() {
+        return Ok(Vec::new());
+    }
+    let numbers = Tensor::stack(scalars, 0)?.to_vec1::<f32>()?;
+    Ok(numbers.into_iter().map(f64::from).collect())
 }
 
 /// Over parts of a fixed size in their order, so that it does not depend on the threads.

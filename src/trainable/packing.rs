@@ -69,6 +69,28 @@ impl Packing {
         parts
     }
 
+    /// Runs of whole sequences, of about as many tokens each, for at most `count` replicas: fewer
+    /// where there is nothing for one.
+    pub fn shares(&self, count: usize) -> Vec<Range<usize>> {
+        let tokens = self.tokens();
+        let bound = |replica: usize| {
+            let target = replica * tokens / count;
+            let after = self.offsets.partition_point(|&offset| offset < target);
+            // Whichever is nearer.
+            match after.checked_sub(1) {
+                Some(before) if target - self.offsets[before] < self.offsets[after] - target => {
+                    before
+                }
+                _ => after,
+            }
+        };
+        let bounds: Vec<usize> = (1..count).map(bound).collect();
+        let starts = std::iter::once(0).chain(bounds.iter().copied());
+        let ends = bounds.iter().copied().chain([self.sequences()]);
+        let shares = starts.zip(ends).map(|(start, end)| start..end);
+        shares.filter(|share| !share.is_empty()).collect()
+    }
+
     /// How many sequences.
     pub fn sequences(&self) -> usize {
         self.offsets.len() - 1
@@ -120,6 +142,26 @@ mod tests {
         assert_eq!(part.offsets, [0, 3, 4]);
         assert_eq!((part.first_token, part.tokens()), (2, 4));
         assert_eq!(part.probabilities(3), [12, 39]);
+    }
+
+    #[test]
+    fn shares_are_about_equal() {
+        let shares = |offsets: &[usize], count| Packing::new(offsets).shares(count);
+        let one = |offsets: &[usize], count| {
+            let [share] = &shares(offsets, count)[..] else {
+                panic!("one share is expected")
+            };
+            share.clone()
+        };
+        assert_eq!(one(&[0, 2, 5, 6], 1), 0..3);
+        assert_eq!(shares(&[0, 2, 5, 6], 2), [0..1, 1..3]);
+        assert_eq!(shares(&[0, 2, 5, 6], 3), [0..1, 1..2, 2..3]);
+        assert_eq!(shares(&[0, 10, 20, 30, 40], 2), [0..2, 2..4]);
+        // One is longer than the others together.
+        assert_eq!(shares(&[0, 100, 101, 102], 3), [0..1, 1..3]);
+        assert_eq!(shares(&[0, 1, 2, 102], 2), [0..2, 2..3]);
+        assert_eq!(one(&[0, 7], 4), 0..1);
+        assert!(shares(&[0], 2).is_empty());
     }
 
     #[test]
