@@ -17,10 +17,7 @@ pub fn open_device(index: usize, folder: Option<&Path>) -> Result<Device, Error>
     if let Some(folder) = folder {
         preload(folder)?;
     }
-    // cudarc panics where a library is missing.
-    match caught(|| Device::new_cuda(index)) {
-        Ok(Ok(device)) => Ok(device),
-        Ok(Err(error)) => Err(explain(&error.to_string())),
-        Err(panic) => Err(explain(&panic)),
-    }
+    // cudarc panics where a library is missing or lacks a function: one is that which words errors.
+    let opened = caught(|| Device::new_cuda(index).map_err(|error| error.to_string()));
+    opened.flatten().map_err(|reason| explain(&reason))
 }
