@@ -110,7 +110,7 @@ main() {
   stage "20 steps as in PyTorch" "training_parity and clone_parity on $device" run_goldens
   stage "data" "Python's standard library" python3 scripts/quickstart/stdlib_pairs.py --out "$out/data"
   local rows=4096
-  if [ "$device" = cpu ]; then rows=160; fi
+  if [ "$device" = cpu ]; then rows=96; fi
   exec "$python" scripts/gpu/check.py --device "$device" --telly "$telly" --model models/all-MiniLM-L6-v2 \
     --data "$out/data" --stages "$stages" --out "$out" --rows "$rows" --before "$SECONDS"
 }

@@ -17,11 +17,9 @@ pub fn open_device(index: usize, folder: Option<&Path>) -> Result<Device, Error>
     if let Some(folder) = folder {
         preload(folder)?;
     }
-    // cudarc panics where a library is missing. One stream for whatever thread computes there: on
-    // candle's usual one, a stream a thread, what one thread queues need not wait for what another has.
-    match caught(|| Device::new_cuda_with_stream(index)) {
-        Ok(Ok(device)) => Ok(device),
-        Ok(Err(error)) => Err(explain(&error.to_string())),
-        Err(panic) => Err(explain(&panic)),
-    }
+    // One stream for whatever thread computes there: on candle's usual one, a stream a thread, what
+    // one thread queues need not wait for what another has. cudarc panics where a library is missing
+    // or lacks a function: one is that which words errors.
+    let opened = caught(|| Device::new_cuda_with_stream(index).map_err(|error| error.to_string()));
+    opened.flatten().map_err(|reason| explain(&reason))
 }
