@@ -13,6 +13,7 @@
 //! - [`task`]: records to token sequences; head, loss and metrics.
 //! - [`frozen`]: the frozen half as an ONNX graph, run by ONNX Runtime.
 //! - [`cache`]: what it put out, on disk.
+//! - [`estimate`]: peak memory of both commands, from shapes.
 //! - [`precompute`]: the first command: from records to a cache.
 //! - [`trainable`]: the top layers as differentiable functions, and the optimizer.
 //! - [`train`]: the second command: from a cache to a run.
@@ -29,6 +30,7 @@ pub mod dataset;
 mod disk;
 mod distinct;
 pub mod error;
+pub mod estimate;
 pub mod export;
 pub mod frozen;
 pub mod index;
