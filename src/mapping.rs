@@ -4,7 +4,8 @@
 //! lives: reads past a truncated end raise `SIGBUS`, and rewritten bytes change under a `&[u8]`.
 //! Telly accepts that for two kinds of file only, and never writes to either in place:
 //!
-//! - checkpoints (`*.safetensors`), which their owners publish once and replace as a whole;
+//! - checkpoints (`*.safetensors`), of models and of runs, which their owners publish once and replace
+//!   as a whole;
 //! - cache shards, which Telly writes under a temporary name and renames. A rename gives the
 //!   name a new inode, so a map of the old file stays whole.
 //!

@@ -26,6 +26,25 @@ fn copy_of_model(work: &Classification, name: &str) -> PathBuf {
     target
 }
 
+/// The tokenizers library panics at it, of which the user sees nothing.
+#[test]
+fn a_broken_tokenizer() {
+    let work = Classification::new();
+    let model = copy_of_model(&work, "bert-tiny");
+    let path = model.join("tokenizer.json");
+    let whole = fs_err::read_to_string(&path).expect("text");
+    let listed = "\"special_tokens\": {\n      \"[CLS]\"";
+    let broken = whole.replace(listed, "\"special_tokens\": {\n      \"[CLT]\"");
+    assert_ne!(whole, broken);
+    fs_err::write(&path, broken).expect("written");
+    let command = work.precompute(&model, &work.path("train.jsonl"), "1");
+    refused(
+        &work,
+        command,
+        &["cannot load the tokenizer", "tokenizer.json"],
+    );
+}
+
 #[test]
 fn data_files() {
     let work = Classification::new();

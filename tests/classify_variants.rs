@@ -55,14 +55,26 @@ fn cached(space: &Workspace, model: &str, objective: &str) -> PathBuf {
     cache
 }
 
-/// Trains, measures again without the cache, and applies the run: the summary and what was
+/// What the trained layers are computed by.
+const OPS: [&str; 2] = ["fused", "composed"];
+
+/// Trains by `ops`, measures again without the cache, and applies the run: the summary and what was
 /// predicted for each row of the test split.
-fn trained(space: &Workspace, cache: &Path, flags: &str) -> (Value, Vec<Value>) {
+fn trained(space: &Workspace, cache: &Path, ops: &str, flags: &str) -> (Value, Vec<Value>) {
     let run = space.path("run");
-    let fixed = "--epochs 6 --batch-size 8 --lr 2e-3 --force";
-    let summary = telly_json(&train(cache, &run, &format!("{fixed} {flags}")));
+    let fixed = "--epochs 6 --batch-size 8 --lr 2e-3 --force --ops";
+    let summary = telly_json(&train(cache, &run, &format!("{fixed} {ops} {flags}")));
     let test = space.path("test.jsonl");
-    let fresh = telly_json(&["evaluate", "--run", text(&run), "--data", text(&test)]);
+    let fresh = [
+        "evaluate",
+        "--run",
+        text(&run),
+        "--data",
+        text(&test),
+        "--ops",
+        ops,
+    ];
+    let fresh = telly_json(&fresh);
     for (name, number) in summary["test"].as_object().expect("metrics") {
         let again = fresh["metrics"][name].as_f64().expect("a number");
         let difference = (number.as_f64().expect("a number") - again).abs();
@@ -71,7 +83,7 @@ fn trained(space: &Workspace, cache: &Path, flags: &str) -> (Value, Vec<Value>) 
     let output = space.path("predictions.jsonl");
     let [input, run, written] = [&test, &run, &output].map(|path| text(path));
     telly_ok(&[
-        "predict", "--run", run, "--input", input, "--output", written,
+        "predict", "--run", run, "--input", input, "--output", written, "--ops", ops,
     ]);
     let lines = fs_err::read_to_string(&output).expect("predictions");
     let lines = lines.lines();
@@ -87,26 +99,28 @@ fn number(value: &Value) -> f64 {
 fn sets_of_labels() {
     let space = Workspace::new();
     let cache = cached(&space, "bert-tiny", "multi-label");
-    let (summary, predictions) = trained(&space, &cache, "");
-    let test = &summary["test"];
-    assert!(number(&test["micro_f1"]) > 0.9, "{summary}");
-    let names: Vec<&String> = test.as_object().expect("metrics").keys().collect();
-    let expected = [
-        "micro_f1",
-        "macro_f1",
-        "precision",
-        "recall",
-        "accuracy",
-        "loss",
-    ];
-    assert_eq!(names, expected);
-    let records = fs_err::read_to_string(space.path("test.jsonl")).expect("records");
-    let right = records.lines().zip(&predictions).filter(|(record, found)| {
-        let record: Value = serde_json::from_str(record).expect("JSON");
-        assert_eq!(found["probabilities"].as_object().expect("labels").len(), 2);
-        record["label"] == found["labels"]
-    });
-    assert!((right.count() as f64 / 40.0 - number(&test["accuracy"])).abs() < 1e-9);
+    for ops in OPS {
+        let (summary, predictions) = trained(&space, &cache, ops, "");
+        let test = &summary["test"];
+        assert!(number(&test["micro_f1"]) > 0.9, "{summary}");
+        let names: Vec<&String> = test.as_object().expect("metrics").keys().collect();
+        let expected = [
+            "micro_f1",
+            "macro_f1",
+            "precision",
+            "recall",
+            "accuracy",
+            "loss",
+        ];
+        assert_eq!(names, expected);
+        let records = fs_err::read_to_string(space.path("test.jsonl")).expect("records");
+        let right = records.lines().zip(&predictions).filter(|(record, found)| {
+            let record: Value = serde_json::from_str(record).expect("JSON");
+            assert_eq!(found["probabilities"].as_object().expect("labels").len(), 2);
+            record["label"] == found["labels"]
+        });
+        assert!((right.count() as f64 / 40.0 - number(&test["accuracy"])).abs() < 1e-9);
+    }
 
     let run = space.path("other");
     let refused = |flags: &str, words: &[&str]| {
@@ -139,29 +153,35 @@ fn numbers() {
     let space = Workspace::new();
     let cache = cached(&space, "mpnet-tiny", "regression");
     let flags = "--head huggingface --best-metric mse";
-    let (summary, predictions) = trained(&space, &cache, flags);
-    assert!(number(&summary["test"]["pearson"]) > 0.8, "{summary}");
-    let records = fs_err::read_to_string(space.path("test.jsonl")).expect("records");
-    let squares = records.lines().zip(&predictions).map(|(record, found)| {
-        let record: Value = serde_json::from_str(record).expect("JSON");
-        (number(&record["label"]) - number(&found["number"])).powi(2)
-    });
-    let mean = squares.sum::<f64>() / 40.0;
-    assert!(
-        (mean - number(&summary["test"]["mse"])).abs() < 1e-2,
-        "{mean} {summary}"
-    );
+    for ops in OPS {
+        let (summary, predictions) = trained(&space, &cache, ops, flags);
+        assert!(number(&summary["test"]["pearson"]) > 0.8, "{summary}");
+        let records = fs_err::read_to_string(space.path("test.jsonl")).expect("records");
+        let squares = records.lines().zip(&predictions).map(|(record, found)| {
+            let record: Value = serde_json::from_str(record).expect("JSON");
+            (number(&record["label"]) - number(&found["number"])).powi(2)
+        });
+        let mean = squares.sum::<f64>() / 40.0;
+        assert!(
+            (mean - number(&summary["test"]["mse"])).abs() < 1e-2,
+            "{mean} {summary}"
+        );
+    }
 }
 
 #[test]
 fn heads_as_transformers_names_them() {
-    for (model, hidden) in [
+    for ((model, hidden), ops) in [
         ("bert-tiny", "pooler.dense.weight"),
         ("roberta-tiny", "classifier.dense.weight"),
-    ] {
+        ("modernbert-tiny", "head.norm.weight"),
+    ]
+    .into_iter()
+    .flat_map(|case| OPS.map(|ops| (case, ops)))
+    {
         let space = Workspace::new();
         let cache = cached(&space, model, "single-label");
-        let (summary, _) = trained(&space, &cache, "--head huggingface");
+        let (summary, _) = trained(&space, &cache, ops, "--head huggingface");
         assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
         let run = space.path("run");
         let weights = |run: &Path| fs_err::read(run.join("model.safetensors")).expect("weights");
@@ -171,19 +191,67 @@ fn heads_as_transformers_names_them() {
 
         // The recipe repeats it.
         let recipe = run.join("recipe.toml");
+        let told = fs_err::read_to_string(&recipe).expect("a recipe");
+        assert!(told.contains(&format!("ops = \"{ops}\"")), "{told}");
         let again = space.path("again");
         telly_json(&["train", "--recipe", text(&recipe), "--out", text(&again)]);
         assert_eq!(weights(&again), bytes);
-        fails(
-            telly(&train(
-                &cache,
-                &space.path("x"),
-                "--head huggingface --pooling mean",
-            )),
-            WRONG_INPUT,
-            &["`--head huggingface` reads the first token"],
+        let mean = train(
+            &cache,
+            &space.path("x"),
+            "--head huggingface --pooling mean",
         );
+        if model == "modernbert-tiny" {
+            telly_json(&mean);
+        } else {
+            let words = ["`--head huggingface` reads the first token"];
+            fails(telly(&mean), WRONG_INPUT, &words);
+        }
     }
+}
+
+/// What `config.json` sets of ModernBERT's classifier: the default of `--pooling`, a bias, and an
+/// activation, of which one that Telly does not compute is refused, but for `--head linear`.
+#[test]
+fn a_classifier_that_the_configuration_sets() {
+    let space = Workspace::new();
+    let model = space.path("model");
+    let set = |pooling: &str, activation: &str| {
+        let source = goldens().join("modernbert-biased-tiny");
+        fs_err::create_dir_all(&model).expect("a folder");
+        for name in ["model.safetensors", "tokenizer.json"] {
+            fs_err::copy(source.join(name), model.join(name)).expect("copied");
+        }
+        let config = fs_err::read_to_string(source.join("config.json")).expect("a configuration");
+        let mut config: Value = serde_json::from_str(&config).expect("JSON");
+        config["classifier_pooling"] = pooling.into();
+        config["classifier_bias"] = true.into();
+        config["classifier_activation"] = activation.into();
+        fs_err::write(model.join("config.json"), config.to_string()).expect("written");
+    };
+    set("mean", "tanh");
+    let cache = cached(&space, text(&model), "single-label");
+    trained(&space, &cache, "fused", "--head huggingface");
+    let run = space.path("run");
+    let recipe = fs_err::read_to_string(run.join("recipe.toml")).expect("a recipe");
+    assert!(recipe.contains("pooling = \"mean\""), "{recipe}");
+    let bytes = fs_err::read(run.join("model.safetensors")).expect("weights");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    for name in ["head.dense.bias", "head.norm.bias", "classifier.bias"] {
+        assert!(tensors.tensor(name).is_ok(), "{:?}", tensors.names());
+    }
+    fs_err::remove_dir_all(&cache).expect("removed");
+    set("cls", "silu");
+    let out = space.path("other");
+    let export = ["export", "--run", text(&run), "--format", "onnx"];
+    let export = export.into_iter().chain(["--out", text(&out)]);
+    let words = ["classifier_activation", "silu"];
+    fails(telly(&export.collect::<Vec<_>>()), WRONG_INPUT, &words);
+    let cache = cached(&space, text(&model), "single-label");
+    let words = ["classifier_activation", "silu", "--head linear"];
+    let refused = telly(&train(&cache, &out, "--head huggingface"));
+    fails(refused, WRONG_INPUT, &words);
+    telly_json(&train(&cache, &out, "--epochs 1"));
 }
 
 #[test]
@@ -194,14 +262,15 @@ fn pairs_are_put_together_as_in_transformers() {
     let length = usize::try_from(length).expect("small");
     let pairs = golden["pairs"].as_array().expect("pairs");
     for model in ["bert-tiny", "roberta-tiny", "mpnet-tiny"] {
-        let checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        let mut checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
+        checkpoint.take_pairs().expect("a separator");
         let pairs: Vec<&Value> = pairs.iter().filter(|pair| pair["model"] == model).collect();
         assert!(pairs.len() > 40);
         let word = |pair: &Value, field: &str| pair[field].as_str().expect(field).to_owned();
         let texts = pairs
             .iter()
             .map(|pair| (word(pair, "first"), word(pair, "second")));
-        let encoded = checkpoint.tokenizer.encode_pairs(texts.collect(), length);
+        let encoded = checkpoint.encode_pairs(texts.collect(), length);
         for (pair, found) in pairs.into_iter().zip(encoded.expect("sequences").iter()) {
             let expected: Vec<u32> = serde_json::from_value(pair["ids"].clone()).expect("ids");
             assert_eq!(found, expected, "{model}: {pair}");
@@ -235,14 +304,38 @@ fn two_texts() {
         command.extend(["--test", text(&test), "--second-field", "other"].map(String::from));
         command
     };
-    telly_json(&command("roberta-tiny", "cache"));
-    let (summary, predictions) = trained(&space, &space.path("cache"), "");
-    assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
-    assert_eq!(predictions.len(), 40);
+    for model in ["roberta-tiny", "bert-tiny"] {
+        let cache = space.path(model);
+        telly_json(&command(model, model));
+        for ops in OPS {
+            let (summary, predictions) = trained(&space, &cache, ops, "");
+            assert!(number(&summary["test"]["accuracy"]) > 0.9, "{summary}");
+            assert_eq!(predictions.len(), 40);
+        }
+        let (shard, verify) = (cache.join("shard-00000.safetensors"), ["cache", "verify"]);
+        let before = content(&cache);
+        fs_err::remove_file(shard).expect("removed");
+        let verify = verify.into_iter().chain([text(&cache), "--repair"]);
+        telly_ok(&verify.collect::<Vec<_>>());
+        assert_eq!(content(&cache), before);
+    }
+    let holds = "{\"text\": \"a\", \"other\": \"b\", \"label\": 0}\n{\"text\": \"a [SEP] b\", \"other\": \"b\", \"label\": 1}\n";
+    let holds = space.write("holds.jsonl", holds);
+    let mut refused = precompute(
+        "classify",
+        &goldens().join("bert-tiny"),
+        &holds,
+        "1",
+        &space.path("none"),
+    );
+    refused.extend(["--second-field", "other"].map(String::from));
     fails(
-        telly(&command("bert-tiny", "none")),
+        telly(&refused),
         WRONG_INPUT,
-        &["`--second-field`: this model tells two texts apart by token types"],
+        &[
+            "holds.jsonl`, line 2: a text holds [SEP]",
+            "hint: write [SEP] in another way",
+        ],
     );
     let mut moded = telly(&command("roberta-tiny", "none"));
     moded.args(["--mode-token", "<s>"]);

@@ -18,7 +18,7 @@ use telly::ragged::Ragged;
 use telly::targets::Targets;
 use telly::task::{Batch, HeadSettings, Model};
 use telly::train::{FreshActivations, TrainSettings, Trainer, read_batch};
-use telly::trainable::{EncoderInput, Gradients, Ops, PartLimit, Pass};
+use telly::trainable::{EncoderInput, Gradients, Ops, OpsChoice, PartLimit, Pass};
 
 /// Of each step's loss, relative, and of the final weights, absolute.
 const TOLERANCE: f64 = 1e-4;
@@ -77,15 +77,16 @@ fn activations(golden: &Golden, checkpoint: &Checkpoint, freeze: Freeze) -> Fres
 /// By either kind of operations, in one piece and in parts.
 fn check(model_name: &str, kind: &str, freeze: &str) {
     for (ops, tokens) in [
-        (Ops::Fused, usize::MAX),
-        (Ops::Fused, 40),
-        (Ops::Composed, usize::MAX),
+        (OpsChoice::Fused, usize::MAX),
+        (OpsChoice::Fused, 40),
+        (OpsChoice::Composed, usize::MAX),
+        (OpsChoice::Composed, 40),
     ] {
         check_way(model_name, kind, freeze, ops, tokens);
     }
 }
 
-fn check_way(model_name: &str, kind: &str, freeze: &str, ops: Ops, tokens: usize) {
+fn check_way(model_name: &str, kind: &str, freeze: &str, ops: OpsChoice, tokens: usize) {
     let golden = Golden::read(&format!(
         "training/{model_name}.clone-{kind}.freeze-{freeze}.safetensors"
     ));
@@ -93,7 +94,7 @@ fn check_way(model_name: &str, kind: &str, freeze: &str, ops: Ops, tokens: usize
     let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
     checkpoint.config.dropout.set_all(0.0);
     let head = head(kind);
-    let pooling = head.default_pooling();
+    let pooling = head.default_pooling(&checkpoint.config);
     let model = Model::new(&checkpoint, freeze, &head, pooling, 1, &Device::Cpu).expect("a model");
     for parameter in model.parameters.iter() {
         if let Some(initial) = golden.tensors.get(&format!("initial.{}", parameter.name)) {
@@ -106,10 +107,10 @@ fn check_way(model_name: &str, kind: &str, freeze: &str, ops: Ops, tokens: usize
         batch_size: batches[0].len(),
         lr: 2e-3,
         pooling,
+        ops,
         ..TrainSettings::default()
     };
     let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
-    trainer.ops = ops;
     trainer.micro_batch.tokens = tokens;
     let (split, losses) = (split(&golden, kind), golden.floats("losses"));
     let mut activations = activations(&golden, &checkpoint, freeze);
@@ -177,12 +178,11 @@ fn every_trained_tensor_gets_a_gradient() {
         {
             let freeze: Freeze = freeze.parse().expect("a freeze");
             let (head, device) = (head(kind), Device::Cpu);
-            let pooling = head.default_pooling();
+            let pooling = head.default_pooling(&checkpoint.config);
             let model = Model::new(&checkpoint, freeze, &head, pooling, 1, &device);
             let model = model.expect("a model");
             for ops in [Ops::Fused, Ops::Composed] {
-                let mut pass = Pass::training(&device, 1, 0);
-                pass.ops = ops;
+                let pass = Pass::training(ops, 1, 0);
                 let mut gradients = Gradients::new(&model.parameters);
                 model
                     .gradients(

@@ -28,12 +28,14 @@ impl Trained {
             "search" => write_search(&data, 40),
             "clone" => write_pairs(&data, 40),
             "sets" | "numbers" => write_targets(&data, task),
+            "two-texts" => write_two_texts(&data, 40),
             _ => write_classification(&data, 40),
         }
         let cache = space.path("cache");
         let (kind, objective) = match task {
             "sets" => ("classify", "multi-label"),
             "numbers" => ("classify", "regression"),
+            "two-texts" => ("classify", ""),
             _ => (task, ""),
         };
         let mut made = precompute(kind, model, &data, freeze, &cache);
@@ -41,6 +43,9 @@ impl Trained {
             made.extend(["--objective", objective].map(String::from));
         }
         made.extend(["--test", text(&data)].map(String::from));
+        if task == "two-texts" {
+            made.extend(["--second-field", "other"].map(String::from));
+        }
         telly_json(&made);
         let flags = format!("--epochs 2 --batch-size 8 --lr 1e-3 {flags}");
         telly_json(&train(&cache, &space.path("run"), &flags));
@@ -53,7 +58,8 @@ impl Trained {
 
     fn has_classes(&self) -> bool {
         let recipe = fs_err::read_to_string(self.run().join("recipe.toml")).expect("a recipe");
-        matches!(self.task, "classify" | "sets" | "numbers") || recipe.contains("concat")
+        matches!(self.task, "classify" | "sets" | "numbers" | "two-texts")
+            || recipe.contains("concat")
     }
 
     /// Whether it is one linear layer, which a token classifier has too.
@@ -101,8 +107,10 @@ impl Trained {
             "fields": match self.task {
                 "search" => vec!["docstring"],
                 "clone" => vec!["func1", "func2"],
+                "two-texts" => vec!["text", "other"],
                 _ => vec!["text"],
             },
+            "joined": self.task == "two-texts",
             "max_length": if self.task == "search" { 16 } else { 32 },
             "tolerance": tolerance,
         })
@@ -131,6 +139,17 @@ fn write_pairs(path: &Path, rows: usize) {
         format!(
             "{{\"func1\": \"return the x{row}\", \"func2\": \"def f(x{other}): return x{other}\", \"label\": {label}}}\n"
         )
+    });
+    fs_err::write(path, lines.collect::<String>()).expect("written");
+}
+
+/// Records of two texts, as JSON Lines.
+fn write_two_texts(path: &Path, rows: usize) {
+    let lines = (0..rows).map(|row| {
+        let [first, second] = [row % 2, row / 2 % 2].map(|word| ["return", "the"][word]);
+        let first = format!("{} x{row}", vec![first; 1 + row % 5].join(" "));
+        let second = vec![second; 1 + row % 3].join(" ");
+        json!({ "text": first, "other": second, "label": row / 2 % 2 }).to_string() + "\n"
     });
     fs_err::write(path, lines.collect::<String>()).expect("written");
 }
@@ -190,12 +209,22 @@ fn other_libraries_give_what_the_run_gives() {
             runs.push(Trained::new(model, "search", freeze, ""));
         }
     }
-    // ModernBERT's own head is not known.
-    for model in &models[..5] {
+    for model in &models {
         runs.push(Trained::new(model, "classify", "2", "--head huggingface"));
+    }
+    let modernbert = &models[5];
+    let mean = "--head huggingface --pooling mean";
+    runs.push(Trained::new(modernbert, "classify", "none", mean));
+    let biased = goldens().join("modernbert-biased-tiny");
+    for flags in ["", "--pooling mean", "--head huggingface"] {
+        runs.push(Trained::new(&biased, "classify", "1", flags));
     }
     runs.push(Trained::new(&models[0], "sets", "2", ""));
     runs.push(Trained::new(&models[1], "numbers", "2", ""));
+    for model in &models[..3] {
+        runs.push(Trained::new(model, "two-texts", "2", ""));
+        runs.push(Trained::new(model, "two-texts", "none", "--pooling mean"));
+    }
     runs.push(Trained::new(&models[0], "clone", "2", ""));
     runs.push(Trained::new(&models[1], "clone", "none", "--head concat"));
     runs.push(Trained::new(&minilm(), "classify", "4", ""));
@@ -212,9 +241,16 @@ fn other_libraries_give_what_the_run_gives() {
             &run.export(&format!("{name}-onnx"), "--format onnx"),
             &exact,
         ));
-        let in_transformers = !run.model.ends_with("modernbert-tiny") && run.task != "clone";
+        let in_transformers = run.task != "clone";
         if in_transformers || !run.has_classes() {
             jobs.push(run.job(&run.export(&format!("{name}-hf"), "--format hf"), &exact));
+        }
+        if number < 6 {
+            for (dtype, tolerance) in [("fp16", 2e-3), ("bf16", 2e-2)] {
+                let folder = format!("{name}-{dtype}");
+                let folder = run.export(&folder, &format!("--format hf --dtype {dtype}"));
+                jobs.push(run.job(&folder, &json!(tolerance)));
+            }
         }
         if run.has_own_layer() && in_transformers {
             let token = run.export(&format!("{name}-token"), "--format hf --class token");
@@ -379,6 +415,16 @@ fn what_no_class_computes_is_refused() {
     let words = ["BertForSequenceClassification", "--format onnx"];
     fails(telly(&sequence), 2, &words);
     assert!(!out.exists());
+    let flags = "--pooling mean";
+    let modernbert = Trained::new(&goldens().join("modernbert-tiny"), "classify", "2", flags);
+    let run = modernbert.run();
+    let mut sequence = sequence;
+    sequence[2] = text(&run);
+    let words = [
+        "ModernBertForSequenceClassification",
+        "a norm over the mean",
+    ];
+    fails(telly(&sequence), 2, &words);
     let pairs = Trained::new(&goldens().join("bert-tiny"), "clone", "2", "--head concat");
     let run = pairs.run();
     let both = [

@@ -67,8 +67,7 @@ fn batch(checkpoint: &Checkpoint, freeze: Freeze, classify: bool) -> Batch {
 fn gradients(model_name: &str, freeze: Freeze, classify: bool, ops: Ops) -> Vec<(String, f32)> {
     let checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
     let model = model(&checkpoint, freeze, classify);
-    let mut pass = Pass::training(&Device::Cpu, 1, 0);
-    pass.ops = ops;
+    let pass = Pass::training(ops, 1, 0);
     let mut gradients = Gradients::new(&model.parameters);
     model
         .gradients(
@@ -88,6 +87,9 @@ fn gradients(model_name: &str, freeze: Freeze, classify: bool, ops: Ops) -> Vec<
         })
         .collect()
 }
+
+/// By which the layers are computed.
+const OPS: [Ops; 2] = [Ops::Fused, Ops::Composed];
 
 /// transformers' own heads, with every kind of target.
 #[test]
@@ -113,10 +115,13 @@ fn every_tensor_of_a_family_head_gets_a_gradient() {
             Targets::Numbers(vec![0.5, -1.0, 2.0, 0.0, 1.5, -0.25]),
         ),
     ];
-    for (name, hidden) in [
-        ("bert-tiny", "pooler.dense.weight"),
-        ("roberta-tiny", "classifier.dense.weight"),
-        ("mpnet-tiny", "classifier.dense.weight"),
+    for (name, hidden, count) in [
+        // A layer of the encoder, and the head's two.
+        ("bert-tiny", "pooler.dense.weight", 16 + 4),
+        ("roberta-tiny", "classifier.dense.weight", 16 + 4),
+        ("mpnet-tiny", "classifier.dense.weight", 16 + 4),
+        // Two layers of six tensors, the last norm, and the head's three without biases but one.
+        ("modernbert-tiny", "head.norm.weight", 2 * 6 + 1 + 4),
     ] {
         let checkpoint = Checkpoint::open(&goldens().join(name)).expect("a checkpoint");
         for (objective, classes, targets) in targets.clone() {
@@ -124,28 +129,29 @@ fn every_tensor_of_a_family_head_gets_a_gradient() {
             let device = &Device::Cpu;
             let model = Model::new(&checkpoint, freeze, &head, Pooling::Cls, 1, device);
             let model = model.expect("a model");
-            let batch = Batch {
-                columns: 1,
-                targets,
-                ..batch(&checkpoint, freeze, true)
-            };
-            let mut gradients = Gradients::new(&model.parameters);
-            let pass = Pass::training(device, 1, 0);
-            let limit = PartLimit::NONE;
-            model
-                .gradients(batch, &pass, limit, &mut gradients)
-                .expect("gradients");
-            let mut names = Vec::new();
-            for (index, parameter) in model.parameters.iter().enumerate() {
-                let name = &parameter.name;
-                let gradient = gradients.numbers(index).expect("a gradient");
-                let dead = gradient.iter().all(|number| number.abs() < 1e-6);
-                assert!(!dead || name.ends_with("key.bias") || name.ends_with("attn.k.bias"));
-                names.push(name.clone());
+            for ops in OPS {
+                let batch = Batch {
+                    columns: 1,
+                    targets: targets.clone(),
+                    ..batch(&checkpoint, freeze, true)
+                };
+                let mut gradients = Gradients::new(&model.parameters);
+                let pass = Pass::training(ops, 1, 0);
+                let limit = PartLimit::NONE;
+                model
+                    .gradients(batch, &pass, limit, &mut gradients)
+                    .expect("gradients");
+                let mut names = Vec::new();
+                for (index, parameter) in model.parameters.iter().enumerate() {
+                    let name = &parameter.name;
+                    let gradient = gradients.numbers(index).expect("a gradient");
+                    let dead = gradient.iter().all(|number| number.abs() < 1e-6);
+                    assert!(!dead || name.ends_with("key.bias") || name.ends_with("attn.k.bias"));
+                    names.push(name.clone());
+                }
+                assert_eq!(names.len(), count, "{names:?}");
+                assert!(names.iter().any(|name| name == hidden), "{names:?}");
             }
-            // A layer of the encoder, and the head's two.
-            assert_eq!(names.len(), 16 + 4, "{names:?}");
-            assert!(names.iter().any(|name| name == hidden), "{names:?}");
         }
     }
 }
@@ -166,7 +172,7 @@ fn every_trained_tensor_gets_a_gradient() {
             .into_iter()
             .flat_map(|c| freezes.map(|f| (c, f)))
         {
-            for ops in [Ops::Fused, Ops::Composed] {
+            for ops in OPS {
                 for (name, largest) in gradients(model, freeze, classify, ops) {
                     // Softmax does not see a key's bias: what it gets is rounding noise.
                     let of_keys = ["key.bias", "attn.k.bias", "k_lin.bias"];
@@ -186,24 +192,24 @@ fn every_trained_tensor_gets_a_gradient() {
 /// every parameter.
 #[test]
 fn finite_differences_agree() {
-    for (model_name, classify, ops) in [
-        ("bert-tiny", true, Ops::Fused),
-        ("bert-tiny", true, Ops::Composed),
-        ("roberta-tiny", false, Ops::Fused),
-        ("mpnet-tiny", false, Ops::Fused),
-        ("mpnet-tiny", true, Ops::Composed),
-        ("distilbert-tiny", true, Ops::Fused),
-        ("modernbert-tiny", false, Ops::Fused),
-        ("modernbert-tiny", true, Ops::Fused),
-        ("modernbert-tiny", true, Ops::Composed),
-        ("modernbert-biased-tiny", true, Ops::Fused),
-    ] {
+    for ((model_name, classify), ops) in [
+        ("bert-tiny", true),
+        ("roberta-tiny", false),
+        ("mpnet-tiny", false),
+        ("mpnet-tiny", true),
+        ("distilbert-tiny", true),
+        ("modernbert-tiny", false),
+        ("modernbert-tiny", true),
+        ("modernbert-biased-tiny", true),
+    ]
+    .into_iter()
+    .flat_map(|case| OPS.map(|ops| (case, ops)))
+    {
         let checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
         let model = model(&checkpoint, Freeze::Nothing, classify);
         let loss = |gradients: &mut Gradients| {
             let batch = batch(&checkpoint, Freeze::Nothing, classify);
-            let mut pass = Pass::training(&Device::Cpu, 1, 0);
-            pass.ops = ops;
+            let pass = Pass::training(ops, 1, 0);
             let limit = PartLimit::NONE;
             model
                 .gradients(batch, &pass, limit, gradients)
@@ -309,49 +315,55 @@ fn only_what_is_above_k_is_trained() {
     ] {
         let weights = goldens().join(format!("{model}-tiny/model.safetensors"));
         let before = fs_err::read(&weights).expect("weights");
-        let bytes = trained_weights(model, task, freeze);
+        let runs = trained_weights(model, task, freeze);
         assert_eq!(fs_err::read(&weights).expect("weights"), before);
-        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-        let names = tensors.names();
-        assert_eq!(
-            names.len(),
-            trained,
-            "{model}, {task}, freeze {freeze}: {names:?}"
-        );
-        for prefix in frozen_prefixes {
-            assert!(
-                names.iter().all(|name| !name.starts_with(prefix)),
-                "{names:?}"
-            );
-        }
         let original = safetensors::SafeTensors::deserialize(&before).expect("safetensors");
-        for name in names.iter().filter(|name| !name.starts_with("classifier")) {
-            let moved = tensors.tensor(name).expect("there").data();
-            let prefix = if model == "modernbert" {
-                "model"
-            } else {
-                model
-            };
-            let initial = original
-                .tensor(&format!("{prefix}.{name}"))
-                .expect("there")
-                .data();
-            assert_ne!(moved, initial, "{name} did not move");
+        for bytes in runs {
+            let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+            let names = tensors.names();
+            assert_eq!(
+                names.len(),
+                trained,
+                "{model}, {task}, freeze {freeze}: {names:?}"
+            );
+            for prefix in frozen_prefixes {
+                assert!(
+                    names.iter().all(|name| !name.starts_with(prefix)),
+                    "{names:?}"
+                );
+            }
+            for name in names.iter().filter(|name| !name.starts_with("classifier")) {
+                let moved = tensors.tensor(name).expect("there").data();
+                let prefix = if model == "modernbert" {
+                    "model"
+                } else {
+                    model
+                };
+                let initial = original
+                    .tensor(&format!("{prefix}.{name}"))
+                    .expect("there")
+                    .data();
+                assert_ne!(moved, initial, "{name} did not move");
+            }
         }
     }
 }
 
-/// The weights file of a run of one epoch from the tiny `model`.
-fn trained_weights(model: &str, task: &str, freeze: &str) -> Vec<u8> {
+/// The weights files of runs of one epoch from the tiny `model`, by either kind of operations.
+fn trained_weights(model: &str, task: &str, freeze: &str) -> [Vec<u8>; 2] {
     let work = Workspace::new();
     let data = work.path("train.jsonl");
     match task {
         "search" => write_search(&data, 24),
         _ => write_classification(&data, 24),
     }
-    let (cache, run) = (work.path("cache"), work.path("run"));
+    let cache = work.path("cache");
     let model = goldens().join(format!("{model}-tiny"));
     telly_json(&precompute(task, &model, &data, freeze, &cache));
-    telly_json(&train(&cache, &run, "--epochs 1 --lr 1e-3 --batch-size 8"));
-    fs_err::read(run.join("model.safetensors")).expect("the run's weights")
+    ["fused", "composed"].map(|ops| {
+        let run = work.path(ops);
+        let flags = format!("--epochs 1 --lr 1e-3 --batch-size 8 --ops {ops}");
+        telly_json(&train(&cache, &run, &flags));
+        fs_err::read(run.join("model.safetensors")).expect("the run's weights")
+    })
 }

@@ -28,8 +28,12 @@ const OTHERS: [&str; 4] = [
 
 /// Largest absolute difference for each K, over one padded batch of all the golden's sequences.
 fn differences(folder: &std::path::Path, golden: &str) -> Vec<f64> {
+    let of_pairs = golden.contains(".pairs.");
     let golden = Golden::read(golden);
-    let checkpoint = Checkpoint::open(folder).expect("a checkpoint");
+    let mut checkpoint = Checkpoint::open(folder).expect("a checkpoint");
+    if of_pairs {
+        checkpoint.take_pairs().expect("a separator");
+    }
     let runtime = Runtime::load(None).expect("ONNX Runtime");
     let options = SessionOptions {
         provider: ProviderChoice::Cpu,
@@ -75,6 +79,13 @@ fn tiny_bert_agrees_after_every_layer() {
         "bert-tiny",
         &differences(&goldens().join("bert-tiny"), "bert-tiny.hidden.safetensors"),
     );
+}
+
+/// The second of two texts is of another token type.
+#[test]
+fn pairs_of_tiny_bert_agree_after_every_layer() {
+    let golden = "bert-tiny.pairs.hidden.safetensors";
+    check(golden, &differences(&goldens().join("bert-tiny"), golden));
 }
 
 #[test]
@@ -221,6 +232,8 @@ fn the_onnx_checker_accepts_the_graphs() {
             ("0", "fp32"),
             ("2", "fp32"),
             (&layers, "fp32"),
+            ("0", "fp16"),
+            (&layers, "fp16"),
             ("0", "int8"),
             (&layers, "int8"),
         ] {

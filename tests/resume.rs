@@ -80,7 +80,10 @@ fn killed(
     (flags, steps): (&str, usize),
     (kills, longest): (usize, usize),
 ) -> (serde_json::Value, PathBuf) {
-    let (whole, killed) = (space.path("whole"), space.path("killed"));
+    let folders = tempfile::tempdir_in(space.folder())
+        .expect("a folder")
+        .keep();
+    let (whole, killed) = (folders.join("whole"), folders.join("killed"));
     telly_json(&train(cache, &whole, flags));
 
     let mut random = ChaCha8Rng::seed_from_u64(20);
@@ -103,14 +106,32 @@ fn killed(
     (resumed, killed)
 }
 
+/// What the layers are computed by.
+const OPS: [&str; 2] = ["fused", "composed"];
+
 #[test]
 fn killed_at_twenty_moments() {
     let (space, cache) = cached();
-    let (resumed, killed) = killed((&space, &cache), (FLAGS, STEPS), (20, 5));
+    for ops in OPS {
+        let flags = format!("{FLAGS} --ops {ops}");
+        let (resumed, killed) = killed((&space, &cache), (&flags, STEPS), (20, 5));
 
-    // Finished is finished.
-    let again = telly_json(&["train", "--resume", "--out", text(&killed)]);
-    assert_eq!(again, resumed);
+        // Finished is finished.
+        let again = telly_json(&["train", "--resume", "--out", text(&killed)]);
+        assert_eq!(again, resumed);
+    }
+}
+
+/// The loss's scale is part of a checkpoint.
+#[test]
+fn killed_in_mixed_precision() {
+    let (space, cache) = cached();
+    for precision in ["bf16", "fp16"] {
+        let flags = format!("{FLAGS} --mixed-precision {precision}");
+        let (_, killed) = killed((&space, &cache), (&flags, STEPS), (4, 5));
+        let scaled = log(&killed).concat().contains("loss_scale");
+        assert_eq!(scaled, precision == "fp16");
+    }
 }
 
 /// Evaluations and updates of several batches do not fall on the same steps as checkpoints do.
@@ -122,21 +143,24 @@ fn killed_between_evaluations() {
         "{flags} --gradient-accumulation 2 --evaluate-every 5 --best-metric loss \
          --schedule cosine --layer-decay 0.8 --label-smoothing 0.1 --class-weights balanced"
     );
-    // 100 rows are 34 batches.
-    let (resumed, killed) = killed((&space, &cache), (&flags, 4 * 17), (8, 5));
-    let evaluations = log(&killed)
-        .into_iter()
-        .filter(|line| line.contains(r#""split":"valid""#));
-    // Step 85 would be the next.
-    let steps = [
-        5, 10, 15, 17, 20, 25, 30, 34, 35, 40, 45, 50, 51, 55, 60, 65, 68,
-    ];
-    for (line, step) in evaluations.zip(steps) {
-        assert!(line.starts_with(&format!(r#"{{"step":{step},"#)), "{line}");
+    for ops in OPS {
+        let flags = format!("{flags} --ops {ops}");
+        // 100 rows are 34 batches.
+        let (resumed, killed) = killed((&space, &cache), (&flags, 4 * 17), (8, 5));
+        let evaluations = log(&killed)
+            .into_iter()
+            .filter(|line| line.contains(r#""split":"valid""#));
+        // Step 85 would be the next.
+        let steps = [
+            5, 10, 15, 17, 20, 25, 30, 34, 35, 40, 45, 50, 51, 55, 60, 65, 68,
+        ];
+        for (line, step) in evaluations.zip(steps) {
+            assert!(line.starts_with(&format!(r#"{{"step":{step},"#)), "{line}");
+        }
+        let summary = fs_err::read_to_string(killed.join("summary.json")).expect("a summary");
+        let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
+        assert_eq!(summary["best_step"], resumed["best_step"]);
     }
-    let summary = fs_err::read_to_string(killed.join("summary.json")).expect("a summary");
-    let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
-    assert_eq!(summary["best_step"], resumed["best_step"]);
 }
 
 /// The same in an order of several blocks, in the midst of which it goes on.
@@ -175,31 +199,34 @@ fn killed_while_shuffling_in_blocks() {
 #[test]
 fn interrupted_by_ctrl_c() {
     let (space, cache) = cached();
-    let (whole, stopped) = (space.path("whole"), space.path("stopped"));
-    telly_json(&train(&cache, &whole, FLAGS));
-    let command = telly(&train(&cache, &stopped, FLAGS));
-    let child = start(command, &stopped, 30).expect("the run is still under way");
-    let sent = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(sent.expect("kill runs").success());
-    let output = child.wait_with_output().expect("ended");
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(130), "{said}");
-    let resume = format!("telly train --resume --out {}", text(&stopped));
-    assert!(said.contains(&resume), "{said}");
+    for ops in OPS {
+        let flags = format!("{FLAGS} --ops {ops}");
+        let [whole, stopped] = ["whole", "stopped"].map(|run| space.path(&format!("{run}-{ops}")));
+        telly_json(&train(&cache, &whole, &flags));
+        let command = telly(&train(&cache, &stopped, &flags));
+        let child = start(command, &stopped, 30).expect("the run is still under way");
+        let sent = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status();
+        assert!(sent.expect("kill runs").success());
+        let output = child.wait_with_output().expect("ended");
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(130), "{said}");
+        let resume = format!("telly train --resume --out {}", text(&stopped));
+        assert!(said.contains(&resume), "{said}");
 
-    // What is there can be used meanwhile.
-    telly_json(&[
-        "evaluate",
-        "--run",
-        text(&stopped),
-        "--data",
-        text(&space.path("valid.jsonl")),
-    ]);
-    telly_json(&["train", "--resume", "--out", text(&stopped)]);
-    assert_eq!(weights(&whole), weights(&stopped));
-    assert_eq!(log(&whole), log(&stopped));
+        // What is there can be used meanwhile.
+        telly_json(&[
+            "evaluate",
+            "--run",
+            text(&stopped),
+            "--data",
+            text(&space.path("valid.jsonl")),
+        ]);
+        telly_json(&["train", "--resume", "--out", text(&stopped)]);
+        assert_eq!(weights(&whole), weights(&stopped));
+        assert_eq!(log(&whole), log(&stopped));
+    }
 }
 
 #[test]
@@ -253,6 +280,14 @@ fn only_the_same_run_goes_on() {
         (
             ["--evaluate-every", "9"],
             "begun with evaluate_every null, now 9",
+        ),
+        (
+            ["--ops", "composed"],
+            r#"begun with ops "auto", now "composed""#,
+        ),
+        (
+            ["--mixed-precision", "fp16"],
+            r#"begun with mixed_precision "none", now "fp16""#,
         ),
         (
             ["--class-weights", "1,2"],

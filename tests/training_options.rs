@@ -384,3 +384,44 @@ fn runs_are_listed_and_compared() {
         &["holds no finished run", "recipe.toml"],
     );
 }
+
+/// What CUDA runs, on the CPU: the same losses but for rounding, and a run that the other kind of
+/// operations goes on to use.
+#[test]
+fn by_either_kind_of_operations() {
+    let space = Workspace::new();
+    let cache = cached(&space, "classify", true);
+    let others = space.path("others.jsonl");
+    let losses = |ops: &str| -> Vec<f64> {
+        let run = space.path(ops);
+        let flags = format!("--epochs 2 --batch-size 8 --lr 1e-3 --log-every 1 --ops {ops}");
+        telly_json(&train(&cache, &run, &flags));
+        let steps = lines(&run.join("metrics.jsonl")).into_iter();
+        steps.filter_map(|line| line["loss"].as_f64()).collect()
+    };
+    let (fused, composed) = (losses("fused"), losses("composed"));
+    assert_eq!(fused.len(), 12);
+    for (fused, composed) in fused.iter().zip(&composed) {
+        assert!((fused / composed - 1.0).abs() < 1e-4, "{fused} {composed}");
+    }
+    assert_ne!(fused, composed, "they do not add up in the same order");
+    let evaluate = |ops: &str| {
+        let run = space.path("fused");
+        let command = ["evaluate", "--run", text(&run), "--data", text(&others)];
+        telly_json(&[&command[..], &["--ops", ops]].concat())["metrics"]["loss"].clone()
+    };
+    let [fused, composed] = ["fused", "composed"].map(|ops| evaluate(ops).as_f64());
+    let (fused, composed) = (fused.expect("a loss"), composed.expect("a loss"));
+    assert!((fused / composed - 1.0).abs() < 1e-4, "{fused} {composed}");
+
+    // Whether there is a card or not.
+    let refused = ["`--ops fused` is written for the CPU", "`--ops composed`"];
+    let flags = "--ops fused --device cuda";
+    let none = space.path("none");
+    fails(telly(&train(&cache, &none, flags)), WRONG_INPUT, &refused);
+    assert!(!none.exists());
+    let run = space.path("fused");
+    let mut command = telly(&["evaluate", "--run", text(&run), "--data", text(&others)]);
+    command.args(flags.split(' '));
+    fails(command, WRONG_INPUT, &refused);
+}

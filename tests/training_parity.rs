@@ -17,7 +17,7 @@ use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
 use telly::targets::Targets;
 use telly::task::{Batch, CrossEntropy, HeadSettings, Model, Objective};
 use telly::train::{Activations, FreshActivations, Schedule, TrainSettings, Trainer};
-use telly::trainable::{Ops, Pooling};
+use telly::trainable::{OpsChoice, Pooling};
 
 /// Of each step's loss, relative.
 const LOSS_TOLERANCE: f64 = 1e-4;
@@ -132,7 +132,7 @@ fn worst_weight(golden: &Golden, model: &Model) -> (f64, String) {
 /// A way of computing the same step.
 #[derive(Debug, Clone, Copy)]
 struct Way {
-    ops: Ops,
+    ops: OpsChoice,
     /// The last layer computes every token's state, read or not.
     all_rows: bool,
     micro_batch_tokens: Option<usize>,
@@ -143,32 +143,18 @@ struct Way {
 }
 
 const PLAIN: Way = Way {
-    ops: Ops::Fused,
+    ops: OpsChoice::Fused,
     all_rows: false,
     micro_batch_tokens: None,
     twice: false,
     merged: true,
 };
 
-/// Each switch alone, then all together.
+/// By either kind of operations: each switch alone, then all together.
 fn ways(task: &str) -> Vec<Way> {
-    let composed = Ops::Composed;
     let mut ways = vec![
         PLAIN,
         Way {
-            all_rows: true,
-            ..PLAIN
-        },
-        Way {
-            micro_batch_tokens: Some(24),
-            ..PLAIN
-        },
-        Way {
-            ops: composed,
-            ..PLAIN
-        },
-        Way {
-            ops: composed,
             micro_batch_tokens: Some(24),
             ..PLAIN
         },
@@ -193,7 +179,20 @@ fn ways(task: &str) -> Vec<Way> {
             },
         ]);
     }
-    ways
+    let composed = ways.clone().into_iter().map(|way| Way {
+        ops: OpsChoice::Composed,
+        ..way
+    });
+    // Composed operations compute all rows whatever they are told.
+    let all_rows = Way {
+        all_rows: true,
+        ..PLAIN
+    };
+    ways.iter()
+        .copied()
+        .chain([all_rows])
+        .chain(composed)
+        .collect()
 }
 
 fn read(
@@ -236,12 +235,18 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
     let freeze: Freeze = freeze.parse().expect("a freeze");
     let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
     checkpoint.config.dropout.set_all(0.0);
-    let pooling = if task.starts_with("classify") && task != "classify-mean" {
+    if task.ends_with("pairs") {
+        checkpoint.take_pairs().expect("a separator");
+    }
+    let told = golden.hyperparameters();
+    let pooling = if told["pooling"] == "cls" {
         Pooling::Cls
     } else {
         Pooling::Mean
     };
-    let told = golden.hyperparameters();
+    if let Some(bias) = told["classifier_bias"].as_bool() {
+        checkpoint.config.head.bias = bias;
+    }
     let model = initial_model(&golden, &checkpoint, freeze, pooling).learning_by(CrossEntropy {
         label_smoothing: told["label_smoothing"].as_f64().unwrap_or(0.0),
         class_weights: serde_json::from_value(told["class_weights"].clone()).expect("weights"),
@@ -257,11 +262,11 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
             _ => Schedule::Linear,
         },
         layer_decay: told["layer_decay"].as_f64().unwrap_or(1.0),
+        ops: way.ops,
         ..TrainSettings::default()
     };
     let accumulation = told["accumulation"].as_u64().unwrap_or(1) as usize;
     let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
-    trainer.ops = way.ops;
     trainer.all_rows = way.all_rows;
     trainer.micro_batch.tokens = way.micro_batch_tokens.unwrap_or(usize::MAX);
     let mut activations = activations(&golden, &checkpoint, freeze);
@@ -406,6 +411,14 @@ fn the_heads_of_transformers() {
     check("mpnet-tiny", "classify-huggingface", "1");
     check("distilbert-tiny", "classify-huggingface", "1");
     check("xlm-roberta-tiny", "classify-huggingface", "none");
+    check("modernbert-tiny", "classify-huggingface", "1");
+    check("modernbert-biased-tiny", "classify-huggingface-mean", "1");
+}
+
+#[test]
+fn pairs_told_apart_by_token_types() {
+    check("bert-tiny", "classify-huggingface-pairs", "none");
+    check("bert-tiny", "classify-huggingface-pairs", "1");
 }
 
 #[test]

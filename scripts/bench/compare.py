@@ -22,32 +22,37 @@ import datetime
 import gzip
 import json
 import os
-import platform
 import random
 import shlex
 import shutil
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from measuring import (
+    CLIP,
+    DROPOUT,
+    ROOT,
+    TELLY,
+    WARMUP,
+    WEIGHT_DECAY,
+    InputError,
+    exit_with,
+    machine,
+    names_of,
+    run_process,
+    telly_versions,
+)
 from report import report
 
-ROOT = Path(__file__).resolve().parents[2]
 PYTORCH = Path("scripts/bench/pytorch.py")
 
 CONTENDERS = ["telly", "full", "frozen", "cached", "forward", "precompute", "precompute-int8"]
 DEFAULT_CONTENDERS = CONTENDERS[:5]
 
-WARMUP, WEIGHT_DECAY, CLIP, DROPOUT = 0.1, 0.01, 1.0, 0.1
 SPLIT_SEED = 1
 """Of the rows that case poj104 draws."""
-
-
-class InputError(Exception):
-    """The data is wrong; the message is a sentence that says how."""
 
 
 @dataclass(frozen=True)
@@ -183,40 +188,6 @@ def commands_of(contender, case, options, train, test, seed, folder):
     return {contender: pytorch_command(contender, case, options, train, test, seed)}
 
 
-def run_process(command, log):
-    """Run a command to its end: exit status, seconds, peak memory, and the JSON object it ended with.
-
-    What it prints goes to `log` with the endings .stdout and .stderr.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(argument) for argument in command]
-    output, errors = log.with_suffix(".stdout"), log.with_suffix(".stderr")
-    started = time.perf_counter()
-    with output.open("wb") as stdout, errors.open("wb") as stderr:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            raise
-        process.returncode = os.waitstatus_to_exitcode(status)
-    record = {
-        "command": shlex.join(command),
-        "exit_status": process.returncode,
-        "wall_seconds": time.perf_counter() - started,
-        # Kilobytes, but bytes on macOS.
-        "process_peak_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-    }
-    lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
-    if process.returncode == 0:
-        record["result"] = json.loads(lines[-1])
-    else:
-        said = errors.read_text(encoding="utf-8", errors="replace").splitlines()
-        record["stderr"] = [line for line in said if line.strip()][-5:]
-    return record
-
-
 def run_contenders(case, options, train, test, folder, keep):
     """All repeats of all contenders, interleaved; `keep` gets the record of every process as it ends.
 
@@ -241,31 +212,6 @@ def run_contenders(case, options, train, test, folder, keep):
                 print(f"{record['wall_seconds']:.1f} s", file=sys.stderr)
 
 
-# --- machine
-
-
-def machine(threads):
-    """CPU model, its widest vector instructions, cores, memory."""
-    model, flags = platform.processor() or platform.machine(), []
-    try:
-        fields = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
-        values = {name.strip(): value.strip() for name, value in fields}
-        model, flags = values.get("model name", model), values.get("flags", "").split()
-    except OSError:
-        pass
-    vectors = next((f" ({name})" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{model}{vectors}, {os.cpu_count()} cores, {memory:.0f} GiB; {threads} threads for everyone"
-
-
-def telly_versions(telly):
-    """Of telly and of the ONNX Runtime it loads."""
-    version = subprocess.run([telly, "--version"], cwd=ROOT, capture_output=True, text=True).stdout.split()
-    doctor = subprocess.run([telly, "doctor", "--json"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
-    found = json.loads(doctor[-1]) if doctor else {}
-    return {"telly": version[-1] if version else "unknown", "ONNX Runtime": found.get("onnxruntime", "not found")}
-
-
 def describe(case, options, data):
     """What is learnt and how, in a line."""
     seeds = ", ".join(str(repeat) for repeat in range(1, options.repeats + 1))
@@ -277,15 +223,6 @@ def describe(case, options, data):
 
 
 # --- command line
-
-
-def contender_list(text):
-    """`a,b` -> [a, b]."""
-    names = text.split(",")
-    for name in names:
-        if name not in CONTENDERS:
-            raise argparse.ArgumentTypeError(f"no contender '{name}': choose from {', '.join(CONTENDERS)}")
-    return names
 
 
 def count(text):
@@ -318,15 +255,14 @@ def parse():
     parser.add_argument("--threads", type=count, default=os.cpu_count(), metavar="N", help="default: one a core")
     parser.add_argument(
         "--contenders",
-        type=contender_list,
+        type=names_of(CONTENDERS),
         default=DEFAULT_CONTENDERS,
         metavar="A,B",
         help=f"in this order (default: {','.join(DEFAULT_CONTENDERS)})",
     )
     out = ROOT / "cache" / "bench"
     parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help="default: cache/bench")
-    telly = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target", "release", "telly")
-    parser.add_argument("--telly", type=Path, default=telly, metavar="FILE", help="default: target/release/telly")
+    parser.add_argument("--telly", type=Path, default=TELLY, metavar="FILE", help="default: target/release/telly")
     parser.add_argument("--check", action="store_true", help="check the command line, telly aside, and run nothing")
     options = parser.parse_args()
     case = CASES[options.case]
@@ -391,7 +327,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
+    exit_with(main)

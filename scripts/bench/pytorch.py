@@ -483,17 +483,40 @@ def parse():
     parser.add_argument("--label-field", default="label", help="default: label")
     parser.add_argument("--limit", type=int, metavar="ROWS", help="training rows, from the top (default: all)")
     parser.add_argument("--freeze", type=int, default=4, metavar="K", help="layers frozen, with the embeddings (4)")
-    parser.add_argument("--epochs", type=int, default=1, help="default: 1")
     parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
     parser.add_argument("--learning-rate", type=float, default=5e-5, help="peak rate (default: 5e-5)")
+    parser.add_argument("--max-length", type=int, default=256, help="tokens, special ones included (default: 256)")
+    add_training_options(parser)
+    return parser.parse_args()
+
+
+def add_training_options(parser):
+    """What every kind of training is told."""
+    parser.add_argument("--epochs", type=int, default=1, help="default: 1")
     parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps (default: 0.1)")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="default: 0.01")
     parser.add_argument("--clip", type=float, default=1.0, help="greatest gradient norm (default: 1.0)")
-    parser.add_argument("--max-length", type=int, default=256, help="tokens, special ones included (default: 256)")
     parser.add_argument("--dropout", type=float, default=0.1, help="everywhere, the head included (default: 0.1)")
     parser.add_argument("--seed", type=int, default=1, help="head, dropout and order of the rows (default: 1)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: one a core")
-    return parser.parse_args()
+
+
+def set_up(options):
+    """Threads and seed; transformers says nothing."""
+    torch.set_num_threads(options.threads)
+    os.environ["RAYON_NUM_THREADS"] = str(options.threads)  # read by the tokenizer at its first batch
+    torch.manual_seed(options.seed)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def versions():
+    """Of what the figures depend on."""
+    return {
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def main():
@@ -501,11 +524,7 @@ def main():
     imports = memory("VmRSS")
     started = time.perf_counter()
     options = parse()
-    torch.set_num_threads(options.threads)
-    os.environ["RAYON_NUM_THREADS"] = str(options.threads)  # read by the tokenizer at its first batch
-    torch.manual_seed(options.seed)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    set_up(options)
     try:
         data = Data(options)
         figures = forward(options, data) if options.mode == "forward" else train(options, data)
@@ -519,11 +538,7 @@ def main():
         "imports_rss_bytes": imports,
         "seed": options.seed,
         "threads": options.threads,
-        "versions": {
-            "Python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": versions(),
     }
     print(json.dumps(result))
 

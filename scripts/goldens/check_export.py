@@ -4,7 +4,7 @@ what `telly predict` says.
     python scripts/goldens/check_export.py jobs.json
 
 A job names an `export` folder, the `input` that `telly predict` was given, its `predictions`, the `fields` that were read
-(two of pairs), the most tokens of each (`max_length`), and how far off a number may be (`tolerance`; from 1e-3 on labels may
+(two of pairs, which are one sequence if `joined`), the most tokens of each (`max_length`), and how far off a number may be (`tolerance`; from 1e-3 on labels may
 differ too). Prints one JSON line for each job and library. Needs export-requirements.txt.
 """
 
@@ -54,7 +54,8 @@ def of_transformers(folder, marker, texts, max_length):
         sys.exit(f"{folder}: {kind} gives a {type(model).__name__}, not a {marker['class']}")
     rows = []
     for batch in batches(texts):
-        inputs = tokenizer(batch, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
+        batch = list(zip(*batch)) if isinstance(batch[0], tuple) else [batch]
+        inputs = tokenizer(*map(list, batch), truncation=True, max_length=max_length, padding=True, return_tensors="pt")
         with torch.no_grad():
             output = model(**inputs)
         states = output.last_hidden_state if kind == "AutoModel" else output.logits
@@ -137,7 +138,9 @@ def run_card(folder):
 def check(job):
     folder = Path(job["export"])
     marker = json.loads((folder / "telly.json").read_text())
-    texts = [" ".join(line[field].split()) for line in lines(job["input"]) for field in job["fields"]]
+    texts = [tuple(" ".join(line[field].split()) for field in job["fields"]) for line in lines(job["input"])]
+    if not job["joined"]:
+        texts = [text for row in texts for text in row]
     predictions = lines(job["predictions"])
     found = {}
     if marker["format"] == "onnx":

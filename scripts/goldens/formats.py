@@ -1,8 +1,6 @@
 """Make tests/goldens/formats: the same rows in every format that data may come in, written by pandas and pyarrow.
 
-    python3 -m venv .venv-formats
-    .venv-formats/bin/pip install pyarrow==26.0.1 pandas==3.1.1
-    .venv-formats/bin/python scripts/goldens/formats.py
+    python scripts/goldens/formats.py
 
 Python's own json writes the JSON, pandas the tables, pyarrow the Parquet files. A second run writes the same bytes.
 """

@@ -1,13 +1,18 @@
-"""Make the reference values in tests/goldens with Hugging Face transformers, PyTorch and scikit-learn.
+"""Make everything in tests/goldens with Hugging Face transformers, PyTorch, scikit-learn, pandas and pyarrow.
 
-    python scripts/goldens/make.py --minilm models/all-MiniLM-L6-v2
+    python scripts/goldens/make.py --minilm models/all-MiniLM-L6-v2 --older-python .venv-older/bin/python
 
-Everything is seeded and runs on one thread, so a second run writes the same bytes (on the same machine and versions).
-What each file holds is told in tests/goldens/README.md.
+Everything is seeded and runs on one thread, so a second run writes the same bytes (on the same machine and versions), but
+for the files of `pytorch/` in the older form: torch.save puts addresses in memory into them.
+`vocabularies/` is made with an older transformers, so it takes a Python of its own (older-requirements.txt); without
+`--older-python` it is left as it is, and what the installed transformers makes of it is printed beside it.
+What each file holds is told in tests/goldens/README.md. `cache-v1/` was written by an older Telly and is not made again.
 """
 
 import argparse
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -34,10 +39,17 @@ VERSIONS = {
 }
 
 
+def run(script, *arguments, python=sys.executable):
+    """Run a script that lies beside this one, in a process of its own: pytorch_files.py changes torch."""
+    subprocess.run([python, Path(__file__).with_name(script), *arguments], check=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Make the reference values in tests/goldens.")
     parser.add_argument("--minilm", type=Path, required=True, help="folder of the all-MiniLM-L6-v2 checkpoint")
     parser.add_argument("--out", type=Path, default=Path("tests/goldens"), help="folder to write (tests/goldens)")
+    older = "a Python with older-requirements.txt, for vocabularies/"
+    parser.add_argument("--older-python", type=Path, help=older)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -60,6 +72,8 @@ def main():
             path.chmod(0o644)  # transformers leaves the weights readable by their owner only
         path = out / f"{name}.hidden.safetensors"
         reference.make_hidden(out / name, reference.TINY_TEXTS, length, path, VERSIONS)
+    path = out / "bert-tiny.pairs.hidden.safetensors"
+    reference.make_hidden_of_pairs(out / "bert-tiny", reference.TINY_PAIRS, path, VERSIONS)
     path = out / "minilm-l6.hidden.safetensors"
     reference.make_hidden(arguments.minilm, reference.MINILM_TEXTS, 256, path, VERSIONS)
     reference.make_buckets(out / "mpnet-buckets.json", VERSIONS)
@@ -75,6 +89,12 @@ def main():
     clones.make_clones(out, VERSIONS)
     metrics.make_metrics(out / "metrics.json", VERSIONS)
     classifier_metrics.make_classifier_metrics(out / "classifier-metrics.json", VERSIONS)
+    run("formats.py", "--out", out / "formats")
+    run("pytorch_files.py", "--out", out / "pytorch")
+    if arguments.older_python:
+        run("vocabularies.py", "--out", out / "vocabularies", python=arguments.older_python)
+    else:
+        run("vocabularies.py", "--check", "--out", out / "vocabularies")
 
 
 if __name__ == "__main__":

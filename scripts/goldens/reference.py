@@ -20,6 +20,8 @@ TINY_TEXTS = [
     "nobody knows whether the bewildered machine stopped working yesterday",
     " ".join(SENTENCES[:12]),
 ]
+TINY_PAIRS = [("", ""), ("return", ""), ("", "the list"), ("def add(a, b)", "Sort the LIST, café ☃!")]
+TINY_PAIRS += [(" ".join(SENTENCES[:3]), "return a + b")]
 MINILM_TEXTS = [
     "Sorts a list of numbers.",
     "A café, reopened!",
@@ -72,6 +74,26 @@ def make_hidden(folder, texts, length, path, versions):
     for layer, state in enumerate(states):
         tensors[f"hidden.{layer}"] = state[mask.bool()].numpy()
     metadata = {"texts": json.dumps(texts), "max_length": str(length), "versions": json.dumps(versions)}
+    write_tensors(path, tensors, metadata)
+    print(f"{path.name}: sequences of {[len(sequence) for sequence in sequences]} tokens")
+
+
+def make_hidden_of_pairs(folder, pairs, path, versions):
+    """As `make_hidden`, of pairs of texts that the model tells apart by token types."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    encoded = tokenizer.encode_batch(pairs)
+    assert any(1 in one.type_ids for one in encoded)
+    model = load(folder).eval()
+    sequences = [one.ids for one in encoded]
+    ids, mask = padded(sequences, model.config.pad_token_id)
+    types, _ = padded([one.type_ids for one in encoded], 0)
+    with torch.no_grad():
+        output = model(ids, attention_mask=mask, token_type_ids=types, output_hidden_states=True)
+    tensors = ragged(sequences)
+    for layer, state in enumerate(output.hidden_states):
+        tensors[f"hidden.{layer}"] = state[mask.bool()].numpy()
+    metadata = {"texts": json.dumps(pairs), "versions": json.dumps(versions)}
     write_tensors(path, tensors, metadata)
     print(f"{path.name}: sequences of {[len(sequence) for sequence in sequences]} tokens")
 

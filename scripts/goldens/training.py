@@ -33,6 +33,7 @@ SCALE = 20.0
 # With this seed no entry does (KEY_BIAS apart): a float64 run ends within TOLERANCE of the float32 run.
 SEED = 17
 TOLERANCE = 2e-6
+PAIRS_SEED = 1  # of the pairs of texts
 # The seed of a model's data, where it is another.
 SEEDS = {"modernbert-biased-tiny": 27}
 # A key bias adds the same to all scores of a query, which softmax does not see: its gradient is zero but for rounding.
@@ -56,6 +57,9 @@ OPTIONS = {
     "huggingface": {"head": "huggingface"},
     "huggingface-multi-label": {"head": "huggingface", "objective": "multi-label"},
     "huggingface-regression": {"head": "huggingface", "objective": "regression"},
+    "huggingface-pairs": {"head": "huggingface", "pairs": True},
+    # Pooled by the mean, with a bias that its configuration leaves out.
+    "huggingface-mean": {"head": "huggingface", "classifier_bias": True, "seed": 8},
 }
 PROBLEMS = {
     "single-label": "single_label_classification",
@@ -77,6 +81,10 @@ VARIANTS = [
     ("roberta-tiny", "classify", "cls", 1, "huggingface-regression"),
     ("distilbert-tiny", "classify", "cls", 1, "huggingface"),
     ("xlm-roberta-tiny", "classify", "cls", None, "huggingface"),
+    ("bert-tiny", "classify", "cls", None, "huggingface-pairs"),
+    ("bert-tiny", "classify", "cls", 1, "huggingface-pairs"),
+    ("modernbert-tiny", "classify", "cls", 1, "huggingface"),
+    ("modernbert-biased-tiny", "classify", "mean", 1, "huggingface-mean"),
 ]
 TRAININGS = [
     (model, task, pooling, frozen)
@@ -121,6 +129,19 @@ def random_sequences(folder, count):
         assert len(sequence) == length
         sequences.append(sequence)
     return sequences
+
+
+def random_pairs(folder, count):
+    """`count` token sequences of two texts of 1 to 9 words, and the token types that the tokenizer gives them."""
+    generator = numpy.random.default_rng(PAIRS_SEED)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    words = " ".join(SENTENCES).split()
+    encoded = []
+    for _ in range(count):
+        first, second = (" ".join(generator.choice(words, generator.integers(1, 10))) for _ in range(2))
+        encoded.append(tokenizer.encode(first, second))
+    return [one.ids for one in encoded], [one.type_ids for one in encoded]
 
 
 def freeze(model, layers):
@@ -177,7 +198,7 @@ def without_dropout(folder):
     return WITHOUT_DROPOUT.get(kind, WITHOUT_DROPOUT["bert"])
 
 
-def load_classifier(folder, data, options):
+def load_classifier(folder, pooling, data, options):
     """The family's ...ForSequenceClassification without dropout, its fresh tensors those of `data`."""
     objective = options.get("objective", "single-label")
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -187,6 +208,7 @@ def load_classifier(folder, data, options):
         attn_implementation="eager",
         dtype=torch.float32,
         **without_dropout(folder),
+        **own_settings(folder, pooling, options),
     )
     values = dict(model.named_parameters())
     with torch.no_grad():
@@ -195,10 +217,19 @@ def load_classifier(folder, data, options):
     return model
 
 
+def own_settings(folder, pooling, options):
+    """The fields of `config.json` that set the classifier of a family that has such."""
+    if not folder.name.startswith("modernbert"):
+        return {}
+    return {"classifier_pooling": pooling, "classifier_bias": options.get("classifier_bias", False)}
+
+
 def head_names(folder):
     """What transformers draws anew on top of a family."""
-    if folder.name == "bert-tiny":
+    if folder.name in ("bert-tiny", "modernbert-tiny"):
         return ["classifier.weight", "classifier.bias"]
+    if folder.name == "modernbert-biased-tiny":
+        return [f"{layer}.{part}" for layer in ("head.dense", "head.norm", "classifier") for part in ("weight", "bias")]
     if folder.name == "distilbert-tiny":
         return [f"{layer}.{part}" for layer in ("pre_classifier", "classifier") for part in ("weight", "bias")]
     return [f"classifier.{layer}.{part}" for layer in ("dense", "out_proj") for part in ("weight", "bias")]
@@ -209,7 +240,10 @@ def transformers_loss(model, data, rows):
     ids, mask = padded([data["sequences"][row] for row in rows], model.config.pad_token_id)
     [name] = [name for name in ("labels", "label_sets", "label_numbers") if name in data]
     labels = torch.from_numpy(data[name][rows])
-    return model(ids, attention_mask=mask, labels=labels if name == "labels" else labels.to(model.dtype)).loss
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if "types" in data:
+        inputs["token_type_ids"], _ = padded([data["types"][row] for row in rows], 0)
+    return model(**inputs, labels=labels if name == "labels" else labels.to(model.dtype)).loss
 
 
 def optimizer_of(parameters, layer_decay=None):
@@ -261,7 +295,7 @@ def train(folder, task, pooling, frozen_layers, data, dtype, options):
     """
     own_head = options.get("head") == "huggingface"
     if own_head:
-        model = load_classifier(folder, data, options).to(dtype).train()
+        model = load_classifier(folder, pooling, data, options).to(dtype).train()
         freeze(model.base_model, frozen_layers)
     else:
         model = load(folder, **without_dropout(folder)).to(dtype).train()
@@ -311,11 +345,13 @@ def train(folder, task, pooling, frozen_layers, data, dtype, options):
 
 def training_data(folder, task, options):
     """What both the reference and Telly start from: sequences, batches, labels, the head's initial values."""
-    generator = numpy.random.default_rng(SEEDS.get(folder.name, SEED))
+    generator = numpy.random.default_rng(options.get("seed", SEEDS.get(folder.name, SEED)))
     data = {
         "sequences": random_sequences(folder, ROWS if task == "classify" else 2 * ROWS),
         "batches": numpy.stack([generator.permutation(ROWS)[:BATCH] for _ in range(STEPS)]).astype(numpy.int64),
     }
+    if "pairs" in options:
+        data["sequences"], data["types"] = random_pairs(folder, ROWS)
     if task == "classify":
         data["labels"] = generator.permutation(numpy.arange(ROWS) % CLASSES).astype(numpy.int64)
         head = 0.15 * generator.standard_normal((CLASSES, SIZES["hidden_size"]))
@@ -332,9 +368,12 @@ def own_head_data(folder, options, generator, data):
     for name in ("initial.classifier.weight", "initial.classifier.bias"):
         del data[name]
     for name in head_names(folder):
-        outputs = width if ".dense." in name or name.startswith("pre_classifier") else 1 if objective == "regression" else CLASSES
-        shape, size = ((outputs, width), 0.15) if name.endswith("weight") else ((outputs,), 0.1)
-        data[f"initial.{name}"] = (size * generator.standard_normal(shape)).astype(numpy.float32)
+        inner = any(part in name for part in ("dense.", "pre_classifier.", "norm."))
+        outputs = width if inner else 1 if objective == "regression" else CLASSES
+        matrix = name.endswith("weight") and ".norm." not in name
+        shape, size = ((outputs, width), 0.15) if matrix else ((outputs,), 0.1)
+        values = size * generator.standard_normal(shape) + (1 if name.endswith("norm.weight") else 0)
+        data[f"initial.{name}"] = values.astype(numpy.float32)
     if objective == "multi-label":
         del data["labels"]
         data["label_sets"] = generator.integers(0, 2, (ROWS, CLASSES)).astype(numpy.uint8)
@@ -380,6 +419,7 @@ def make_training(folder, task, pooling, frozen_layers, path, versions, option=N
         "versions": json.dumps(versions),
         "rounding": json.dumps({"losses_relative": loss_rounding, "final": rounding}),
     }
+    data.pop("types", None)
     tensors = ragged(data.pop("sequences")) | data | steps
     write_tensors(path, tensors | {f"final.{name}": value for name, value in final.items()}, metadata)
     print(

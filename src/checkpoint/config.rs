@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::family::Positions;
+use super::family::{HeadConfig, Positions};
 use super::{Error, Family};
 
 /// An encoder's sizes and constants. What it is made of, by name, follows from them:
@@ -26,8 +26,11 @@ pub struct EncoderConfig {
     pub vocabulary_size: usize,
     /// Rows of the position embeddings, or how many positions the model was made for.
     pub position_embeddings: usize,
-    /// Rows of the token type embeddings, in a family that has them; type 0 is the one used.
+    /// Rows of the token type embeddings, in a family that has them.
     pub token_types: Option<usize>,
+    /// Where sequences are of two texts that the model tells apart by token types: the token that
+    /// ends the first.
+    pub text_separator: Option<u32>,
     /// Which parts have biases.
     pub biases: Biases,
     /// Base of the wavelengths by which queries and keys are turned, in a family that does so.
@@ -42,6 +45,8 @@ pub struct EncoderConfig {
     pub initializer_range: f64,
     /// Token id of padding.
     pub padding_id: u32,
+    /// What it says of the family's own sequence classifier.
+    pub head: HeadConfig,
 }
 
 /// Which parts of an encoder have biases.

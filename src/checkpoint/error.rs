@@ -143,6 +143,22 @@ pub enum Error {
     /// A text could not be turned into tokens.
     #[error("the tokenizer failed")]
     Tokenize(#[source] tokenizers::Error),
+    /// One of two texts holds the token by which they are told apart.
+    #[error("pair {pair}: a text holds the separator {token}")]
+    Separator {
+        /// Its place among those that were to be encoded, from 0.
+        pair: usize,
+        /// The token.
+        token: String,
+    },
+    /// More tokens than a text may have, though it was cut.
+    #[error("a text becomes {found} tokens with the special ones around it, {most} are the most")]
+    SpecialTokens {
+        /// How many.
+        found: usize,
+        /// The most.
+        most: usize,
+    },
     /// The tokenizer knows more tokens than the model has embeddings.
     #[error("`{path}` produces token id {id}, the model has {vocabulary} embeddings")]
     Vocabulary {
@@ -172,6 +188,8 @@ impl Explain for Error {
             Self::NoTokenizer { .. } | Self::Vocabularies { .. } => "write a `tokenizer.json` with transformers: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`".into(),
             Self::Json { .. } => "the file is damaged or belongs to something else: fetch it again".into(),
             Self::Tokenizer { .. } => "the tokenizer's files are damaged or do not belong together: fetch them again".into(),
+            Self::Unsupported { field: "classifier_activation", .. } => "the run was trained with another `config.json`: put that one back".into(),
+            Self::SpecialTokens { .. } => "the tokenizer puts more special tokens around a text than there is room for: allow for more tokens, or fetch the tokenizer again".into(),
             Self::Vocabulary { .. } => "the tokenizer and the weights must come from the same model".into(),
             Self::Read(error) if error.kind() == io::ErrorKind::NotFound => "a checkpoint folder needs `config.json`, `model.safetensors` or `pytorch_model.bin`, and `tokenizer.json` or the vocabulary files".into(),
             _ => return None,

@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 pub use config::{Biases, DropoutRates, EncoderConfig, LayerKinds, LocalAttention};
 pub use error::Error;
 pub use family::{
-    Activation, Attention, Embeddings, Family, FeedForward, Layer, Linear, Norm, NormPlacement,
-    Positions, Projections, SequenceHead, Table,
+    Activation, Attention, Embeddings, Family, FeedForward, HeadConfig, HeadFields, HeadInput,
+    Layer, Linear, Norm, NormPlacement, Positions, Projections, SequenceHead, Table, TokenTypes,
 };
 pub use freeze::Freeze;
 pub use hub::{HubError, locate};
@@ -33,6 +33,8 @@ pub use relative_position::relative_position_bucket;
 pub(crate) use rotary::Rotation;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
+
+use crate::ragged::Ragged;
 
 /// A checkpoint folder, opened and checked: every tensor of the encoder is there with the
 /// shape that the configuration asks for.
@@ -76,6 +78,49 @@ impl Checkpoint {
             weights,
             tokenizer,
         })
+    }
+
+    /// Makes it one for sequences of two texts: told apart by token types, where its embeddings have
+    /// them and its tokenizer gives them, as BERT's do and RoBERTa's do not.
+    pub fn take_pairs(&mut self) -> Result<(), Error> {
+        if self.has_types() {
+            self.config.text_separator = self.tokenizer.pair_separator()?;
+        }
+        Ok(())
+    }
+
+    /// Encodes each of `pairs` as one sequence, as the model's own template puts two texts together,
+    /// cut to `max_length` tokens from the longer text on. A pair whose token types are not those
+    /// that the model [takes](Self::take_pairs), since a text holds the separator itself, is an
+    /// error, [`Error::Separator`] with its place in `pairs`.
+    pub fn encode_pairs(
+        &self,
+        pairs: Vec<(String, String)>,
+        max_length: usize,
+    ) -> Result<Ragged<u32>, Error> {
+        let token_types = self.config.embeddings().token_types;
+        let types = token_types
+            .filter(|_| self.has_types())
+            .map(|(_, types)| types);
+        self.tokenizer.encode_pairs(pairs, max_length, types)
+    }
+
+    /// Whether its embeddings know more than one token type.
+    fn has_types(&self) -> bool {
+        self.config.token_types.is_some_and(|types| types > 1)
+    }
+
+    /// `config.json` names an activation of the family's own classifier that Telly does not compute.
+    pub fn unknown_activation(&self) -> Error {
+        Error::Unsupported {
+            path: self.folder.join("config.json"),
+            field: "classifier_activation",
+            found: format!(
+                "{:?}",
+                self.config.head.activation.as_deref().unwrap_or_default()
+            ),
+            supported: Activation::NAMES.map(|name| format!("{name:?}")).join(", "),
+        }
     }
 
     /// Checks again that every tensor of the encoder has its shape, after some were replaced.

@@ -1,14 +1,17 @@
 //! Text to token ids, by the checkpoint's own `tokenizer.json` or its vocabulary files.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{EncodeInput, TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{
+    EncodeInput, Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
+};
 
 use super::vocabulary_files::{TOKENIZER, VocabularyFiles};
-use super::{Error, Family, vocabulary_tokenizer};
+use super::{Error, Family, TokenTypes, vocabulary_tokenizer};
+use crate::caught::caught;
 use crate::ragged::Ragged;
 
 /// A checkpoint's tokenizer, without padding.
@@ -66,11 +69,15 @@ impl Tokenizer {
     ) -> Result<Self, Error> {
         inner.with_padding(None);
         // What some broken files break comes to light with the first text.
-        guarded(|| inner.encode_fast("a", true)).map_err(|source| Error::Tokenizer {
+        let vocabulary_of = || {
+            inner.encode_fast("a", true)?;
+            Ok(inner.get_vocab(true))
+        };
+        let found = guarded(vocabulary_of).map_err(|source| Error::Tokenizer {
             path: path.to_owned(),
             source,
         })?;
-        let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
+        let largest = found.into_values().max().unwrap_or(0);
         if largest as usize >= vocabulary {
             return Err(Error::Vocabulary {
                 path: path.to_owned(),
@@ -83,7 +90,7 @@ impl Tokenizer {
 
     /// It as the text of a `tokenizer.json`.
     pub fn to_json(&self) -> Result<String, Error> {
-        self.inner.to_string(false).map_err(Error::Tokenize)
+        guarded(|| self.inner.to_string(false)).map_err(Error::Tokenize)
     }
 
     /// As [`to_json`](Self::to_json), of a tokenizer whose [`encode`](Self::encode) is this one's
@@ -103,7 +110,7 @@ impl Tokenizer {
             .build();
         let processor = processor.map_err(|problem| Error::Tokenize(problem.into()))?;
         tokenizer.with_post_processor(Some(processor));
-        tokenizer.to_string(false).map_err(Error::Tokenize)
+        guarded(|| tokenizer.to_string(false)).map_err(Error::Tokenize)
     }
 
     /// The token with this id.
@@ -119,7 +126,7 @@ impl Tokenizer {
     /// Encodes `texts` with the model's special tokens, each cut to `max_length` tokens.
     pub fn encode(&self, texts: Vec<String>, max_length: usize) -> Result<Ragged<u32>, Error> {
         let encodings = self.encode_batch(texts, max_length, true)?;
-        let ids = encodings.iter().map(tokenizers::Encoding::get_ids);
+        let ids = encodings.iter().map(Encoding::get_ids);
         Ok(ids.collect())
     }
 
@@ -153,26 +160,37 @@ impl Tokenizer {
     }
 
     /// Encodes each of `pairs` as one sequence, as the model's own template puts two texts together,
-    /// cut to `max_length` tokens from the longer text on.
-    pub fn encode_pairs(
+    /// cut to `max_length` tokens from the longer text on. With `types`, those must be the token types
+    /// of each.
+    pub(super) fn encode_pairs(
         &self,
         pairs: Vec<(String, String)>,
         max_length: usize,
+        types: Option<TokenTypes>,
     ) -> Result<Ragged<u32>, Error> {
         let encodings = self.encode_batch(pairs, max_length, true)?;
-        let ids = encodings.iter().map(tokenizers::Encoding::get_ids);
-        Ok(ids.collect())
+        let other = |encoding: &Encoding| {
+            let found = encoding.get_type_ids().iter().copied();
+            types.is_some_and(|types| !found.eq(types.of(encoding.get_ids())))
+        };
+        if let Some(pair) = encodings.iter().position(other) {
+            let separator = first_text(&encodings[pair]).last().copied();
+            return Err(Error::Separator {
+                pair,
+                token: separator.and_then(|id| self.token(id)).unwrap_or_default(),
+            });
+        }
+        Ok(encodings.iter().map(Encoding::get_ids).collect())
     }
 
-    /// Whether it gives the second of two texts another token type than the first, as BERT's does;
-    /// RoBERTa's does not.
-    pub fn tells_texts_apart(&self) -> Result<bool, Error> {
+    /// What ends the first of two texts, of a tokenizer that gives the second another token type, as
+    /// BERT's does; RoBERTa's does not.
+    pub(super) fn pair_separator(&self) -> Result<Option<u32>, Error> {
         let pair = vec![("a".to_owned(), "a".to_owned())];
         let encodings = self.encode_batch(pair, usize::MAX, true)?;
-        let types = encodings
-            .iter()
-            .flat_map(tokenizers::Encoding::get_type_ids);
-        Ok(types.copied().max() > Some(0))
+        let told_apart = |pair: &&Encoding| first_text(pair).len() < pair.len();
+        let pair = encodings.first().filter(told_apart);
+        Ok(pair.and_then(|pair| first_text(pair).last().copied()))
     }
 
     fn encode_batch<'s>(
@@ -180,28 +198,48 @@ impl Tokenizer {
         texts: Vec<impl Into<EncodeInput<'s>> + Send>,
         max_length: usize,
         special: bool,
-    ) -> Result<Vec<tokenizers::Encoding>, Error> {
+    ) -> Result<Vec<Encoding>, Error> {
+        let too_many = |found: usize| Error::SpecialTokens {
+            found,
+            most: max_length,
+        };
+        // The library subtracts them without a look.
+        let processor = self.inner.get_post_processor();
+        let added = processor.map_or(0, |processor| processor.added_tokens(false));
+        if special && added > max_length {
+            return Err(too_many(added));
+        }
         let mut tokenizer = self.inner.clone();
-        tokenizer
-            .with_truncation(Some(TruncationParams {
-                max_length,
-                stride: 0,
-                strategy: TruncationStrategy::LongestFirst,
-                direction: TruncationDirection::Right,
-            }))
+        let truncation = TruncationParams {
+            max_length,
+            stride: 0,
+            strategy: TruncationStrategy::LongestFirst,
+            direction: TruncationDirection::Right,
+        };
+        guarded(|| tokenizer.with_truncation(Some(truncation)).map(drop))
             .map_err(Error::Tokenize)?;
-        guarded(|| tokenizer.encode_batch_fast(texts, special)).map_err(Error::Tokenize)
+        // Text by text, as the library's own batches do: a panic is caught on its own thread.
+        let texts = texts.into_par_iter();
+        let encodings = texts.map(|text| guarded(|| tokenizer.encode_fast(text, special)));
+        let encodings = encodings.collect::<tokenizers::Result<Vec<_>>>();
+        let encodings = encodings.map_err(Error::Tokenize)?;
+        match encodings.iter().find(|found| found.len() > max_length) {
+            Some(found) => Err(too_many(found.len())),
+            None => Ok(encodings),
+        }
     }
+}
+
+/// The ids of `pair` up to the first that is of another token type than 0.
+fn first_text(pair: &Encoding) -> &[u32] {
+    let types = pair.get_type_ids().iter();
+    &pair.get_ids()[..types.take_while(|kind| **kind == 0).count()]
 }
 
 /// What `call` of the library returns; an error too if it panics, as it does at some files.
 fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
     // Nothing that `call` changes is used after a panic.
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        let message = panic.downcast_ref::<String>().map(String::as_str);
-        let message = message.or(panic.downcast_ref::<&str>().copied());
-        Err(message.unwrap_or("the tokenizers library panicked").into())
-    })
+    caught(call).unwrap_or_else(|problem| Err(problem.into()))
 }
 
 #[cfg(test)]
@@ -236,6 +274,35 @@ mod tests {
         );
     }
 
+    /// The library subtracts them from the length without a look.
+    #[test]
+    fn too_many_special_tokens_are_an_error() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/bert-tiny");
+        let text = fs_err::read_to_string(golden.join("tokenizer.json")).expect("text");
+        let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let single = &mut json["post_processor"]["single"];
+        let first = single[0].clone();
+        let items = single.as_array_mut().expect("a list");
+        items.extend(vec![first; 20]);
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(json.to_string().as_bytes())
+            .expect("written");
+        let tokenizer = Tokenizer::open(file.path(), 400).expect("a tokenizer");
+        let texts = || vec!["return".to_owned(), "a".to_owned()];
+        assert!(tokenizer.encode(texts(), 64).is_ok());
+        let found = tokenizer.encode(texts(), 16);
+        assert!(
+            matches!(
+                found,
+                Err(Error::SpecialTokens {
+                    found: 22,
+                    most: 16
+                })
+            ),
+            "{found:?}"
+        );
+    }
+
     /// What is exported of a run with a mode token: a tokenizer that puts it there by itself.
     #[test]
     fn a_mode_can_be_built_in() {
@@ -259,11 +326,24 @@ mod tests {
     /// UniXcoder has ten token types and a tokenizer that uses one.
     #[test]
     fn two_texts_are_told_apart_as_the_template_says() {
-        for (model, expected) in [("bert-tiny", true), ("roberta-tiny", false)] {
+        for (model, expected) in [("bert-tiny", Some("[SEP]")), ("roberta-tiny", None)] {
             let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
             let path = golden.join(model).join("tokenizer.json");
             let tokenizer = Tokenizer::open(&path, 400).expect("a tokenizer");
-            assert_eq!(tokenizer.tells_texts_apart().expect("two texts"), expected);
+            let separator = tokenizer.pair_separator().expect("two texts");
+            let token = separator.and_then(|id| tokenizer.token(id));
+            assert_eq!(token.as_deref(), expected);
+            let pair = |first: &str| vec![(first.to_owned(), "b".to_owned())];
+            let types = separator.map_or(TokenTypes::Zero, TokenTypes::OneAfter);
+            let encode = |first, types| tokenizer.encode_pairs(pair(first), 24, Some(types));
+            let separated = encode("a [SEP] a", types);
+            match expected {
+                None => assert!(separated.is_ok()),
+                Some(_) => assert!(matches!(separated, Err(Error::Separator { pair: 0, .. }))),
+            }
+            assert!(encode("a", types).is_ok());
+            // A model that was not made one for pairs.
+            assert_eq!(encode("a", TokenTypes::Zero).is_ok(), expected.is_none());
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::frozen::{FrozenLayers, FrozenPrecision, Provider, ProviderChoice, Runtime};
 use crate::precompute::{FromCache, Plan, check_derived_parity, check_parity, fill};
 use crate::progress::Progress;
+use crate::task::Encoding;
 
 /// Make a cache of more frozen layers out of one that is there, by running only the layers in
 /// between.
@@ -65,7 +66,8 @@ pub(super) fn run(arguments: &DeriveArguments) -> Result<(), Error> {
     let source = Cache::open(&arguments.folder)?;
     check_folders(&arguments.folder, &arguments.out)?;
     let contents = Contents::of(&source)?;
-    let checkpoint = open_checkpoint(arguments.model.as_deref(), &source)?;
+    let mut checkpoint = open_checkpoint(arguments.model.as_deref(), &source)?;
+    contents.encoding.prepare(&mut checkpoint)?;
     check_freeze(arguments, &checkpoint, contents.layers)?;
     // Damage would be passed on under a good checksum.
     check_files(&arguments.folder)?;
@@ -136,6 +138,7 @@ pub(super) fn run(arguments: &DeriveArguments) -> Result<(), Error> {
 /// What the manifest says in the frozen half's own words.
 struct Contents {
     layers: usize,
+    encoding: Encoding,
     precision: Precision,
     frozen_precision: FrozenPrecision,
     provider: Option<Provider>,
@@ -160,12 +163,14 @@ impl Contents {
         };
         let freeze = serde_json::from_value(field("freeze").clone());
         let freeze: Freeze = freeze.map_err(|_| damaged("freeze"))?;
+        let encoding = serde_json::from_value(manifest.encoding.clone());
         // Absent in caches of before there was a choice.
         let frozen_precision: Result<Option<FrozenPrecision>, _> =
             serde_json::from_value(field("frozen_precision").clone());
         let frozen_precision = frozen_precision.map_err(|_| damaged("frozen_precision"))?;
         Ok(Self {
             layers: freeze.layers(),
+            encoding: encoding.map_err(|_| damaged("encoding"))?,
             precision,
             frozen_precision: frozen_precision.unwrap_or_default(),
             provider: serde_json::from_value(field("provider").clone()).ok(),

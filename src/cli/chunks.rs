@@ -20,7 +20,7 @@ impl Chunks {
     /// Of `source`.
     pub(super) fn open(source: &Source) -> Result<Self, Error> {
         Ok(Self {
-            path: source.path.clone(),
+            path: source.path().to_owned(),
             records: source.records()?,
         })
     }

@@ -45,7 +45,7 @@ pub(super) struct ExportArguments {
     /// hf: the class that loads a classifier [default: auto].
     #[arg(long, value_enum, help_heading = "Output")]
     class: Option<ClassChoice>,
-    /// onnx: what the linear layers compute in; int8 is for ONNX Runtime on CPUs [default: fp32].
+    /// onnx: what the linear layers compute in; fp16 is for CUDA, int8 for ONNX Runtime on CPUs [default: fp32].
     #[arg(long, value_enum, help_heading = "Output")]
     precision: Option<FrozenPrecision>,
     /// Replace an earlier export.
@@ -98,10 +98,11 @@ pub(super) fn run(arguments: &ExportArguments) -> Result<(), Error> {
     let (saved, checkpoint) = open_run(&arguments.run, arguments.model.as_deref())?;
     let trained = TrainedModel::new(&arguments.run, saved, checkpoint)?;
     let identity = &trained.identity;
-    if identity.frozen_precision == FrozenPrecision::Int8 {
-        console::say(
-            "the run's frozen layers were computed in int8: what is exported is close to it, not equal",
-        );
+    if identity.frozen_precision != FrozenPrecision::Fp32 {
+        console::say(&format!(
+            "the run's frozen layers were computed in {}: what is exported is close to it, not equal",
+            identity.frozen_precision
+        ));
     }
     let report = export::export(&trained, format, &arguments.out, arguments.force)?;
     let out = arguments.out.display();

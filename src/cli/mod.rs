@@ -27,6 +27,7 @@ mod repair;
 mod runs;
 mod seeds;
 mod shard;
+mod split_files;
 mod task;
 mod train;
 mod train_options;

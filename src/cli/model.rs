@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use clap::Args;
 use serde_json::json;
 
@@ -16,7 +17,7 @@ use crate::frozen::onnx::{self, Pool, Readout};
 use crate::frozen::{FrozenEncoder, FrozenPrecision, ModelSession, ProviderChoice};
 use crate::task::{Encoding, HeadSettings, Labels, Model, TaskKind};
 use crate::train::SavedRun;
-use crate::trainable::Pooling;
+use crate::trainable::{Ops, OpsChoice, Pooling};
 
 /// Which model.
 #[derive(Args)]
@@ -45,6 +46,10 @@ pub(super) struct ModelOptions {
     /// Where the trained half runs [default: auto].
     #[arg(long, value_enum, help_heading = "Running")]
     pub device: Option<DeviceChoice>,
+    /// What the trained layers are computed by: auto takes fused on the CPU and composed on CUDA
+    /// [default: auto].
+    #[arg(long, value_enum, help_heading = "Running")]
+    pub ops: Option<OpsChoice>,
 }
 
 /// A model ready to run: both halves, and how to encode records for it.
@@ -86,14 +91,9 @@ impl ModelOptions {
             hash,
         } = saved;
         let head = self.judgement.over(identity.head(), &identity.encoding)?;
-        let model = Model::new(
-            &checkpoint,
-            identity.freeze,
-            &head,
-            identity.pooling,
-            0,
-            &self.device.unwrap_or_default().device()?,
-        )?;
+        let (device, ops) = self.device()?;
+        let (freeze, pooling) = (identity.freeze, identity.pooling);
+        let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?.run_by(ops);
         model.parameters.set_all(&tensors)?;
         Ok(LoadedModel {
             checkpoint,
@@ -101,10 +101,18 @@ impl ModelOptions {
             labels: identity.labels,
             model,
             fingerprint: hash,
-            freeze: identity.freeze,
+            freeze,
             frozen_precision: identity.frozen_precision,
             runtime: self.runtime.clone(),
         })
+    }
+
+    /// Where the trained half runs, and what by.
+    fn device(&self) -> Result<(Device, Ops), Error> {
+        let ops = self.ops.unwrap_or_default();
+        let device = self.device.unwrap_or_default().device_for(ops)?;
+        let ops = ops.on(&device)?;
+        Ok((device, ops))
     }
 
     fn load_checkpoint(&self, model: &Path, source: &Source) -> Result<LoadedModel, Error> {
@@ -121,9 +129,11 @@ impl ModelOptions {
         let freeze = Freeze::Layers(checkpoint.config.layers);
         let head = HeadSettings::usual(&encoding, None);
         let head = self.judgement.over(head, &encoding)?;
-        let pooling = self.pooling.unwrap_or(head.default_pooling());
-        let device = self.device.unwrap_or_default().device()?;
-        let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?;
+        let pooling = self
+            .pooling
+            .unwrap_or(head.default_pooling(&checkpoint.config));
+        let (device, ops) = self.device()?;
+        let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?.run_by(ops);
         let identity = checkpoint.identity()?;
         let fingerprint = json!({
             "weights": identity.weights,
@@ -152,7 +162,8 @@ impl ModelOptions {
 pub(super) fn open_run(run: &Path, moved: Option<&Path>) -> Result<(SavedRun, Checkpoint), Error> {
     let saved = SavedRun::open(run)?;
     let identity = &saved.identity;
-    let checkpoint = Checkpoint::open(&hub::located(moved.unwrap_or(&identity.model))?)?;
+    let mut checkpoint = Checkpoint::open(&hub::located(moved.unwrap_or(&identity.model))?)?;
+    identity.encoding.prepare(&mut checkpoint)?;
     let found = checkpoint.identity()?;
     for (what, found, expected) in [
         ("weights", &found.weights, &identity.weights),
@@ -177,6 +188,7 @@ impl LoadedModel {
     pub(super) fn quantized(&self) -> Result<ModelSession, Error> {
         // Opened again: the tensors of this one are those of before the training.
         let mut checkpoint = Checkpoint::open(&self.checkpoint.folder)?;
+        self.encoding.prepare(&mut checkpoint)?;
         for parameter in self.model.parameters.iter() {
             let values = parameter.variable.flatten_all();
             let values = values.and_then(|flat| flat.to_vec1::<f32>());

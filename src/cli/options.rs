@@ -11,6 +11,7 @@ use crate::cache::{Cache, Medium};
 use crate::error::Error;
 use crate::frozen::{FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
 use crate::train::{Shuffle, memory_limit};
+use crate::trainable::{self, OpsChoice};
 
 /// How the frozen half runs.
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
@@ -75,7 +76,18 @@ pub(super) enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    pub(super) fn device(self) -> Result<Device, Error> {
+    /// The device, if `ops` can run there.
+    pub(super) fn device_for(self, ops: OpsChoice) -> Result<Device, Error> {
+        // Whether there is a card or not.
+        if self == Self::Cuda && ops == OpsChoice::Fused {
+            return Err(trainable::Error::FusedElsewhere.into());
+        }
+        let device = self.device()?;
+        ops.on(&device)?;
+        Ok(device)
+    }
+
+    fn device(self) -> Result<Device, Error> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::freeze_list::FreezeList;
 use super::options::{RuntimeOptions, limit_threads, missing};
 use super::task::{TaskOptions, foreign_flag};
-use super::{console, dry_run, hub, parity, recipe, shard};
+use super::{console, dry_run, hub, parity, recipe, shard, split_files};
 use crate::cache::{
     self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
 };
@@ -35,6 +35,8 @@ Examples:
   telly precompute --task classify --model models/all-MiniLM-L6-v2 --data data/defects \\
       --freeze 4 --cache cache/defects      (train.csv, valid.csv ... in data/defects)
 
+  telly precompute --task classify --model models/all-MiniLM-L6-v2 --train 2023.jsonl 2024.jsonl \\
+      --valid valid.jsonl --freeze 4 --cache cache/years
   telly precompute --task clone --model models/unixcoder-base --train pairs.jsonl \\
       --valid valid.jsonl --first-field func1 --second-field func2 --freeze 8 --cache cache/pairs
   telly precompute --task clone --model models/unixcoder-base --train functions.jsonl \\
@@ -79,15 +81,18 @@ struct PrecomputeOptions {
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
     data: Option<PathBuf>,
     /// Training split: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or
-    /// a folder that has it.
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    train: Option<PathBuf>,
+    /// a folder that has it. Several are read one after the other.
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Input")]
+    #[serde(default, with = "split_files")]
+    train: Option<Vec<PathBuf>>,
     /// Validation split: evaluated each epoch, chooses the weights that are kept.
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    valid: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Input")]
+    #[serde(default, with = "split_files")]
+    valid: Option<Vec<PathBuf>>,
     /// Test split: evaluated once, at the end.
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    test: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Input")]
+    #[serde(default, with = "split_files")]
+    test: Option<Vec<PathBuf>>,
     /// search: the codes that the queries of --valid and --test are searched in [default: those of
     /// the split itself].
     #[arg(long, value_name = "FILE", help_heading = "Input")]
@@ -105,7 +110,8 @@ struct PrecomputeOptions {
     /// Most bytes of a file of the cache, as 128MiB [default: 128MiB].
     #[arg(long, value_name = "SIZE", help_heading = "Output")]
     shard_size: Option<ByteSize>,
-    /// What the frozen half's linear layers compute in; int8 runs on the CPU only [default: fp32].
+    /// What the frozen half's linear layers compute in; fp16 is made for CUDA, int8
+    /// runs on the CPU only [default: fp32].
     #[arg(long, value_enum, help_heading = "Running")]
     frozen_precision: Option<FrozenPrecision>,
     /// Also write the frozen half as an ONNX model: this file, and its weights beside it.
@@ -134,9 +140,9 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
     let folders = folders(folder, freeze)?;
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
-    let checkpoint = Checkpoint::open(&hub::located(model)?)?;
+    let mut checkpoint = Checkpoint::open(&hub::located(model)?)?;
     check_freeze(freeze, &checkpoint)?;
-    let (encoding, splits) = encode(&options, &checkpoint)?;
+    let (encoding, splits) = encode(&options, &mut checkpoint)?;
     let precision = frozen_precision(&options, freeze)?;
     let mut frozen = open_frozen(&options, &checkpoint, freeze, precision)?;
     let mut plan = Plan::new(
@@ -210,13 +216,14 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
 /// How the records are encoded, and that of every split.
 fn encode(
     options: &PrecomputeOptions,
-    checkpoint: &Checkpoint,
+    checkpoint: &mut Checkpoint,
 ) -> Result<(Encoding, EncodedSplits), Error> {
     // What is wrong with the flags is told before a large file is read.
     options.task.encoding(checkpoint, None)?;
     let splits = find_splits(options)?;
     let training = splits.first().map(|(_, source)| source);
     let encoding = options.task.encoding(checkpoint, training)?;
+    encoding.prepare(checkpoint)?;
     encoding.check_lengths(checkpoint.config.longest_sequence())?;
     if options.code_base.is_some() && encoding.task() != TaskKind::Search {
         return Err(foreign_flag("--code-base", encoding.task()));
@@ -369,9 +376,9 @@ fn find_splits(options: &PrecomputeOptions) -> Result<Vec<(String, Source)>, Err
         ("test", &options.test),
     ];
     let mut splits = Vec::new();
-    for (name, path) in named {
-        let source = match (path, &options.data) {
-            (Some(path), _) => Some(Source::of(path, name)?),
+    for (name, paths) in named {
+        let source = match (paths, &options.data) {
+            (Some(paths), _) => Some(Source::of_all(paths, name)?),
             (None, Some(folder)) if name == "train" => Some(Source::of(folder, name)?),
             (None, Some(folder)) => Source::in_folder(folder, name)?,
             (None, None) if name == "train" => return Err(missing("--train")),
@@ -392,10 +399,14 @@ fn frozen_precision(
     freeze: &FreezeList,
 ) -> Result<FrozenPrecision, Error> {
     match (options.frozen_precision, freeze.depths()) {
-        (Some(FrozenPrecision::Int8), None) => Err(Error::Usage {
-            problem: "`--frozen-precision int8` has nothing to act on with `--freeze none`".into(),
-            hint: "freeze some layers, or leave the flag out".into(),
-        }),
+        (Some(precision @ (FrozenPrecision::Fp16 | FrozenPrecision::Int8)), None) => {
+            Err(Error::Usage {
+                problem: format!(
+                    "`--frozen-precision {precision}` has nothing to act on with `--freeze none`"
+                ),
+                hint: "freeze some layers, or leave the flag out".into(),
+            })
+        }
         (precision, _) => Ok(precision.unwrap_or_default()),
     }
 }

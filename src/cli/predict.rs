@@ -17,7 +17,6 @@ use crate::error::Error;
 use crate::index::{Hit, Index, Top};
 use crate::progress::Progress;
 use crate::task::{EncodedSplit, Known, Labels, Predictions, Role, similarity};
-use crate::trainable::Pass;
 use crate::{interrupt, train};
 
 /// Apply a run to new records: one JSON line for each.
@@ -142,7 +141,7 @@ fn predict_pairs(
     if let Some(notice) = &encoded.notice {
         console::say(notice);
     }
-    let path = source.path.clone();
+    let path = source.path().to_owned();
     let records = (1..=encoded.rows()).map(|line| Record::new(line, Map::new()));
     let records = records.collect();
     let lines = predictor.lines_of(&[], encoded)?;
@@ -280,7 +279,7 @@ impl Predictor<'_> {
     fn lines_of(&mut self, records: &[Record], encoded: EncodedSplit) -> Result<Vec<Value>, Error> {
         let loaded = self.loaded;
         let columns = self.embedder.embed(encoded)?;
-        let pass = Pass::evaluation(columns[0].device());
+        let pass = loaded.model.evaluation();
         let logits = if self.logits {
             loaded.model.logits(&columns, &pass)?
         } else {

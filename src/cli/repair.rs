@@ -1,7 +1,7 @@
 //! `telly cache verify --repair`: what is damaged or unwritten, computed again from what the
 //! manifest says the cache was made from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -35,11 +35,8 @@ impl Repair<'_> {
         let (data, shard_bytes) = self.made_from(&manifest)?;
         let freeze: Freeze = self.field(manifest.fingerprint.get("freeze"), "freeze")?;
         let encoding: Encoding = self.field(&manifest.encoding, "encoding")?;
-        let checkpoint = Checkpoint::open(Path::new(&manifest.model))?;
-        let data = data.into_iter();
-        let data = data
-            .map(|(name, path)| Ok((name.clone(), Source::of(&path, &name)?)))
-            .collect::<Result<Vec<_>, Error>>()?;
+        let mut checkpoint = Checkpoint::open(Path::new(&manifest.model))?;
+        encoding.prepare(&mut checkpoint)?;
         let splits = EncodedSplits::new(&checkpoint, &encoding, &data)?;
         let mut frozen = self.open_frozen(&manifest, &checkpoint, freeze)?;
         let mut plan = Plan::new(
@@ -103,7 +100,7 @@ impl Repair<'_> {
     }
 
     /// The data files by split, in order, and the most bytes of a shard.
-    fn made_from(&self, manifest: &Manifest) -> Result<(Vec<(String, PathBuf)>, usize), Error> {
+    fn made_from(&self, manifest: &Manifest) -> Result<(Vec<(String, Source)>, usize), Error> {
         let shard_bytes = manifest.shard_bytes;
         let shard_bytes = shard_bytes.and_then(|bytes| usize::try_from(bytes).ok());
         let (Value::Object(data), Some(shard_bytes)) = (&manifest.data, shard_bytes) else {
@@ -114,7 +111,14 @@ impl Repair<'_> {
         };
         let data = data
             .iter()
-            .map(|(name, path)| Ok((name.clone(), self.field(path, "data")?)))
+            .map(|(name, paths)| {
+                // One of them is not put into a list.
+                let paths = match paths {
+                    Value::Array(list) if !list.is_empty() => self.field(paths, "data")?,
+                    path => vec![self.field(path, "data")?],
+                };
+                Ok((name.clone(), Source::of_all(&paths, name)?))
+            })
             .collect::<Result<_, Error>>()?;
         Ok((data, shard_bytes))
     }

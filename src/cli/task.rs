@@ -85,7 +85,7 @@ impl TaskOptions {
         let mode_token = self.mode_token(checkpoint)?;
         Ok(match task {
             TaskKind::Classify => Encoding::Classify {
-                mode_token: self.mode_token_of_pairs(checkpoint, mode_token)?,
+                mode_token: self.mode_token_of_pairs(mode_token)?,
                 second_field: self.second_field.clone(),
                 text_field: self.text_field.clone(),
                 label_field: self.label_field.clone(),
@@ -188,22 +188,10 @@ impl TaskOptions {
         }
     }
 
-    /// The mode token of a text; two texts have none, and are refused where the model is to tell them
-    /// apart by token types.
-    fn mode_token_of_pairs(
-        &self,
-        checkpoint: &Checkpoint,
-        mode_token: Option<String>,
-    ) -> Result<Option<String>, Error> {
+    /// The mode token of a text; two texts have none.
+    fn mode_token_of_pairs(&self, mode_token: Option<String>) -> Result<Option<String>, Error> {
         if self.second_field.is_none() {
             return Ok(mode_token);
-        }
-        let has_types = checkpoint.config.token_types.is_some_and(|types| types > 1);
-        if has_types && checkpoint.tokenizer.tells_texts_apart()? {
-            return Err(Error::Usage {
-                problem: "`--second-field`: this model tells two texts apart by token types, and only those of one text are computed so far".into(),
-                hint: "use a model without token types, as those of the RoBERTa and MPNet families".into(),
-            });
         }
         match self.mode_token.as_deref() {
             None | Some("auto" | "none") => Ok(None),

@@ -20,7 +20,6 @@ use crate::task::{Encoding, HeadSettings, Known, Labels, Model, Objective, Role}
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
 };
-use crate::trainable::Pooling;
 
 /// Train the top layers and the head from an activation cache.
 ///
@@ -131,19 +130,22 @@ impl Training {
         let model_folder = hub::located(&model_folder)?;
         let mut checkpoint = Checkpoint::open(&model_folder)?;
         let (encoding, labels) = (&contents.encoding, contents.labels.as_ref());
+        encoding.prepare(&mut checkpoint)?;
         check_cache(&cache, &checkpoint, &options, encoding, labels)?;
         let head = options.head.settings(encoding, labels)?;
         check_tuning(&head, &cache)?;
-        if matches!(head, HeadSettings::HuggingFace { .. })
-            && options.pooling == Some(Pooling::Mean)
+        let config = &checkpoint.config;
+        if options
+            .pooling
+            .is_some_and(|pooling| !head.takes(pooling, config))
         {
             return Err(Error::Usage {
-                problem: "`--head huggingface` reads the first token".into(),
+                problem: "`--head huggingface` reads the first token in this model's family".into(),
                 hint: "leave `--pooling` out, or use `--head linear`".into(),
             });
         }
         let usual = HeadSettings::usual(encoding, labels);
-        let settings = options.settings([&head, &usual], &cache)?;
+        let settings = options.settings([&head, &usual], config, &cache)?;
         if let Some(dropout) = settings.dropout {
             checkpoint.config.dropout.set_all(dropout);
         }
@@ -177,13 +179,15 @@ impl Training {
         resumed_by: &Path,
     ) -> Result<Map<String, Value>, Error> {
         let contents = &self.contents;
+        let device = self.options.device.unwrap_or_default();
+        let device = device.device_for(settings.ops)?;
         let model = Model::new(
             &self.checkpoint,
             contents.freeze,
             &self.head(settings),
             settings.pooling,
             settings.seed,
-            &self.options.device.unwrap_or_default().device()?,
+            &device,
         )?;
         if model.parameters.count() == 0 {
             return Err(train::Error::NothingToTrain {
@@ -347,11 +351,12 @@ fn check_cache(
         "encoding",
         expected_encoding(&cache.manifest().encoding, &options.task),
     );
+    let code_base_paths = options.code_base.clone().map(|path| vec![path]);
     let splits = [
         ("train", &options.train),
         ("valid", &options.valid),
         ("test", &options.test),
-        (Role::CODE_BASE, &options.code_base),
+        (Role::CODE_BASE, &code_base_paths),
     ];
     let code_base = match (&options.code_base, encoding) {
         (Some(path), Encoding::Search(search)) => {
@@ -363,9 +368,9 @@ fn check_cache(
         labels,
         code_base: code_base.as_ref(),
     };
-    for (name, path) in splits {
-        if let Some(path) = path {
-            let source = Source::of(path, name)?;
+    for (name, paths) in splits {
+        if let Some(paths) = paths {
+            let source = Source::of_all(paths, name)?;
             let encoded = encoding.encode_source(&source, checkpoint, Role::of(name), known)?;
             current.set(name, content_hash(&encoded, labels));
         }

@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::head::HeadOptions;
 use super::options::{DeviceChoice, ShuffleChoice};
+use super::split_files;
 use super::task::TaskOptions;
 use crate::cache::Cache;
-use crate::checkpoint::Freeze;
+use crate::checkpoint::{EncoderConfig, Freeze};
 use crate::error::Error;
 use crate::task::{ClassWeights, Encoding, HeadSettings};
 use crate::train::{Schedule, TrainSettings};
-use crate::trainable::Pooling;
+use crate::trainable::{MixedPrecision, OpsChoice, Pooling};
 
 #[derive(Args, Serialize, Deserialize, Clone)]
 pub(super) struct TrainOptions {
@@ -116,6 +117,14 @@ pub(super) struct TrainOptions {
     /// Where training runs; auto takes CUDA if this build has it [default: auto].
     #[arg(long, value_enum, help_heading = "Running")]
     pub device: Option<DeviceChoice>,
+    /// What the trained layers are computed by: auto takes fused on the CPU and composed on CUDA
+    /// [default: auto].
+    #[arg(long, value_enum, help_heading = "Running")]
+    pub ops: Option<OpsChoice>,
+    /// Matrix products of the trained layers in bf16 or fp16, forward and backward, with fp32
+    /// weights; by composed operations [default: none].
+    #[arg(long, value_enum, value_name = "TYPE", help_heading = "Running")]
+    pub mixed_precision: Option<MixedPrecision>,
     /// CPU threads [default: one a core].
     #[arg(long, value_name = "N", help_heading = "Running")]
     pub threads: Option<usize>,
@@ -123,14 +132,17 @@ pub(super) struct TrainOptions {
     #[arg(long, value_name = "K", help_heading = "Checked against the cache")]
     pub freeze: Option<Freeze>,
     /// The cache must have been made from this training split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    pub train: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Checked against the cache")]
+    #[serde(default, with = "split_files")]
+    pub train: Option<Vec<PathBuf>>,
     /// The cache must have been made from this validation split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    pub valid: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Checked against the cache")]
+    #[serde(default, with = "split_files")]
+    pub valid: Option<Vec<PathBuf>>,
     /// The cache must have been made from this test split.
-    #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
-    pub test: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Checked against the cache")]
+    #[serde(default, with = "split_files")]
+    pub test: Option<Vec<PathBuf>>,
     /// The cache must have been made with this code base.
     #[arg(long, value_name = "FILE", help_heading = "Checked against the cache")]
     pub code_base: Option<PathBuf>,
@@ -148,6 +160,7 @@ impl TrainOptions {
     pub(super) fn settings(
         &self,
         [head, usual]: [&HeadSettings; 2],
+        config: &EncoderConfig,
         cache: &Cache,
     ) -> Result<TrainSettings, Error> {
         let default = TrainSettings::default();
@@ -171,12 +184,14 @@ impl TrainOptions {
             dropout: self.dropout,
             seed: self.seed.unwrap_or(default.seed),
             shuffle: self.shuffle.unwrap_or_default().shuffle(cache),
-            pooling: self.pooling.unwrap_or(head.default_pooling()),
+            pooling: self.pooling.unwrap_or(head.default_pooling(config)),
             head: (head != usual).then(|| head.clone()),
             log_every: self.log_every.unwrap_or(default.log_every),
             checkpoint_seconds: self
                 .checkpoint_seconds
                 .unwrap_or(default.checkpoint_seconds),
+            ops: self.ops.unwrap_or_default(),
+            mixed_precision: self.mixed_precision.unwrap_or_default(),
             micro_batch: self.micro_batch,
             memory_budget: self.memory_budget.map(|size| size.as_u64()),
         };

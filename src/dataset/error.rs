@@ -248,6 +248,12 @@ pub enum Error {
         /// The split.
         split: String,
     },
+    /// A file of pairs or of places is one of several files of a split.
+    #[error("`{path}` is no file of records, and cannot be one of several files of a split")]
+    SeveralTexts {
+        /// The file.
+        path: PathBuf,
+    },
     /// A folder has two files of a split.
     #[error("`{first}` and `{second}` are both there")]
     TwoFiles {
@@ -331,6 +337,7 @@ impl Explain for Error {
             Self::NoSplit { .. } => {
                 "name the file itself; in a folder it is train.jsonl, valid.csv or test-0.parquet, or such"
             }
+            Self::SeveralTexts { .. } => "put its lines and those of the others into one file",
             Self::TwoFiles { .. } => "name the one that is meant",
         };
         Some(hint.into())

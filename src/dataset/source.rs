@@ -15,8 +15,8 @@ const NAMES: [(&str, &[&str]); 3] = [
 /// The files of one split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// What finds the files again: the one file, or a folder.
-    pub path: PathBuf,
+    /// What finds the files again: files or folders, at least one.
+    pub given: Vec<PathBuf>,
     /// At least one, in order.
     pub files: Vec<PathBuf>,
 }
@@ -40,9 +40,34 @@ impl Source {
             });
         }
         Ok(Self {
-            path: path.to_owned(),
+            given: vec![path.to_owned()],
             files,
         })
+    }
+
+    /// The split `split` in `paths`, at least one: what [`of`](Self::of) finds in each, in their order.
+    pub fn of_all(paths: &[PathBuf], split: &str) -> Result<Self, Error> {
+        if let [path] = paths {
+            return Self::of(path, split);
+        }
+        let mut all = Self {
+            given: paths.to_vec(),
+            files: Vec::new(),
+        };
+        for path in paths {
+            let found = Self::of(path, split)?;
+            // Lines without fields: their meaning is that of the whole file.
+            if let Some(file) = found.text_file() {
+                return Err(Error::SeveralTexts { path: file.into() });
+            }
+            all.files.extend(found.files);
+        }
+        Ok(all)
+    }
+
+    /// The first of what was given, to name the split by.
+    pub fn path(&self) -> &Path {
+        &self.given[0]
     }
 
     /// The split `split` of `folder`: the file of that name, as `train.jsonl.gz`; or all pieces of
@@ -70,7 +95,7 @@ impl Source {
         pieces.retain(|file| is_piece(file, split));
         if !pieces.is_empty() {
             return Ok(Some(Self {
-                path: folder.to_owned(),
+                given: vec![folder.to_owned()],
                 files: pieces,
             }));
         }
@@ -83,7 +108,7 @@ impl Source {
 
     fn file(path: &Path) -> Self {
         Self {
-            path: path.to_owned(),
+            given: vec![path.to_owned()],
             files: vec![path.to_owned()],
         }
     }

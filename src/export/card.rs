@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::classes::Target;
+use super::disguise::Disguise;
 use super::trained::file_name;
 use super::{Error, Format, Reading, TrainedModel, folder};
 use crate::frozen::FrozenPrecision;
@@ -22,13 +24,12 @@ const PATHS: [&str; 7] = [
     "onnxruntime",
 ];
 
-/// Writes `README.md`.
+/// Writes `README.md`; `target` is the class of `transformers` that loads the folder, if one does.
 pub(super) fn write(
     folder: &Path,
     trained: &TrainedModel,
     format: Format,
-    class: &str,
-    reading: Reading,
+    target: Option<&Target>,
 ) -> Result<(), Error> {
     let mut text = front_matter(trained, format);
     let base = file_name(&trained.checkpoint.folder);
@@ -44,13 +45,19 @@ pub(super) fn write(
         trained.name,
         identity.encoding.task(),
     );
-    text.push_str(&how_to_load(trained, format, class, reading));
+    text.push_str(&how_to_load(trained, target));
     text.push_str(
         "\nThe texts were read with every run of white space as one space, as above. More tokens than the\nlengths above were cut off.\n",
     );
-    if identity.frozen_precision == FrozenPrecision::Int8 {
-        text.push_str(
-            "\nThe frozen layers were computed in 8-bit integers while the others were trained. Here they are\nfloats: the outputs are close to those in training, not equal.\n",
+    let rounded = match identity.frozen_precision {
+        FrozenPrecision::Fp32 => None,
+        FrozenPrecision::Fp16 => Some("16-bit floats"),
+        FrozenPrecision::Int8 => Some("8-bit integers"),
+    };
+    if let Some(rounded) = rounded {
+        let _ = write!(
+            text,
+            "\nThe frozen layers were computed in {rounded} while the others were trained. Here they are\ncomputed as all others are: the outputs are close to those in training, not equal.\n",
         );
     }
     let _ = write!(text, "\n{}{}", metrics(trained), recipe(trained));
@@ -75,20 +82,21 @@ fn front_matter(trained: &TrainedModel, format: Format) -> String {
 }
 
 /// A piece of Python that can be copied.
-fn how_to_load(trained: &TrainedModel, format: Format, class: &str, reading: Reading) -> String {
-    match (format, trained.gives_embeddings()) {
-        (Format::HuggingFace { .. }, false) => classifier(trained, class, reading),
-        (Format::HuggingFace { .. }, true) => embedding(trained),
-        (Format::Onnx { .. }, _) => onnx(trained),
+fn how_to_load(trained: &TrainedModel, target: Option<&Target>) -> String {
+    match target {
+        Some(_) if trained.gives_embeddings() => embedding(trained),
+        Some(target) => classifier(trained, target),
+        None => onnx(trained),
     }
 }
 
-fn classifier(trained: &TrainedModel, class: &str, reading: Reading) -> String {
+fn classifier(trained: &TrainedModel, target: &Target) -> String {
+    let class = &target.class;
     let auto = match class.rsplit_once("For") {
         Some((_, kind)) => format!("AutoModelFor{kind}"),
         None => "AutoModel".into(),
     };
-    let logits = match reading {
+    let logits = match target.reading {
         Reading::Output => "    logits = model(**inputs).logits",
         Reading::FirstToken => {
             "    logits = model(**inputs).logits[:, 0]  # those of the first token"
@@ -106,12 +114,10 @@ fn classifier(trained: &TrainedModel, class: &str, reading: Reading) -> String {
         }
         Objective::Regression => "print(logits[:, 0].tolist())",
     };
-    let second = match &trained.identity.encoding {
-        Encoding::Classify {
-            second_field: Some(_),
-            ..
-        } => "texts, ",
-        _ => "",
+    let second = if trained.identity.encoding.joins_texts() {
+        "texts, "
+    } else {
+        ""
     };
     let mut text = format!(
         "```python
@@ -131,17 +137,25 @@ with torch.no_grad():
 ",
         trained.longest()
     );
-    let own = matches!(trained.head, HeadSettings::HuggingFace { .. });
     if !second.is_empty() {
         text.push_str(
             "\nIt was trained on pairs: put the second texts in the place of the second `texts`.\n",
         );
     }
-    if reading == Reading::Output && !own {
-        let _ = write!(
-            text,
-            "\nWhat was trained is one linear layer on the first token's state. `{class}` has a square layer and\na tanh before it: here they multiply by 2⁻¹⁴, and the last layer's weights by 2¹⁴, which leaves the\nlogits as they are. To train on, begin with a new head.\n"
-        );
+    match target.disguise {
+        Some(Disguise::SmallTanh) => {
+            let _ = write!(
+                text,
+                "\nWhat was trained is one linear layer on the first token's state. `{class}` has a square layer and\na tanh before it: here they multiply by 2⁻¹⁴, and the last layer's weights by 2¹⁴, which leaves the\nlogits as they are. To train on, begin with a new head.\n"
+            );
+        }
+        Some(Disguise::LastNorm(_)) => {
+            let _ = write!(
+                text,
+                "\nWhat was trained is one linear layer on the encoder's states. `{class}` has a square layer, an\nactivation and a norm before it: here the square layer is 1, `config.json` says that there is no\nactivation, and the norm is the encoder's last one, in whose place is one of weight 1. The logits are\nthose of the run; the encoder alone (`AutoModel`) gives states that are not yet weighted.\n"
+            );
+        }
+        None => {}
     }
     text
 }
@@ -212,10 +226,15 @@ fn onnx(trained: &TrainedModel) -> String {
             .into();
     }
     let padding = trained.checkpoint.config.padding_id;
-    let pairs = if trained.head == HeadSettings::Concat {
-        "  # two that follow each other are a pair"
+    let (pairs, given) = if trained.head == HeadSettings::Concat {
+        ("  # two that follow each other are a pair", "texts)")
+    } else if trained.identity.encoding.joins_texts() {
+        (
+            "",
+            "list(zip(texts, texts)))  # put the second texts in the place of the second `texts`",
+        )
     } else {
-        ""
+        ("", "texts)")
     };
     let all = lengths(&trained.identity.encoding);
     let said: Vec<String> = all
@@ -233,7 +252,7 @@ tokenizer.enable_truncation(max_length)
 tokenizer.enable_padding(pad_id={padding})
 
 texts = [\" \".join(text.split()) for text in [\"def add(a, b): return a + b\", \"some other text\"]]{pairs}
-encoded = tokenizer.encode_batch(texts)
+encoded = tokenizer.encode_batch({given}
 inputs = {{
     \"input_ids\": np.array([text.ids for text in encoded], np.int64),
     \"attention_mask\": np.array([text.attention_mask for text in encoded], np.int64),
@@ -297,8 +316,17 @@ fn without_paths(recipe: &str) -> String {
         return String::new();
     };
     for (key, value) in &mut table {
-        if let (true, toml::Value::String(path)) = (PATHS.contains(&key.as_str()), &mut *value) {
-            *path = file_name(Path::new(path));
+        if !PATHS.contains(&key.as_str()) {
+            continue;
+        }
+        let paths = match value {
+            toml::Value::Array(paths) => paths.as_mut_slice(),
+            path => std::slice::from_mut(path),
+        };
+        for path in paths {
+            if let toml::Value::String(path) = path {
+                *path = file_name(Path::new(path));
+            }
         }
     }
     table.to_string()

@@ -7,22 +7,16 @@
 //! `…ForTokenClassification` has just that layer, on every token: at the first token its logits
 //! are those of the run, and the mean of its logits is the logits of the mean.
 //!
-//! `…ForSequenceClassification` puts a square layer and a tanh in between. Where what is read is
-//! the first token, that is made to do nothing: the square layer multiplies by a small power of
-//! two, which rounds nothing, tanh of a number so small is that number, and the last layer's
-//! weights are larger by the same power.
+//! `…ForSequenceClassification` has more than that layer, which [`disguise`](super::disguise) makes
+//! do nothing where it can.
 
 use serde::{Deserialize, Serialize};
 
+use super::disguise::{Disguise, behind_last_norm, behind_small_tanh, sequence_prefix};
 use super::{Error, TrainedModel};
-use crate::checkpoint::{self, Activation};
+use crate::checkpoint::{self, Activation, SequenceHead};
 use crate::task::HeadSettings;
 use crate::trainable::Pooling;
-
-/// 2⁻¹⁴, by which states are multiplied before the tanh. A state of 7 then loses less than the
-/// rounding of f32, and one of 50 less than 10⁻⁶ of itself; smaller powers would leave fp16 too
-/// few digits.
-const SMALL: f32 = 1.0 / 16384.0;
 
 /// `--class`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -54,13 +48,17 @@ pub(super) struct Target {
     pub(super) class: String,
     /// What the names of the encoder's tensors start with.
     pub(super) prefix: &'static str,
-    /// The tensors on top of the encoder.
+    /// The tensors on top of the encoder, and those that stand in the place of the encoder's.
     pub(super) head: Vec<HeadTensor>,
     /// How its output is read.
     pub(super) reading: Reading,
+    /// What its `config.json` says other than the model's own.
+    pub(super) config: Vec<(&'static str, &'static str)>,
+    /// How one linear layer was made to look like the class's.
+    pub(super) disguise: Option<Disguise>,
 }
 
-/// A tensor that the encoder does not have.
+/// A tensor with its values.
 pub(super) struct HeadTensor {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
@@ -86,90 +84,118 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
                 Pooling::Cls => Reading::FirstToken,
                 Pooling::Mean => Reading::MeanOfTokens,
             },
+            config: Vec::new(),
+            disguise: None,
         });
     }
     if trained.head == HeadSettings::Concat {
         return Err(Error::NoPairClass);
     }
-    let first = trained.identity.pooling == Pooling::Cls;
-    let own = matches!(trained.head, HeadSettings::HuggingFace { .. });
-    let no_such = |kind: &str, reason| Error::NoSuchClass {
-        class: format!("{name}For{kind}Classification"),
-        reason,
-    };
-    let Some(sequence) = family.sequence_head() else {
-        let reason = "it has a layer and a norm below the last layer, which no weights undo";
-        return Err(no_such("Sequence", reason));
-    };
-    // What is below zero does not come through a rectifier.
-    let passes = own || sequence.activation == Activation::Tanh;
-    match choice {
-        ClassChoice::Sequence if !first => {
-            let reason =
-                "it reads the first token, the run was trained on the mean over all tokens";
-            return Err(no_such("Sequence", reason));
-        }
-        ClassChoice::Sequence if !passes => {
-            let reason = "it has a rectifier below the last layer, which no weights undo";
-            return Err(no_such("Sequence", reason));
-        }
-        _ => {}
+    let sequence = trained.checkpoint.config.sequence_head();
+    if matches!(trained.head, HeadSettings::HuggingFace { .. }) {
+        return own_classifier(trained, &sequence, choice);
     }
-    let width = trained.checkpoint.config.hidden_size;
-    if choice == ClassChoice::Token || !first || !passes {
-        if own {
-            return Err(Error::Meaningless {
-                flag: "--class token".into(),
-                reason: "the run has the sequence classifier of its family, which reads the first token",
+    let first = trained.identity.pooling == Pooling::Cls;
+    let disguise = Disguise::of(&trained.checkpoint.config, &sequence);
+    let refused = match disguise {
+        _ if !first && sequence.fields.reads.is_some() => {
+            Some("it has a norm over the mean of all tokens, which no weights undo")
+        }
+        _ if !first => {
+            Some("it reads the first token, the run was trained on the mean over all tokens")
+        }
+        None => Some("it has a rectifier or a norm below the last layer, which no weights undo"),
+        Some(_) => None,
+    };
+    let by_tokens = match (choice, refused) {
+        (ClassChoice::Sequence, Some(reason)) => {
+            return Err(Error::NoSuchClass {
+                class: format!("{name}ForSequenceClassification"),
+                reason,
             });
         }
-        return Ok(Target {
-            class: format!("{name}ForTokenClassification"),
-            prefix: family.prefix(),
-            head: trained_layer(trained, ["classifier"; 2], trained.classes())?,
-            reading: if first {
-                Reading::FirstToken
-            } else {
-                Reading::MeanOfTokens
-            },
-        });
-    }
-    let prefix = if sequence.prefixed {
-        family.prefix()
-    } else {
-        ""
+        (ClassChoice::Token, _) | (ClassChoice::Auto, Some(_)) => true,
+        (ClassChoice::Auto | ClassChoice::Sequence, None) => false,
     };
-    let square = format!("{prefix}{}", sequence.square);
-    let head = if own {
-        let mut head = trained_layer(trained, [sequence.square, &square], width)?;
-        let last = [sequence.last; 2];
-        head.extend(trained_layer(trained, last, trained.classes())?);
-        head
-    } else {
-        let mut multiply = vec![0.0; width * width];
-        multiply
-            .iter_mut()
-            .step_by(width + 1)
-            .for_each(|number| *number = SMALL);
-        let mut last = trained_layer(trained, ["classifier", sequence.last], trained.classes())?;
-        last[0]
-            .values
-            .iter_mut()
-            .for_each(|number| *number /= SMALL);
-        let mut head = layer(&square, multiply, vec![0.0; width]);
-        head.extend(last);
-        head
+    // A class of tokens has a tanh in no family.
+    let disguise = disguise.filter(|found| !by_tokens || *found != Disguise::SmallTanh);
+    let mut config = Vec::new();
+    let head = match disguise {
+        Some(Disguise::LastNorm(activation)) => {
+            config.push((activation, Activation::IDENTITY));
+            behind_last_norm(trained, &sequence)?
+        }
+        Some(Disguise::SmallTanh) => behind_small_tanh(trained, &sequence)?,
+        None => trained_layer(trained, ["classifier"; 2], trained.classes())?,
+    };
+    let (kind, reading) = match (by_tokens, first) {
+        (false, _) => ("Sequence", Reading::Output),
+        (true, true) => ("Token", Reading::FirstToken),
+        (true, false) => ("Token", Reading::MeanOfTokens),
     };
     Ok(Target {
-        class: format!("{name}ForSequenceClassification"),
+        class: format!("{name}For{kind}Classification"),
         prefix: family.prefix(),
         head,
+        reading,
+        config,
+        disguise,
+    })
+}
+
+/// The run's own layers, as they were trained.
+fn own_classifier(
+    trained: &TrainedModel,
+    sequence: &SequenceHead,
+    choice: ClassChoice,
+) -> Result<Target, Error> {
+    if choice == ClassChoice::Token {
+        return Err(Error::Meaningless {
+            flag: "--class token".into(),
+            reason: "the run has the sequence classifier of its family",
+        });
+    }
+    let config = &trained.checkpoint.config;
+    let weights = &trained.checkpoint.weights;
+    let prefix = sequence_prefix(trained, sequence);
+    let norm = sequence.norm.iter();
+    let norm = norm.flat_map(|norm| norm.tensors(config.hidden_size));
+    let mut head = Vec::new();
+    for (name, shape) in sequence.square.tensors().chain(norm) {
+        let values = weights.tensor(&name, &shape)?;
+        let name = format!("{prefix}{name}");
+        head.push(HeadTensor {
+            name,
+            shape,
+            values,
+        });
+    }
+    head.extend(trained_layer(
+        trained,
+        [sequence.last; 2],
+        trained.classes(),
+    )?);
+    let reads = match trained.identity.pooling {
+        Pooling::Cls => "cls",
+        Pooling::Mean => "mean",
+    };
+    Ok(Target {
+        class: format!("{}ForSequenceClassification", config.family.class()),
+        prefix: config.family.prefix(),
+        head,
         reading: Reading::Output,
+        config: sequence
+            .fields
+            .reads
+            .map(|field| (field, reads))
+            .into_iter()
+            .collect(),
+        disguise: None,
     })
 }
 
 /// The layer from a pooled vector to `outputs` that was trained under one name, under another.
-fn trained_layer(
+pub(super) fn trained_layer(
     trained: &TrainedModel,
     [name, written]: [&str; 2],
     outputs: usize,
@@ -181,7 +207,7 @@ fn trained_layer(
     Ok(layer(written, weight, bias))
 }
 
-fn layer(name: &str, weight: Vec<f32>, bias: Vec<f32>) -> Vec<HeadTensor> {
+pub(super) fn layer(name: &str, weight: Vec<f32>, bias: Vec<f32>) -> Vec<HeadTensor> {
     let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
     let tensor = |part: &str, shape: Vec<usize>, values: Vec<f32>| HeadTensor {
         name: format!("{name}.{part}"),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::classes::Target;
 use super::tensors::StoredType;
 use super::{Error, TrainedModel, folder};
 use crate::task::Objective;
@@ -19,12 +20,12 @@ pub(super) fn read(path: &Path) -> Result<Map<String, Value>, Error> {
     })
 }
 
-/// Writes `config.json`; `target` is the class that loads the folder, and how its weights are
-/// stored, or absent where no class does.
+/// Writes `config.json`; `target` is what loads the folder, and how its weights are stored, or
+/// absent where no class does.
 pub(super) fn write(
     folder: &Path,
     trained: &TrainedModel,
-    target: Option<(&str, StoredType)>,
+    target: Option<(&Target, StoredType)>,
 ) -> Result<(), Error> {
     let mut config = read(&trained.checkpoint.folder.join(CONFIG))?;
     // Of the model that this one was trained from: its place, its own head, code of its own.
@@ -41,9 +42,12 @@ pub(super) fn write(
     ] {
         config.remove(field);
     }
-    if let Some((class, stored)) = target {
-        config.insert("architectures".into(), json!([class]));
+    if let Some((target, stored)) = target {
+        config.insert("architectures".into(), json!([target.class]));
         config.insert("dtype".into(), stored.in_config().into());
+        for (field, value) in &target.config {
+            config.insert((*field).into(), (*value).into());
+        }
     }
     if !trained.gives_embeddings() {
         let names = trained.class_names();

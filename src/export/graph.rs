@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::{Error, ONNX_FILE, TrainedModel};
-use crate::checkpoint::{self, Activation};
+use crate::checkpoint::{self, Activation, Linear};
 use crate::frozen::FrozenPrecision;
 use crate::frozen::onnx::{self, Dense, Pool, Readout, WholeModel};
 use crate::task::{HeadSettings, Objective};
@@ -30,45 +30,49 @@ fn model(
     trained: &TrainedModel,
     precision: FrozenPrecision,
 ) -> Result<WholeModel, checkpoint::Error> {
-    let (readout, metadata) = (readout(trained), metadata(trained));
+    let (readout, metadata) = (readout(trained)?, metadata(trained));
     let checkpoint = &trained.checkpoint;
     onnx::write_whole(checkpoint, &readout, precision, &metadata, ONNX_FILE)
 }
 
 /// What `trained` reads out of the states.
-fn readout(trained: &TrainedModel) -> Readout {
+fn readout(trained: &TrainedModel) -> Result<Readout, checkpoint::Error> {
     let pool = match trained.identity.pooling {
         Pooling::Cls => Pool::First,
         Pooling::Mean => Pool::Mean,
     };
-    let layer = |name: &str, outputs, activation| Dense {
-        name: name.into(),
-        outputs,
+    let layer = |name: &str, [inputs, outputs]: [usize; 2], activation| Dense {
+        linear: Linear {
+            name: name.into(),
+            inputs,
+            outputs,
+            bias: true,
+        },
         activation,
+        norm: None,
     };
-    let classes = trained.classes();
+    let (width, classes) = (trained.checkpoint.config.hidden_size, trained.classes());
     let layers = match trained.head {
-        HeadSettings::Linear { .. } => vec![layer("classifier", classes, None)],
+        HeadSettings::Linear { .. } => vec![layer("classifier", [width, classes], None)],
         HeadSettings::HuggingFace { .. } => {
-            let head = trained.checkpoint.config.family.sequence_head();
-            let head = head.unwrap_or_else(|| unreachable!("the run was trained with it"));
-            let width = trained.checkpoint.config.hidden_size;
+            let head = trained.checkpoint.config.sequence_head();
             let activation = match head.activation {
-                Activation::Tanh => "Tanh",
-                Activation::Relu => "Relu",
+                Some(Activation::Tanh) => Some("Tanh"),
+                Some(Activation::Relu) => Some("Relu"),
+                Some(Activation::Gelu) => Some("Gelu"),
+                Some(Activation::Identity) => None,
+                None => return Err(trained.checkpoint.unknown_activation()),
             };
-            vec![
-                layer(head.square, width, Some(activation)),
-                layer(head.last, classes, None),
-            ]
+            let square = Dense {
+                linear: head.square,
+                activation,
+                norm: head.norm,
+            };
+            vec![square, layer(head.last, [width, classes], None)]
         }
         HeadSettings::Concat => vec![
-            layer(
-                "classifier.dense",
-                trained.checkpoint.config.hidden_size,
-                Some("Tanh"),
-            ),
-            layer("classifier.out_proj", classes, None),
+            layer("classifier.dense", [2 * width, width], Some("Tanh")),
+            layer("classifier.out_proj", [width, classes], None),
         ],
         HeadSettings::Match { .. } | HeadSettings::Cosine { .. } | HeadSettings::Contrast => {
             Vec::new()
@@ -79,13 +83,13 @@ fn readout(trained: &TrainedModel) -> Readout {
         _ => 1,
     };
     let embeddings = trained.gives_embeddings();
-    Readout {
+    Ok(Readout {
         pool,
         columns,
         layers,
         unit_length: embeddings,
         output: if embeddings { EMBEDDING } else { LOGITS },
-    }
+    })
 }
 
 /// What somebody needs who has the file alone.

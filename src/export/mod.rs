@@ -5,6 +5,7 @@
 mod card;
 mod classes;
 mod config;
+mod disguise;
 mod error;
 mod folder;
 mod graph;
@@ -74,12 +75,12 @@ pub fn export(
             Format::HuggingFace { stored, class } => {
                 let target = classes::target(trained, class)?;
                 tensors::write(folder, trained, &target, stored)?;
-                config::write(folder, trained, Some((&target.class, stored)))?;
-                tokenizer::write(folder, trained)?;
+                config::write(folder, trained, Some((&target, stored)))?;
+                tokenizer::write(folder, trained, true)?;
                 if trained.gives_embeddings() {
                     sentence_transformers::write(folder, trained)?;
                 }
-                card::write(folder, trained, format, &target.class, target.reading)?;
+                card::write(folder, trained, format, Some(&target))?;
                 Report {
                     format: "hf".into(),
                     class: target.class,
@@ -90,12 +91,11 @@ pub fn export(
             Format::Onnx { precision } => {
                 graph::write(folder, trained, precision)?;
                 config::write(folder, trained, None)?;
-                tokenizer::write(folder, trained)?;
-                let class = "InferenceSession";
-                card::write(folder, trained, format, class, Reading::Output)?;
+                tokenizer::write(folder, trained, false)?;
+                card::write(folder, trained, format, None)?;
                 Report {
                     format: "onnx".into(),
-                    class: class.into(),
+                    class: "InferenceSession".into(),
                     reading: Reading::Output,
                     bytes: 0,
                 }

@@ -56,10 +56,11 @@ pub(super) fn write(
 ) -> Result<(), Error> {
     let checkpoint = &trained.checkpoint;
     let problem = RefCell::new(None);
-    let encoder = checkpoint.config.tensors().map(|(name, shape)| {
+    let encoder = checkpoint.config.tensors().filter_map(|(name, shape)| {
         let written = format!("{}{name}", target.prefix);
+        let replaced = target.head.iter().any(|tensor| tensor.name == written);
         let source = Source::Encoder(&checkpoint.weights, name);
-        (written, shape, source)
+        (!replaced).then_some((written, shape, source))
     });
     let head = target.head.iter().map(|tensor| {
         let source = Source::Values(&tensor.values);

@@ -25,8 +25,13 @@ const SPECIAL: [(&str, [&str; 2]); 5] = [
     ("pad_token", ["[PAD]", "<pad>"]),
 ];
 
-/// Copies the tokenizer, and writes its configuration.
-pub(super) fn write(folder: &Path, trained: &TrainedModel) -> Result<(), Error> {
+/// Copies the tokenizer, and writes its configuration; `takes_token_types` where the model can be
+/// given them.
+pub(super) fn write(
+    folder: &Path,
+    trained: &TrainedModel,
+    takes_token_types: bool,
+) -> Result<(), Error> {
     let checkpoint = &trained.checkpoint;
     let from = &checkpoint.folder;
     if let Some(mode) = trained.identity.encoding.mode_token() {
@@ -72,9 +77,12 @@ pub(super) fn write(folder: &Path, trained: &TrainedModel) -> Result<(), Error> 
     // another tokenizer out of the vocabulary.
     config.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
     config.insert("model_max_length".into(), json!(trained.longest()));
-    // Telly trains every token as one of the first segment, which is what a model takes that is
-    // told nothing of segments.
-    let inputs = ["input_ids", "attention_mask"];
+    // A model that is not told of token types takes type 0 for all, as Telly does with single texts.
+    // The ONNX graph finds those of two texts itself.
+    let mut inputs = vec!["input_ids", "attention_mask"];
+    if takes_token_types && checkpoint.config.text_separator.is_some() {
+        inputs.push("token_type_ids");
+    }
     config.insert("model_input_names".into(), json!(inputs));
     let config = Value::Object(config);
     folder::write_text(folder, CONFIG, &format!("{config:#}\n"))

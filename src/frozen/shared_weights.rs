@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use half::f16;
 use ort::session::builder::{PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, Tensor};
 
@@ -39,11 +40,17 @@ impl SharedWeights {
     }
 }
 
-/// `weight` out of `bytes`, f32 unless it is 8-bit.
+/// `weight` out of `bytes`, f32 unless it is f16 or 8-bit.
 fn value(weight: &ExternalWeight, bytes: &[u8]) -> ort::Result<DynValue> {
     let shape = weight.shape.clone();
     if weight.data_type == DataType::UInt8 {
         return Ok(Tensor::from_array((shape, bytes.to_vec()))?.into_dyn());
+    }
+    if weight.data_type == DataType::Float16 {
+        let (numbers, _) = bytes.as_chunks();
+        let numbers = numbers.iter().map(|&bytes| f16::from_le_bytes(bytes));
+        let numbers: Vec<f16> = numbers.collect();
+        return Ok(Tensor::from_array((shape, numbers))?.into_dyn());
     }
     let (numbers, _) = bytes.as_chunks();
     let numbers: Vec<f32> = numbers

@@ -59,6 +59,10 @@ impl Explain for Error {
                 ..
             } => "another ONNX Runtime (`--onnxruntime`) or `--provider cpu` may compute it right; please report it",
             Self::Parity {
+                precision: FrozenPrecision::Fp16,
+                ..
+            } => "this model loses too much in 16 bits: leave out `--frozen-precision fp16`",
+            Self::Parity {
                 precision: FrozenPrecision::Int8,
                 ..
             } => "this model loses too much in 8 bits: leave out `--frozen-precision int8`",

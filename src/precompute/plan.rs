@@ -46,9 +46,15 @@ impl EncodedSplits {
         encoding: &Encoding,
         splits: &[(String, Source)],
     ) -> Result<Self, Error> {
-        let files = splits
-            .iter()
-            .map(|(name, source)| (name.clone(), absolute(&source.path).into()));
+        let files = splits.iter().map(|(name, source)| {
+            let paths = source.given.iter().map(|path| absolute(path));
+            let mut paths: Vec<Value> = paths.map(Value::from).collect();
+            let paths = match paths.len() {
+                1 => paths.remove(0),
+                _ => paths.into(),
+            };
+            (name.clone(), paths)
+        });
         let files = Value::Object(files.collect());
         let searched = splits.iter().find(|(name, _)| name == Role::CODE_BASE);
         let code_base = match (encoding, searched) {

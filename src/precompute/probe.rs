@@ -91,7 +91,7 @@ pub fn check_parity(parity: &Parity, precision: FrozenPrecision) -> Result<(), E
                 found <= bound,
             )
         }
-        FrozenPrecision::Int8 => {
+        FrozenPrecision::Fp16 | FrozenPrecision::Int8 => {
             let (found, bound) = (parity.mean_cosine, INT8_MEAN_COSINE);
             (
                 "mean cosine",

@@ -8,7 +8,7 @@ use super::{CrossEntropy, Error, Objective};
 use crate::checkpoint::Activation;
 use crate::dataset::FieldChoice;
 use crate::targets::Targets;
-use crate::trainable::ops::{dropout, linear};
+use crate::trainable::ops::{dropout, layer_norm, linear};
 use crate::trainable::{Pass, Site, Weight};
 
 /// `--text-field`: CodeXGLUE's `func` and `code`, or a text.
@@ -38,10 +38,38 @@ pub(super) struct Classifier {
 /// The layer below the last.
 struct HiddenLayer {
     weight: Weight,
-    bias: Weight,
+    bias: Option<Weight>,
     activation: Activation,
+    norm: Option<HiddenNorm>,
     /// Whether its input too goes through dropout.
     drops_input: bool,
+}
+
+/// A LayerNorm over what the activation puts out.
+struct HiddenNorm {
+    weight: Weight,
+    bias: Option<Weight>,
+    epsilon: f64,
+}
+
+impl HiddenLayer {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let x = match &self.bias {
+            Some(bias) => linear(x, &self.weight, bias)?,
+            None => x.matmul(&self.weight.t()?)?,
+        };
+        let x = match self.activation {
+            Activation::Tanh => x.tanh()?,
+            Activation::Relu => x.relu()?,
+            Activation::Gelu => x.gelu_erf()?,
+            Activation::Identity => x,
+        };
+        let Some(norm) = &self.norm else {
+            return Ok(x);
+        };
+        let bias = norm.bias.as_deref();
+        Ok(layer_norm(&x, &norm.weight, bias, norm.epsilon)?)
+    }
 }
 
 impl Classifier {
@@ -64,22 +92,32 @@ impl Classifier {
     }
 
     /// The family's own layers: BERT's pooler, its weights the checkpoint's; `RoBERTa`'s and
-    /// MPNet's two layers with dropout before each; `DistilBERT`'s two with a rectifier between.
+    /// MPNet's two layers with dropout before each; `DistilBERT`'s two with a rectifier between;
+    /// `ModernBERT`'s two with a norm between, its weights and the first layer's the checkpoint's.
     pub(super) fn hugging_face(
         builder: &mut HeadBuilder,
         outputs: usize,
         objective: Objective,
     ) -> Result<Self, Error> {
-        let family = builder.family();
-        let head = family
-            .sequence_head()
-            .ok_or(Error::NoFamilyHead { family })?;
+        let head = builder.sequence_head();
+        let unknown = || Error::UnknownActivation(builder.unknown_activation());
+        let activation = head.activation.ok_or_else(unknown)?;
         let width = builder.hidden();
-        let (weight, bias) = builder.pretrained(head.square, width, width)?;
+        let (weight, bias) = builder.pretrained(&head.square)?;
+        let norm = head.norm.map(|norm| {
+            let (weight, bias) = builder.norm(&norm)?;
+            let epsilon = builder.epsilon();
+            Ok::<_, Error>(HiddenNorm {
+                weight,
+                bias,
+                epsilon,
+            })
+        });
         let hidden = HiddenLayer {
             weight,
             bias,
-            activation: head.activation,
+            activation,
+            norm: norm.transpose()?,
             drops_input: head.drops_input,
         };
         let (weight, bias) = builder.linear(head.last, outputs, width)?;
@@ -104,12 +142,7 @@ impl Classifier {
                 } else {
                     pooled.clone()
                 };
-                let x = linear(&x, &hidden.weight, &hidden.bias)?;
-                let x = match hidden.activation {
-                    Activation::Tanh => x.tanh()?,
-                    Activation::Relu => x.relu()?,
-                };
-                drop(&x, Site::InsideHead)?
+                drop(&hidden.forward(&x)?, Site::InsideHead)?
             }
         };
         Ok(linear(&x, &self.weight, &self.bias)?)

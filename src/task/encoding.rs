@@ -153,6 +153,25 @@ impl Encoding {
         }
     }
 
+    /// Whether a sequence is of two texts.
+    pub fn joins_texts(&self) -> bool {
+        matches!(
+            self,
+            Self::Classify {
+                second_field: Some(_),
+                ..
+            }
+        )
+    }
+
+    /// Makes `checkpoint` one for its sequences.
+    pub fn prepare(&self, checkpoint: &mut Checkpoint) -> Result<(), Error> {
+        if self.joins_texts() {
+            checkpoint.take_pairs()?;
+        }
+        Ok(())
+    }
+
     /// The most tokens of each of a row's sequences, by the name of the flag.
     pub fn lengths(&self) -> Vec<(&'static str, usize)> {
         match self {
@@ -170,10 +189,7 @@ impl Encoding {
         // A classifier token, one token of text, a separator; a mode token has a separator too.
         let shortest = match self {
             // Two texts, up to four special tokens.
-            Self::Classify {
-                second_field: Some(_),
-                ..
-            } => 6,
+            _ if self.joins_texts() => 6,
             _ if self.mode_token().is_some() => 5,
             _ => 3,
         };
@@ -252,12 +268,7 @@ impl Encoding {
                 let field = classify::text_field(text_field.as_deref());
                 if let Some(second) = second_field {
                     let second = FieldChoice::new("--second-field", Some(second), &[]);
-                    let pairs = data.records.iter().map(|record| {
-                        let first = field.text(record, &data.path)?;
-                        Ok((first, second.text(record, &data.path)?))
-                    });
-                    let pairs = pairs.collect::<Result<_, Error>>()?;
-                    return encoder.encode_pairs(pairs, *max_length, targets);
+                    return encoder.encode_pairs(data, [&field, &second], *max_length, targets);
                 }
                 let mut rows = Rows::new(1);
                 for record in &data.records {

@@ -1,6 +1,5 @@
 use std::path::PathBuf;
 
-use crate::checkpoint::Family;
 use crate::dataset::{Label, at};
 use crate::error::Explain;
 use crate::{checkpoint, dataset, trainable};
@@ -44,12 +43,9 @@ pub enum Error {
         /// The training file.
         path: PathBuf,
     },
-    /// transformers' head of a family is not known.
-    #[error("`--head huggingface` is not known for the family {}", .family.model_type())]
-    NoFamilyHead {
-        /// The family.
-        family: Family,
-    },
+    /// The model's own classifier has an activation that Telly does not compute.
+    #[error("`--head huggingface` cannot be used with this model")]
+    UnknownActivation(#[source] checkpoint::Error),
     /// A pair's label says neither yes nor no.
     #[error("`{path}`, line {line}: label {found} is neither 0 nor 1")]
     NotZeroOrOne {
@@ -99,6 +95,16 @@ pub enum Error {
         line: usize,
         /// The field.
         field: String,
+    },
+    /// One of two texts holds the token by which a model tells them apart.
+    #[error("{}: a text holds {token}, by which the model tells the first text from the second", at(.path, *.line))]
+    SeparatorInText {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// The token.
+        token: String,
     },
     /// Sequences longer than the model's positions.
     #[error("`{flag} {found}` is longer than the model's positions allow: {longest}")]
@@ -150,7 +156,7 @@ impl Explain for Error {
             Self::NoLabels { .. } => {
                 Some("the field of the labels holds a list, as [\"a\", \"b\"]".into())
             }
-            Self::NoFamilyHead { .. } => Some("use `--head linear`".into()),
+            Self::UnknownActivation(_) => Some("use `--head linear`".into()),
             Self::OneClass { .. } => Some("name another field with `--label-field`".into()),
             Self::NotZeroOrOne { .. } => Some(
                 "1 stands for clones, 0 for others; name another field with `--label-field`".into(),
@@ -170,6 +176,9 @@ impl Explain for Error {
                 "every record of the training split needs at least one; leave such records out"
                     .into(),
             ),
+            Self::SeparatorInText { token, .. } => Some(format!(
+                "write {token} in another way, with spaces between its characters, or leave the record out"
+            )),
             Self::TooLong { .. } | Self::TooShort { .. } => None,
         }
     }

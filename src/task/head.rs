@@ -14,7 +14,7 @@ use super::contrast::Contrast;
 use super::cosine::Cosine;
 use super::search::Matcher;
 use super::{CrossEntropy, Encoding, Error, Labels, Metrics, Objective};
-use crate::checkpoint::{self, Checkpoint, Family};
+use crate::checkpoint::{self, Checkpoint, EncoderConfig, HeadInput, Linear, Norm, SequenceHead};
 use crate::targets::Targets;
 use crate::trainable::{Parameters, Pass, Pooling, Weight};
 
@@ -89,12 +89,23 @@ impl HeadSettings {
         }
     }
 
-    /// How a sequence becomes one vector unless told otherwise.
-    pub fn default_pooling(&self) -> Pooling {
+    /// How a sequence becomes one vector unless told otherwise, in the model of `config`.
+    pub fn default_pooling(&self, config: &EncoderConfig) -> Pooling {
         match self {
-            Self::Linear { .. } | Self::HuggingFace { .. } | Self::Concat => Pooling::Cls,
+            Self::HuggingFace { .. } => match config.head.reads {
+                HeadInput::FirstToken => Pooling::Cls,
+                HeadInput::MeanOfTokens => Pooling::Mean,
+            },
+            Self::Linear { .. } | Self::Concat => Pooling::Cls,
             Self::Match { .. } | Self::Cosine { .. } | Self::Contrast => Pooling::Mean,
         }
+    }
+
+    /// Whether it can stand on vectors of `pooling` in the model of `config`: most families' own
+    /// classifiers read the first token and nothing else.
+    pub fn takes(&self, pooling: Pooling, config: &EncoderConfig) -> bool {
+        let chosen = config.sequence_head().fields.reads.is_some();
+        chosen || pooling == Pooling::Cls || !matches!(self, Self::HuggingFace { .. })
     }
 
     /// A fresh head; what it trains is added to the builder's parameters.
@@ -260,34 +271,68 @@ impl<'a> HeadBuilder<'a> {
         ))
     }
 
-    /// The model's family.
-    pub(super) fn family(&self) -> Family {
-        self.checkpoint.config.family
+    /// The classifier of the model's family.
+    pub(super) fn sequence_head(&self) -> SequenceHead {
+        self.checkpoint.config.sequence_head()
     }
 
-    /// As [`linear`](Self::linear), with the checkpoint's own values where it has both tensors.
+    /// That its activation is none that Telly computes.
+    pub(super) fn unknown_activation(&self) -> checkpoint::Error {
+        self.checkpoint.unknown_activation()
+    }
+
+    /// Added to the variance in a LayerNorm.
+    pub(super) fn epsilon(&self) -> f64 {
+        self.checkpoint.config.layer_norm_epsilon
+    }
+
+    /// A linear layer with the checkpoint's own values where it has all of its tensors; else its
+    /// weight is drawn as that of [`linear`](Self::linear), and a bias is 0.
     pub(super) fn pretrained(
         &mut self,
-        name: &str,
-        outputs: usize,
-        inputs: usize,
-    ) -> Result<(Weight, Weight), Error> {
+        linear: &Linear,
+    ) -> Result<(Weight, Option<Weight>), Error> {
+        self.own_or(linear.tensors().collect(), Self::normal)
+    }
+
+    /// As [`pretrained`](Self::pretrained), a LayerNorm: else its weight is 1.
+    pub(super) fn norm(&mut self, norm: &Norm) -> Result<(Weight, Option<Weight>), Error> {
+        let tensors = norm.tensors(self.hidden()).collect();
+        self.own_or(tensors, |_, count| vec![1.0; count])
+    }
+
+    /// The checkpoint's `tensors`, a weight and perhaps a bias; if it lacks one of them, `weight`
+    /// and zeros.
+    fn own_or(
+        &mut self,
+        tensors: Vec<(String, Vec<usize>)>,
+        weight: impl Fn(&mut Self, usize) -> Vec<f32>,
+    ) -> Result<(Weight, Option<Weight>), Error> {
         let weights = &self.checkpoint.weights;
-        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        let missing = |name: &str, shape: &[usize]| {
+        let missing = tensors.iter().any(|(name, shape)| {
             matches!(
                 weights.check(name, shape),
                 Err(checkpoint::Error::MissingTensor { .. })
             )
+        });
+        let mut tensor = |(name, shape): (String, Vec<usize>), is_bias: bool| {
+            if !missing {
+                return self.parameters.load(weights, &name, &shape);
+            }
+            let count = shape.iter().product();
+            let values = if is_bias {
+                vec![0.0; count]
+            } else {
+                weight(self, count)
+            };
+            self.parameters.add(&name, &shape, values)
         };
-        if missing(&weight, &[outputs, inputs]) || missing(&bias, &[outputs]) {
-            return self.linear(name, outputs, inputs);
-        }
-        let parameters = &mut *self.parameters;
-        Ok((
-            parameters.load(weights, &weight, &[outputs, inputs])?,
-            parameters.load(weights, &bias, &[outputs])?,
-        ))
+        let mut tensors = tensors.into_iter();
+        let first = tensors.next();
+        let first = first.unwrap_or_else(|| unreachable!("every layer has a weight"));
+        let made = tensor(first, false)?;
+        let bias = tensors.next().map(|bias| tensor(bias, true));
+        Ok((made, bias.transpose()?))
     }
 
     #[allow(clippy::cast_possible_truncation)]

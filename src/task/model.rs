@@ -9,7 +9,8 @@ use super::{CrossEntropy, Error, Metrics};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::targets::Targets;
 use crate::trainable::{
-    EncoderInput, Gradients, Parameters, Part, PartLimit, Pass, Pooling, Profile, TrainableEncoder,
+    EncoderInput, Gradients, Ops, OpsChoice, Parameters, Part, PartLimit, Pass, Pooling, Profile,
+    TrainableEncoder,
 };
 
 /// Some rows to learn from.
@@ -32,6 +33,7 @@ pub struct Model {
     pooling: Pooling,
     head: Box<dyn Head>,
     layers: usize,
+    ops: Ops,
 }
 
 impl Model {
@@ -55,7 +57,25 @@ impl Model {
             pooling,
             head,
             layers: checkpoint.config.layers,
+            ops: OpsChoice::Auto.on(device)?,
         })
+    }
+
+    /// Computes its layers by `ops`; by those that suit its device unless told so.
+    #[must_use]
+    pub fn run_by(mut self, ops: Ops) -> Self {
+        self.ops = ops;
+        self
+    }
+
+    /// What its layers are computed by.
+    pub fn ops(&self) -> Ops {
+        self.ops
+    }
+
+    /// A pass without dropout.
+    pub fn evaluation(&self) -> Pass {
+        Pass::evaluation(self.ops)
     }
 
     /// Weighs and smooths the classes of a classifier in training.
@@ -105,7 +125,8 @@ impl Model {
     /// Bytes that training takes whatever the batch: parameters, gradients, the optimizer's two
     /// moments, and `copies` of the parameters.
     pub fn fixed_bytes(&self, copies: usize) -> u64 {
-        (self.parameters.count() * size_of::<f32>() * (4 + copies)) as u64
+        let parameters = self.parameters.count() * size_of::<f32>() * (4 + copies);
+        parameters as u64 + self.encoder.embedding_bytes()
     }
 
     /// Bytes that a step takes for each token worked on at a time.

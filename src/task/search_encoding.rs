@@ -61,16 +61,16 @@ impl SearchEncoding {
     }
 
     /// The keys of the code base `records`, which must differ.
-    pub fn code_base(&self, records: Records) -> Result<CodeBase, Error> {
+    pub fn code_base(&self, mut records: Records) -> Result<CodeBase, Error> {
         let field = self.key_field();
         let path = records.path().to_owned();
         let mut places = HashMap::new();
-        for (place, record) in records.enumerate() {
-            let record = record?;
-            let key = field.label(&record, &path)?;
+        while let Some(record) = records.next().transpose()? {
+            let key = field.label(&record, records.path())?;
+            let place = places.len();
             if let Some((_, first)) = places.insert(key.clone(), (place, record.line)) {
                 return Err(Error::SameKey {
-                    path,
+                    path: records.path().to_owned(),
                     line: record.line,
                     key,
                     first,
@@ -97,7 +97,10 @@ impl SearchEncoding {
                 split.targets = self.places(data, code_base)?;
                 Ok(split)
             }
-            (Role::Training, _) => self.encode_rows(data, encoder, self.negatives(data)?),
+            (Role::Training, _) => {
+                let negatives = self.negatives(std::slice::from_ref(data))?;
+                self.encode_rows(data, encoder, negatives.into_iter().flatten().collect())
+            }
             (Role::Evaluation, None) => self.encode_rows(data, encoder, Vec::new()),
         }
     }
@@ -121,7 +124,7 @@ impl SearchEncoding {
     }
 
     /// Query, code and `negatives` a row.
-    fn encode_rows(
+    pub(super) fn encode_rows(
         &self,
         data: &Dataset,
         encoder: TextEncoder,
@@ -140,26 +143,34 @@ impl SearchEncoding {
         rows.encode(encoder, Targets::None)
     }
 
-    /// Each row's hard negatives, as many as the row with the fewest has.
-    fn negatives(&self, data: &Dataset) -> Result<Vec<Vec<String>>, Error> {
+    /// The hard negatives of each row of each of `chunks`, the whole split: as many as the row with the
+    /// fewest has.
+    pub(super) fn negatives(&self, chunks: &[Dataset]) -> Result<Vec<Vec<Vec<String>>>, Error> {
         let Some(name) = &self.negative_field else {
             return Ok(Vec::new());
         };
         let field = FieldChoice::new("--negative-field", Some(name), &[]);
-        let negatives = data.records.iter().map(|record| {
-            let texts = texts(record, name, &field, data)?;
-            if texts.is_empty() {
-                return Err(Error::NoNegative {
-                    path: data.path.clone(),
-                    line: record.line,
-                    field: name.clone(),
-                });
-            }
-            Ok(texts)
-        });
-        let mut negatives = negatives.collect::<Result<Vec<_>, Error>>()?;
-        let fewest = negatives.iter().map(Vec::len).min().unwrap_or(0);
-        for row in &mut negatives {
+        let of_chunk = |data: &Dataset| {
+            let rows = data.records.iter().map(|record| {
+                let texts = texts(record, name, &field, data)?;
+                if texts.is_empty() {
+                    return Err(Error::NoNegative {
+                        path: data.path.clone(),
+                        line: record.line,
+                        field: name.clone(),
+                    });
+                }
+                Ok(texts)
+            });
+            rows.collect::<Result<Vec<_>, Error>>()
+        };
+        let mut negatives = chunks
+            .iter()
+            .map(of_chunk)
+            .collect::<Result<Vec<_>, Error>>()?;
+        let rows = negatives.iter().flatten();
+        let fewest = rows.map(Vec::len).min().unwrap_or(0);
+        for row in negatives.iter_mut().flatten() {
             row.truncate(fewest);
         }
         Ok(negatives)

@@ -7,7 +7,7 @@ use super::clone::Groups;
 use super::labels::LabelCollector;
 use super::{EncodedSplit, Encoding, Error, Known, Labels, Role, classify};
 use crate::checkpoint::Checkpoint;
-use crate::dataset::{Dataset, Functions, PairFile, Records, Source};
+use crate::dataset::{Functions, PairFile, Records, Source};
 use crate::distinct::Distinct;
 use crate::targets::Targets;
 
@@ -51,9 +51,17 @@ impl Encoding {
             && search.negative_field.is_some()
         {
             // How many hard negatives a row has follows from all of them.
-            let path = records.path().to_owned();
-            let records = records.collect::<Result<_, _>>()?;
-            return self.encode(&Dataset { path, records }, checkpoint, role, known);
+            let mut chunks = Vec::new();
+            while let Some(chunk) = records.chunk()? {
+                chunks.push(chunk);
+            }
+            let negatives = search.negatives(&chunks)?;
+            let row = negatives.first().and_then(|rows| rows.first());
+            let mut split = Collector::new(2 + row.map_or(0, Vec::len));
+            for (chunk, negatives) in chunks.iter().zip(negatives) {
+                split.add(search.encode_rows(chunk, self.encoder(checkpoint), negatives)?);
+            }
+            return Ok(split.finish());
         }
         let groups = match self {
             Self::Clone(clone) => clone.group_choice(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{EncodedSplit, Error};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::dataset::{Dataset, FieldChoice};
 use crate::distinct::Distinct;
 use crate::ragged::Ragged;
@@ -30,14 +30,28 @@ impl TextEncoder<'_> {
         })
     }
 
-    /// Each of `pairs` as one sequence a row.
+    /// The texts in `fields` of each record of `data` as one sequence a row.
     pub(super) fn encode_pairs(
         self,
-        pairs: Vec<(String, String)>,
+        data: &Dataset,
+        fields: [&FieldChoice; 2],
         max_length: usize,
         targets: Targets,
     ) -> Result<EncodedSplit, Error> {
-        let all = self.checkpoint.tokenizer.encode_pairs(pairs, max_length)?;
+        let pairs = data.records.iter().map(|record| {
+            let [first, second] = fields.map(|field| field.text(record, &data.path));
+            Ok((first?, second?))
+        });
+        let pairs = pairs.collect::<Result<_, Error>>()?;
+        let encoded = self.checkpoint.encode_pairs(pairs, max_length);
+        let all = encoded.map_err(|error| match error {
+            checkpoint::Error::Separator { pair, token } => Error::SeparatorInText {
+                path: data.path.clone(),
+                line: data.records.get(pair).map_or(0, |record| record.line),
+                token,
+            },
+            other => other.into(),
+        })?;
         let mut sequences = Ragged::new(1);
         let mut known: HashMap<&[u32], u32> = HashMap::new();
         let rows = all.iter().map(|ids| {

@@ -1,16 +1,21 @@
 //! What an unfinished run leaves, so that it can go on to the same weights.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Error, TrainSettings};
+use crate::mapping::MappedFile;
 use crate::publish::publish_with;
 use crate::task::Metrics;
+use crate::trainable::{self, LossScaler};
 
 /// The file in a run's `checkpoint/`.
 const STATE: &str = "state.safetensors";
@@ -42,6 +47,9 @@ pub struct Position {
     /// Evaluations since the best.
     #[serde(default)]
     pub without_better: usize,
+    /// What scales the loss, in fp16.
+    #[serde(default)]
+    pub loss_scaler: Option<LossScaler>,
     /// Bytes of `metrics.jsonl` that belong to these steps.
     pub metrics_bytes: u64,
     /// Bytes of the TensorBoard events that belong to them.
@@ -60,12 +68,60 @@ pub struct BestEpoch {
     pub metrics: Metrics,
 }
 
-/// A run's last checkpoint.
+/// A tensor of a checkpoint, written from where it lies: a copy of all would be memory that a run
+/// was not allowed.
+#[derive(Debug, Clone, Copy)]
+pub enum StateTensor<'a> {
+    /// As candle has it.
+    Tensor(&'a Tensor),
+    /// Numbers of the shape `shape`.
+    Numbers {
+        /// All of them.
+        numbers: &'a [f32],
+        /// As many as they are.
+        shape: &'a [usize],
+    },
+}
+
+impl View for StateTensor<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Tensor(tensor) => View::dtype(tensor),
+            Self::Numbers { .. } => Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Tensor(tensor) => tensor.dims(),
+            Self::Numbers { shape, .. } => shape,
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Tensor(tensor) => View::data(tensor),
+            Self::Numbers { numbers, .. } => Cow::Borrowed(bytemuck::cast_slice(numbers)),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Tensor(tensor) => View::data_len(tensor),
+            Self::Numbers { numbers, .. } => size_of_val(*numbers),
+        }
+    }
+}
+
+/// A run's last checkpoint, its tensors in the file until they are asked for: all of them at once
+/// would be memory that a run was not allowed.
 pub struct TrainingState {
     /// Where it stood.
     pub position: Position,
-    /// The tensors by name, on the CPU.
-    pub tensors: HashMap<String, Tensor>,
+    file: MappedFile,
+    /// Where the file's tensors begin.
+    begin: usize,
+    metadata: Metadata,
 }
 
 impl Position {
@@ -100,7 +156,7 @@ impl TrainingState {
     pub(super) fn write(
         folder: &Path,
         position: &Position,
-        tensors: Vec<(String, Tensor)>,
+        tensors: Vec<(String, StateTensor)>,
     ) -> Result<(), Error> {
         fs_err::create_dir_all(folder).map_err(Error::Write)?;
         let position = serde_json::to_string(position)
@@ -122,9 +178,9 @@ impl TrainingState {
             path: path.clone(),
             problem,
         };
-        let bytes = fs_err::read(&path).map_err(Error::Read)?;
-        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes)
-            .map_err(|error| damaged(error.to_string()))?;
+        let file = MappedFile::open(&path).map_err(Error::Read)?;
+        let (header, metadata) =
+            SafeTensors::read_metadata(&file).map_err(|error| damaged(error.to_string()))?;
         let position = metadata
             .metadata()
             .as_ref()
@@ -132,8 +188,23 @@ impl TrainingState {
             .ok_or_else(|| damaged(format!("its metadata has no `{POSITION}`")))?;
         let position =
             serde_json::from_str(position).map_err(|error| damaged(error.to_string()))?;
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-            .map_err(|error| damaged(error.to_string()))?;
-        Ok(Some(Self { position, tensors }))
+        Ok(Some(Self {
+            position,
+            file,
+            begin: size_of::<u64>() + header,
+            metadata,
+        }))
+    }
+
+    /// The tensor `name`, if there is one, on the CPU.
+    pub(super) fn tensor(&self, name: &str) -> Result<Option<Tensor>, trainable::Error> {
+        let Some(info) = self.metadata.info(name) else {
+            return Ok(None);
+        };
+        let (start, end) = info.data_offsets;
+        let bytes = &self.file[self.begin..][start..end];
+        let dtype = info.dtype.try_into()?;
+        let tensor = Tensor::from_raw_buffer(bytes, dtype, &info.shape, &Device::Cpu)?;
+        Ok(Some(tensor))
     }
 }

@@ -29,6 +29,16 @@ pub enum Error {
         /// NaN or infinite.
         loss: f64,
     },
+    /// In fp16, gradients are no numbers at any scale.
+    #[error(
+        "at step {step} the gradients are no numbers in fp16, even with the loss times {scale}"
+    )]
+    LossScale {
+        /// The step.
+        step: usize,
+        /// What the loss was multiplied by.
+        scale: f64,
+    },
     /// The run folder holds something already.
     #[error("`{folder}` is not empty")]
     RunExists {
@@ -93,7 +103,7 @@ pub enum Error {
     },
     /// The budget does not even hold the parameters.
     #[error(
-        "`--memory-budget` of {budget} bytes is too small: parameters, gradients and optimizer take {needed} bytes"
+        "`--memory-budget` of {budget} bytes is too small: the program, parameters, gradients and optimizer take {needed} bytes"
     )]
     MemoryBudget {
         /// As given.
@@ -134,6 +144,7 @@ impl Explain for Error {
             Self::Frozen(error) => return error.hint(),
             Self::Trainable(error) => return error.hint(),
             Self::Diverged { .. } => "lower `--lr`, or raise `--warmup`".into(),
+            Self::LossScale { .. } => "use `--mixed-precision bf16`, or lower `--lr`".into(),
             Self::RunExists { .. } => {
                 "choose another `--out`, or replace the run with `--force`".into()
             }
@@ -171,7 +182,11 @@ impl Explain for Error {
             | Self::OtherRun { .. }
             | Self::Damaged { .. }
             | Self::NothingToTrain { .. } => true,
-            Self::Diverged { .. } | Self::Write(_) | Self::Read(_) | Self::Interrupted => false,
+            Self::Diverged { .. }
+            | Self::LossScale { .. }
+            | Self::Write(_)
+            | Self::Read(_)
+            | Self::Interrupted => false,
         }
     }
 }

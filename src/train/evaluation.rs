@@ -8,7 +8,6 @@ use crate::frozen::by_token_budget;
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Candidates, EmbeddedSplit, Metrics, Model};
-use crate::trainable::Pass;
 
 /// Tokens evaluated at a time: more are no faster, and evaluation is not to take more memory than
 /// training does.
@@ -46,7 +45,7 @@ pub fn embed_with(
         .iter()
         .map(|&index| activations.length(index))
         .collect();
-    let pass = Pass::evaluation(model.parameters.device());
+    let pass = model.evaluation();
     let mut vectors: Vec<Option<Tensor>> = vec![None; distinct.len()];
     for batch in by_token_budget(&lengths, TOKENS) {
         if interrupt::requested() {
@@ -118,6 +117,5 @@ pub fn evaluate(
     label: &str,
 ) -> Result<Metrics, Error> {
     let embedded = embed_split(model, activations, split, code_base, label)?;
-    let pass = Pass::evaluation(model.parameters.device());
-    Ok(model.metrics(&embedded, &pass)?)
+    Ok(model.metrics(&embedded, &model.evaluation())?)
 }

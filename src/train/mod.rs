@@ -22,7 +22,7 @@ mod training;
 
 pub use activations::{Activations, CachedActivations, FreshActivations};
 pub use batches::read_batch;
-pub use checkpoint::{BestEpoch, Position, TrainingState};
+pub use checkpoint::{BestEpoch, Position, StateTensor, TrainingState};
 pub use error::Error;
 pub use evaluation::{embed, embed_with, evaluate};
 pub use group::RunGroup;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Error;
-use super::checkpoint::{Position, TrainingState};
+use super::checkpoint::{Position, StateTensor, TrainingState};
 use super::tensorboard::{TensorBoard, reopen};
 use crate::checkpoint::Freeze;
 use crate::frozen::FrozenPrecision;
@@ -173,7 +173,7 @@ impl RunFolder {
     pub(super) fn write_checkpoint(
         &mut self,
         position: &mut Position,
-        tensors: Vec<(String, Tensor)>,
+        tensors: Vec<(String, StateTensor)>,
     ) -> Result<(), Error> {
         let sync = |file: &mut File| {
             file.sync_all()?;

@@ -1,12 +1,13 @@
 //! What a training run is told.
 
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Error, Schedule, Shuffle};
 use crate::targets::Targets;
 use crate::task::{ClassWeights, CrossEntropy, HeadSettings, Model};
-use crate::trainable::Pooling;
+use crate::trainable::{self, MixedPrecision, Ops, OpsChoice, Pooling};
 
 /// Everything that decides a run's outcome, besides the cache, and how it is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,12 @@ pub struct TrainSettings {
     pub log_every: usize,
     /// Seconds between two checkpoints, besides the one after each epoch.
     pub checkpoint_seconds: u64,
+    /// What the trained layers are computed by.
+    #[serde(default)]
+    pub ops: OpsChoice,
+    /// What their matrix products compute in.
+    #[serde(default)]
+    pub mixed_precision: MixedPrecision,
     /// Rows kept for the backward pass at a time; as many as the memory budget allows when
     /// absent.
     pub micro_batch: Option<usize>,
@@ -103,6 +110,8 @@ impl Default for TrainSettings {
             head: None,
             log_every: 10,
             checkpoint_seconds: 300,
+            ops: OpsChoice::default(),
+            mixed_precision: MixedPrecision::default(),
             micro_batch: None,
             memory_budget: None,
         }
@@ -131,8 +140,14 @@ impl TrainSettings {
         })
     }
 
+    /// What trains on `device`.
+    pub fn ops_on(&self, device: &Device) -> Result<Ops, trainable::Error> {
+        self.ops.training_in(self.mixed_precision, device)
+    }
+
     /// Refuses what `model` and the splits of a cache cannot do.
     pub fn check(&self, model: &Model, has_valid: bool) -> Result<(), Error> {
+        self.ops_on(model.parameters.device())?;
         let on_valid = [
             ("--best-metric", self.best_metric.is_some()),
             ("--early-stopping", self.early_stopping.is_some()),

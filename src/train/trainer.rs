@@ -1,14 +1,13 @@
 //! The training step.
 
-use std::collections::HashMap;
-
 use candle_core::Tensor;
 
+use super::checkpoint::{StateTensor, TrainingState};
 use super::{Error, TrainSettings};
 use crate::task::{Batch, Model};
 use crate::trainable::{
-    AdamW, AdamWSettings, Gradients, Ops, Parameter, Parameters, Part, PartLimit, Pass,
-    layer_scales,
+    self, AdamW, AdamWSettings, Gradients, LossScaler, MixedPrecision, Moment, Parameter,
+    Parameters, Part, PartLimit, Pass, layer_scales,
 };
 
 const PARAMETER: &str = "parameter";
@@ -19,8 +18,6 @@ const SECOND_MOMENT: &str = "second_moment";
 pub struct Trainer {
     /// What is trained.
     pub model: Model,
-    /// Which implementation of the layers runs.
-    pub ops: Ops,
     /// Whether the last layer computes every token's state though only some are read.
     pub all_rows: bool,
     /// What is kept for the backward pass at a time.
@@ -32,6 +29,7 @@ pub struct Trainer {
     total_steps: usize,
     step: usize,
     pending: Pending,
+    loss_scaler: Option<LossScaler>,
 }
 
 /// What the step under way has seen.
@@ -51,6 +49,10 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Global norm of the gradients before clipping.
     pub gradient_norm: f64,
+    /// What the loss was multiplied by, in fp16.
+    pub loss_scale: Option<f64>,
+    /// Whether there was no update, as some gradient was no finite number in fp16.
+    pub skipped: bool,
 }
 
 impl Trainer {
@@ -69,19 +71,20 @@ impl Trainer {
         // As transformers: the share is rounded up to whole steps.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let warmup_steps = (settings.warmup * total_steps as f64).ceil() as usize;
-        let device = model.parameters.device();
+        let ops = settings.ops_on(model.parameters.device())?;
+        let scales = settings.mixed_precision == MixedPrecision::Fp16;
         Ok(Self {
-            ops: Pass::evaluation(device).ops,
             all_rows: false,
             micro_batch: PartLimit::NONE,
             gradients: Gradients::new(&model.parameters),
-            model,
+            model: model.run_by(ops),
             optimizer,
             settings,
             warmup_steps,
             total_steps,
             step: 0,
             pending: Pending::default(),
+            loss_scaler: scales.then(LossScaler::default),
         })
     }
 
@@ -103,35 +106,49 @@ impl Trainer {
     /// What every further step depends on, by names that [`restore`](Self::restore) knows: the
     /// parameters, and the optimizer's running means. Dropout's masks follow from the seed and
     /// the number of the step.
-    pub fn tensors(&self) -> Result<Vec<(String, Tensor)>, Error> {
-        let moments = self.optimizer.moments(&self.model.parameters)?;
-        let parameters = self.model.parameters.iter().zip(moments);
-        let tensors = parameters.flat_map(|(parameter, [first, second])| {
+    pub fn tensors(&self) -> Vec<(String, StateTensor<'_>)> {
+        let parameters = self.model.parameters.iter().zip(self.optimizer.moments());
+        let tensors = parameters.flat_map(|(parameter, moments)| {
+            let variable = parameter.variable.as_tensor();
+            let [first, second] = moments.map(|moment| match moment {
+                Moment::Host(numbers) => StateTensor::Numbers {
+                    numbers,
+                    shape: variable.dims(),
+                },
+                Moment::Device(tensor) => StateTensor::Tensor(tensor),
+            });
             [
-                (PARAMETER, parameter.variable.as_detached_tensor()),
+                (PARAMETER, StateTensor::Tensor(variable)),
                 (FIRST_MOMENT, first),
                 (SECOND_MOMENT, second),
             ]
             .map(|(kind, tensor)| (format!("{kind}/{}", parameter.name), tensor))
         });
-        Ok(tensors.collect())
+        tensors.collect()
     }
 
-    /// Goes on after `step` steps that left `tensors`.
-    pub fn restore(
-        &mut self,
-        step: usize,
-        tensors: &mut HashMap<String, Tensor>,
-    ) -> Result<(), Error> {
+    /// What scales the loss, in fp16.
+    pub fn loss_scaler(&self) -> Option<&LossScaler> {
+        self.loss_scaler.as_ref()
+    }
+
+    /// Goes on from `state`.
+    pub fn restore(&mut self, state: &TrainingState) -> Result<(), Error> {
         let parameters = &self.model.parameters;
-        parameters.restore(&named(parameters, PARAMETER, tensors)?)?;
-        let first = named(parameters, FIRST_MOMENT, tensors)?;
-        let second = named(parameters, SECOND_MOMENT, tensors)?;
-        let moments = first.into_iter().zip(second);
-        self.optimizer.restore(
-            step,
-            moments.map(|(first, second)| [first, second]).collect(),
-        )?;
+        let values = named(parameters, PARAMETER, state);
+        for (parameter, value) in parameters.iter().zip(values) {
+            let set = parameter.variable.set(&value?);
+            set.map_err(trainable::Error::from)?;
+        }
+        let first = named(parameters, FIRST_MOMENT, state);
+        let second = named(parameters, SECOND_MOMENT, state);
+        let moments = first.zip(second);
+        let moments = moments.map(|(first, second)| Ok([first?, second?]));
+        let step = state.position.step;
+        self.loss_scaler.clone_from(&state.position.loss_scaler);
+        let skipped = self.loss_scaler.as_ref().map_or(0, LossScaler::skipped);
+        self.optimizer
+            .restore(step.saturating_sub(skipped), moments)?;
         self.step = step;
         Ok(())
     }
@@ -151,20 +168,21 @@ impl Trainer {
     }
 
     fn accumulate_here(&mut self, batch: Batch, share: f64) -> Result<(), Error> {
-        let device = self.model.parameters.device().clone();
         // Each batch of a run draws its own masks.
         let number = self.step * self.settings.gradient_accumulation + self.pending.batches;
-        let mut pass = Pass::training(&device, self.settings.seed, number as u64);
-        pass.ops = self.ops;
+        let mut pass = Pass::training(self.model.ops(), self.settings.seed, number as u64);
         pass.all_rows = self.all_rows;
+        pass.mixed_precision = self.settings.mixed_precision;
+        let scale = self.loss_scaler.as_ref().map_or(1.0, LossScaler::scale);
         let gradients = &mut self.gradients;
         if self.pending.batches == 0 {
             gradients.clear();
         }
-        let loss = self
-            .model
-            .add_gradients(batch, share, &pass, self.micro_batch, gradients)?;
-        if !loss.is_finite() {
+        let loss =
+            self.model
+                .add_gradients(batch, share * scale, &pass, self.micro_batch, gradients)?;
+        // In fp16 the step will be skipped, and the scale tells when it is of no use any more.
+        if !loss.is_finite() && self.loss_scaler.is_none() {
             return Err(Error::Diverged {
                 step: self.step,
                 loss,
@@ -187,16 +205,32 @@ impl Trainer {
             self.total_steps,
             self.settings.lr,
         );
-        let norm = self.model.profile().time(Part::Optimizer, || {
-            self.optimizer
-                .step(&self.model.parameters, &self.gradients, rate)
-        })?;
+        let loss_scale = self.loss_scaler.as_ref().map(LossScaler::scale);
+        let scale = loss_scale.unwrap_or(1.0);
+        let (parameters, gradients) = (&self.model.parameters, &self.gradients);
+        let norm = AdamW::norm(parameters, gradients, scale)?;
+        let skipped = loss_scale.is_some() && !norm.is_finite();
+        if let Some(scaler) = &mut self.loss_scaler {
+            scaler.update(!skipped);
+            if scaler.is_exhausted() {
+                let step = self.step;
+                return Err(Error::LossScale { step, scale });
+            }
+        }
+        if !skipped {
+            self.model.profile().time(Part::Optimizer, || {
+                self.optimizer
+                    .step(parameters, gradients, (norm, scale), rate)
+            })?;
+        }
         self.step += 1;
         let Pending { loss, .. } = std::mem::take(&mut self.pending);
         Ok(StepReport {
             loss,
             learning_rate: rate,
             gradient_norm: norm,
+            loss_scale,
+            skipped,
         })
     }
 }
@@ -205,24 +239,22 @@ impl Trainer {
 pub(super) fn named(
     parameters: &Parameters,
     kind: &str,
-    tensors: &mut HashMap<String, Tensor>,
-) -> Result<Vec<Tensor>, Error> {
-    let take = |parameter: &Parameter| {
+    state: &TrainingState,
+) -> impl Iterator<Item = Result<Tensor, trainable::Error>> {
+    let read = move |parameter: &Parameter| {
         let name = format!("{kind}/{}", parameter.name);
         let shape = parameter.variable.dims();
-        let found = tensors.remove(&name);
-        let mismatch = |found: String| crate::trainable::Error::Mismatch {
+        let mismatch = |found: String| trainable::Error::Mismatch {
             name: name.clone(),
             found,
             expected: format!("{shape:?}"),
         };
-        let tensor = found.ok_or_else(|| mismatch("nothing".into()))?;
+        let tensor = state.tensor(&name)?;
+        let tensor = tensor.ok_or_else(|| mismatch("nothing".into()))?;
         if tensor.dims() != shape {
-            return Err(mismatch(format!("{:?}", tensor.dims())).into());
+            return Err(mismatch(format!("{:?}", tensor.dims())));
         }
-        tensor
-            .to_device(parameters.device())
-            .map_err(|error| crate::trainable::Error::from(error).into())
+        Ok(tensor.to_device(parameters.device())?)
     };
-    parameters.iter().map(take).collect()
+    parameters.iter().map(read)
 }

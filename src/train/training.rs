@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use serde_json::json;
 
 use super::batches::with_batches;
-use super::checkpoint::{BestEpoch, Position, TrainingState};
+use super::checkpoint::{BestEpoch, Position, StateTensor, TrainingState};
 use super::evaluation::embed_split;
 use super::memory::micro_batch;
 use super::summary::{Summary, median};
@@ -20,7 +20,7 @@ use crate::cache::{Cache, Split};
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Batch, Metrics, Model, Role};
-use crate::trainable::{Part, Pass, Profile};
+use crate::trainable::{Part, Profile};
 
 /// The split that chooses what is kept.
 const VALID: &str = "valid";
@@ -134,6 +134,7 @@ impl<'a> Training<'a> {
                 best: None,
                 evaluated: 0,
                 without_better: 0,
+                loss_scaler: None,
                 metrics_bytes: 0,
                 tensorboard_bytes: 0,
             },
@@ -144,19 +145,15 @@ impl<'a> Training<'a> {
     }
 
     fn restore(&mut self, state: TrainingState) -> Result<(), Error> {
-        let TrainingState {
-            position,
-            mut tensors,
-        } = state;
-        position.check(&self.position, self.run.path())?;
-        self.trainer.restore(position.step, &mut tensors)?;
-        if position.best.is_some() {
-            let parameters = &self.trainer.model.parameters;
-            self.best_weights = Some(named(parameters, BEST, &mut tensors)?);
+        state.position.check(&self.position, self.run.path())?;
+        self.trainer.restore(&state)?;
+        if state.position.best.is_some() {
+            let best = named(&self.trainer.model.parameters, BEST, &state);
+            self.best_weights = Some(best.collect::<Result<_, _>>()?);
         }
         self.position = Position {
             settings: self.trainer.settings().clone(),
-            ..position
+            ..state.position
         };
         Ok(())
     }
@@ -295,14 +292,19 @@ impl<'a> Training<'a> {
         if !step.is_multiple_of(log_every) && step != self.trainer.total_steps() {
             return Ok(());
         }
-        self.run.log(&json!({
+        let mut line = json!({
             "step": step,
             "epoch": epoch + 1,
             "loss": report.loss,
             "learning_rate": report.learning_rate,
             "gradient_norm": report.gradient_norm,
             "tokens_per_second": tokens_per_second,
-        }))
+        });
+        if let Some(scale) = report.loss_scale {
+            line["loss_scale"] = json!(scale);
+            line["skipped"] = json!(report.skipped);
+        }
+        self.run.log(&line)
     }
 
     fn evaluate(&mut self, split: &Split, name: &str, epoch: usize) -> Result<Metrics, Error> {
@@ -317,7 +319,7 @@ impl<'a> Training<'a> {
                 name,
             )
         })?;
-        let pass = Pass::evaluation(self.trainer.model.parameters.device());
+        let pass = self.trainer.model.evaluation();
         if name == VALID {
             self.trainer.model.tune(&embedded, &pass)?;
         }
@@ -399,15 +401,15 @@ impl<'a> Training<'a> {
     /// Writes everything that the run needs to go on from here.
     fn checkpoint(&mut self) -> Result<(), Error> {
         self.tick();
-        let mut tensors = self.trainer.tensors()?;
+        self.position.loss_scaler = self.trainer.loss_scaler().cloned();
+        let mut tensors = self.trainer.tensors();
         if let Some(best) = &self.best_weights {
             let parameters = self.trainer.model.parameters.iter();
             let best = parameters.zip(best);
-            tensors.extend(
-                best.map(|(parameter, tensor)| {
-                    (format!("{BEST}/{}", parameter.name), tensor.clone())
-                }),
-            );
+            tensors.extend(best.map(|(parameter, tensor)| {
+                let name = format!("{BEST}/{}", parameter.name);
+                (name, StateTensor::Tensor(tensor))
+            }));
         }
         self.run.write_checkpoint(&mut self.position, tensors)?;
         self.last_checkpoint = Instant::now();

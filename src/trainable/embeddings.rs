@@ -6,14 +6,14 @@ use super::layers::LayerNorm;
 use super::ops::dropout;
 use super::pass::Site;
 use super::{Error, Packing, Parameters, Pass, Weight};
-use crate::checkpoint::{Checkpoint, Positions, Table};
+use crate::checkpoint::{Checkpoint, Positions, Table, TokenTypes};
 use crate::ragged::Ragged;
 
 /// The embeddings, trained only when nothing is frozen.
 pub(super) struct Embeddings {
     words: Weight,
     positions: Option<(Weight, Positions)>,
-    token_types: Option<Weight>,
+    token_types: Option<(Weight, TokenTypes)>,
     norm: LayerNorm,
     padding_id: u32,
     dropout: f64,
@@ -39,7 +39,10 @@ impl Embeddings {
             Some((table, numbering)) => Some((load(table)?, *numbering)),
             None => None,
         };
-        let token_types = blocks.token_types.as_ref().map(load).transpose()?;
+        let token_types = match &blocks.token_types {
+            Some((table, types)) => Some((load(table)?, *types)),
+            None => None,
+        };
         Ok(Self {
             words,
             positions,
@@ -48,6 +51,11 @@ impl Embeddings {
             padding_id: config.padding_id,
             dropout: config.dropout.embeddings,
         })
+    }
+
+    /// Numbers of the table of words.
+    pub(super) fn words(&self) -> usize {
+        self.words.elem_count()
     }
 
     /// `[tokens, hidden]`
@@ -66,9 +74,16 @@ impl Embeddings {
             let rows = Tensor::from_vec(rows.collect::<Vec<u32>>(), tokens, device)?;
             sum = (sum + table.index_select(&rows, 0)?)?;
         }
-        if let Some(token_types) = &self.token_types {
-            // Every token is of type 0, whose row is the only one to receive a gradient.
-            sum = sum.broadcast_add(&token_types.narrow(0, 0, 1)?)?;
+        if let Some((table, types)) = &self.token_types {
+            sum = match types {
+                // That row is the only one to receive a gradient.
+                TokenTypes::Zero => sum.broadcast_add(&table.narrow(0, 0, 1)?)?,
+                TokenTypes::OneAfter(_) => {
+                    let rows = ids.iter().flat_map(|ids| types.of(ids));
+                    let rows = Tensor::from_vec(rows.collect::<Vec<u32>>(), tokens, device)?;
+                    (sum + table.index_select(&rows, 0)?)?
+                }
+            };
         }
         let normalised = self.norm.forward(&sum)?;
         let settings = pass.dropout(Site::Embeddings, self.dropout);

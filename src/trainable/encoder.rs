@@ -131,6 +131,13 @@ impl TrainableEncoder {
         ((kept + passing) * size_of::<f32>()) as u64
     }
 
+    /// Bytes that the way back through the embeddings takes, where they are trained: candle makes a
+    /// gradient as large as the table of words, and another to add it to.
+    pub fn embedding_bytes(&self) -> u64 {
+        let words = self.embeddings.as_ref().map_or(0, Embeddings::words);
+        (2 * words * size_of::<f32>()) as u64
+    }
+
     /// Loads the embeddings and the bottom `layers` layers of `checkpoint` into `parameters`: what
     /// the frozen half computes, to compare it with.
     pub fn bottom(
@@ -161,8 +168,7 @@ impl TrainableEncoder {
     /// If `input` is of the kind that this encoder does not take.
     pub fn hidden_states(&self, input: EncoderInput) -> Result<Vec<Tensor>, Error> {
         let packing = input.packing();
-        let mut pass = Pass::evaluation(&self.device);
-        pass.ops = Ops::Composed;
+        let pass = Pass::evaluation(Ops::Composed);
         let mut states = Vec::new();
         let mut keep = |hidden: &Tensor| states.push(hidden.detach());
         let last = self.forward(input, &packing, &pass, &mut keep)?;

@@ -21,6 +21,12 @@ pub enum Error {
         /// What the model has.
         expected: String,
     },
+    /// The written-out layers were asked for on another device than the CPU.
+    #[error("`--ops fused` is written for the CPU, and cannot run on CUDA")]
+    FusedElsewhere,
+    /// The written-out layers were asked for in half types.
+    #[error("`--ops fused` computes in fp32, and has no `--mixed-precision`")]
+    FusedInHalf,
     /// A parameter that is being trained received no gradient: a bug, never the user's fault.
     #[error("parameter `{name}` received no gradient")]
     NoGradient {
@@ -42,12 +48,19 @@ impl Explain for Error {
             Self::Mismatch { .. } => {
                 Some("the run was made from another model or with another `--freeze`".into())
             }
+            Self::FusedElsewhere => {
+                Some("use `--ops auto` or `--ops composed`, or `--device cpu`".into())
+            }
+            Self::FusedInHalf => Some("use `--ops auto` or `--ops composed`".into()),
             Self::NoGradient { .. } => Some("this is a bug in Telly: please report it".into()),
             Self::Tensor(_) => None,
         }
     }
 
     fn is_input(&self) -> bool {
-        matches!(self, Self::Checkpoint(_) | Self::Mismatch { .. })
+        matches!(
+            self,
+            Self::Checkpoint(_) | Self::Mismatch { .. } | Self::FusedElsewhere | Self::FusedInHalf
+        )
     }
 }

@@ -1,8 +1,8 @@
 //! The encoder's layers: their parameters, and their forward pass in candle's primitives.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 
-use super::ops::{self, attention, dropout, layer_norm, linear};
+use super::ops::{self, attention, dropout, layer_norm, linear_in};
 use super::pass::Site;
 use super::{Error, Packing, Parameters, Pass, Weight};
 use crate::checkpoint::{self, Checkpoint, NormPlacement, Rotation};
@@ -36,11 +36,10 @@ impl Linear {
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        Ok(match &self.bias {
-            Some(bias) => linear(x, &self.weight, bias)?,
-            None => x.matmul(&self.weight.t()?)?,
-        })
+    /// In the type of numbers that `pass` computes in.
+    fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor, Error> {
+        let bias = self.bias.as_deref();
+        Ok(linear_in(pass.number_type(), x, &self.weight, bias)?)
     }
 }
 
@@ -98,14 +97,20 @@ impl Projections {
     }
 
     /// Queries, keys and values of `x` `[tokens, hidden]`, each of that shape.
-    fn forward(&self, x: &Tensor) -> Result<[Tensor; 3], Error> {
+    fn forward(&self, x: &Tensor, pass: &Pass) -> Result<[Tensor; 3], Error> {
+        // Once for all three.
+        let x = &x.to_dtype(pass.number_type())?;
         Ok(match self {
             Self::Separate(linears) => {
                 let [query, key, value] = &**linears;
-                [query.forward(x)?, key.forward(x)?, value.forward(x)?]
+                [
+                    query.forward(x, pass)?,
+                    key.forward(x, pass)?,
+                    value.forward(x, pass)?,
+                ]
             }
             Self::Fused(linear) => {
-                let all = linear.forward(x)?;
+                let all = linear.forward(x, pass)?;
                 let width = linear.outputs / 3;
                 let part = |index: usize| all.narrow(D::Minus1, index * width, width);
                 [part(0)?, part(1)?, part(2)?]
@@ -208,6 +213,7 @@ impl EncoderLayer {
         }
     }
 
+    /// In f32, whatever it was computed in, as what it is added to.
     fn attention(
         &self,
         index: usize,
@@ -216,7 +222,7 @@ impl EncoderLayer {
         bias: Option<&Tensor>,
         pass: &Pass,
     ) -> Result<Tensor, Error> {
-        let [mut queries, mut keys, values] = self.projections.forward(x)?;
+        let [mut queries, mut keys, values] = self.projections.forward(x, pass)?;
         if let Some(rotation) = &self.rotation {
             let turn = |x: &Tensor| ops::turn(x, packing, self.heads, rotation);
             (queries, keys) = (turn(&queries)?, turn(&keys)?);
@@ -231,9 +237,11 @@ impl EncoderLayer {
                 dropout: pass.dropout(Site::Probabilities(index), self.probability_dropout),
             },
         )?;
-        self.attention_output.forward(&context)
+        let output = self.attention_output.forward(&context, pass)?;
+        Ok(output.to_dtype(DType::F32)?)
     }
 
+    /// In f32, whatever it was computed in, as what it is added to.
     fn feed_forward(
         &self,
         index: usize,
@@ -242,16 +250,17 @@ impl EncoderLayer {
         pass: &Pass,
     ) -> Result<Tensor, Error> {
         let settings = pass.dropout(Site::Output(index), self.feed_forward_dropout);
-        let wide = self.intermediate.forward(x)?;
+        let wide = self.intermediate.forward(x, pass)?;
         if self.gated {
             let half = self.output.inputs;
             let gate = wide.narrow(D::Minus1, half, half)?;
             let active = (wide.narrow(D::Minus1, 0, half)?.gelu_erf()? * gate)?;
-            return self
-                .output
-                .forward(&dropout(&active, settings, packing.first_token)?);
+            let active = active.to_dtype(DType::F32)?;
+            let active = dropout(&active, settings, packing.first_token)?;
+            return Ok(self.output.forward(&active, pass)?.to_dtype(DType::F32)?);
         }
-        let narrow = self.output.forward(&wide.gelu_erf()?)?;
+        let narrow = self.output.forward(&wide.gelu_erf()?, pass)?;
+        let narrow = narrow.to_dtype(DType::F32)?;
         Ok(dropout(&narrow, settings, packing.first_token)?)
     }
 }

@@ -4,7 +4,7 @@
 //! candle-nn's own `LayerNorm` and `softmax_last_dim` are not used anywhere: they have no
 //! backward and cut the gradient without a word.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
 use super::{Dropout, Packing, Pooling};
 use crate::checkpoint::Rotation;
@@ -13,6 +13,28 @@ use crate::checkpoint::Rotation;
 /// `[tokens, outputs]`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     x.matmul(&weight.t()?)?.broadcast_add(bias)
+}
+
+/// As [`linear`], computed in `number_type`: to what `x`, `weight` and `bias` are turned, and what
+/// comes out.
+pub(super) fn linear_in(
+    number_type: DType,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let weight = weight.to_dtype(number_type)?;
+    let product = x.to_dtype(number_type)?.matmul(&weight.t()?)?;
+    match bias {
+        None => Ok(product),
+        Some(bias) if number_type == bias.dtype() => product.broadcast_add(bias),
+        Some(bias) => {
+            // On the way back a product adds up over all tokens in f32, which a sum of halves
+            // does not.
+            let ones = Tensor::ones((x.dim(0)?, 1), number_type, x.device())?;
+            product + ones.matmul(&bias.to_dtype(number_type)?.unsqueeze(0)?)?
+        }
+    }
 }
 
 /// Drops elements of `x` `[tokens, width]`; its first row is the batch's row `first_row`. `None`
@@ -55,7 +77,8 @@ pub(super) fn turn(
 ) -> Result<Tensor> {
     let (tokens, width) = x.dims2()?;
     let half = width / heads / 2;
-    let x = x.reshape((tokens, heads, 2 * half))?;
+    let number_type = x.dtype();
+    let x = x.to_dtype(DType::F32)?.reshape((tokens, heads, 2 * half))?;
     let (first, second) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
     let [cosine, sine] = rotation.tables(packing.longest()).map(|table| {
         let lengths = (0..packing.sequences()).map(|index| packing.length(index));
@@ -67,7 +90,8 @@ pub(super) fn turn(
     let (cosine, sine) = (cosine?, sine?);
     let turned_first = (first.broadcast_mul(&cosine)? - second.broadcast_mul(&sine)?)?;
     let turned_second = (second.broadcast_mul(&cosine)? + first.broadcast_mul(&sine)?)?;
-    Tensor::cat(&[turned_first, turned_second], 2)?.reshape((tokens, width))
+    let turned = Tensor::cat(&[turned_first, turned_second], 2)?;
+    turned.to_dtype(number_type)?.reshape((tokens, width))
 }
 
 /// What becomes of attention's scores.
@@ -83,7 +107,7 @@ pub struct Scores<'a> {
 
 /// Multi-head scaled dot-product self-attention, each token attending to every token of its own
 /// sequence within the window: `softmax(Q Kᵀ / √d) V` (Vaswani et al., 2017). Matrices are
-/// `[tokens, heads · d]`.
+/// `[tokens, heads · d]`, of any type; the softmax is in f32.
 pub fn attention(
     [queries, keys, values]: [&Tensor; 3],
     packing: &Packing,
@@ -104,7 +128,7 @@ pub fn attention(
                 .contiguous()
         };
         let (q, k, v) = (split(queries)?, split(keys)?, split(values)?);
-        let mut scores = (q.matmul(&k.t()?)? * scale)?;
+        let mut scores = (q.matmul(&k.t()?)?.to_dtype(DType::F32)? * scale)?;
         if let Some(bias) = settings.bias {
             scores = (scores + bias.narrow(1, 0, length)?.narrow(2, 0, length)?)?;
         }
@@ -116,6 +140,7 @@ pub fn attention(
             let mask = dropout.mask(start, probabilities.shape(), queries.device())?;
             probabilities = (probabilities * mask)?;
         }
+        let probabilities = probabilities.to_dtype(v.dtype())?;
         let context = probabilities.matmul(&v)?.transpose(0, 1)?;
         contexts.push(context.reshape((length, width))?);
     }

@@ -42,6 +42,15 @@ enum Moments {
     Device { first: Tensor, second: Tensor },
 }
 
+/// One of a parameter's running means, as it lies in memory.
+#[derive(Debug, Clone, Copy)]
+pub enum Moment<'a> {
+    /// On the CPU: its numbers, in the parameter's shape.
+    Host(&'a [f32]),
+    /// Elsewhere.
+    Device(&'a Tensor),
+}
+
 impl AdamW {
     /// For `parameters`, before the first step.
     pub fn new(parameters: &Parameters, settings: AdamWSettings) -> Result<Self, Error> {
@@ -76,27 +85,24 @@ impl AdamW {
     }
 
     /// The running means of each parameter's gradient and of its square, in the order and the
-    /// shapes of `parameters`.
-    pub fn moments(&self, parameters: &Parameters) -> Result<Vec<[Tensor; 2]>, Error> {
-        let moments = parameters.iter().zip(&self.moments);
-        let tensors = moments.map(|(parameter, moments)| match moments {
-            Moments::Host { first, second } => {
-                let variable = parameter.variable.as_tensor();
-                let tensor = |numbers: &[f32]| {
-                    Tensor::from_slice(numbers, variable.shape(), variable.device())
-                };
-                Ok([tensor(first)?, tensor(second)?])
-            }
-            Moments::Device { first, second } => Ok([first.clone(), second.clone()]),
-        });
-        tensors.collect()
+    /// shapes of the parameters.
+    pub fn moments(&self) -> impl Iterator<Item = [Moment<'_>; 2]> {
+        self.moments.iter().map(|moments| match moments {
+            Moments::Host { first, second } => [first, second].map(|mean| Moment::Host(mean)),
+            Moments::Device { first, second } => [first, second].map(Moment::Device),
+        })
     }
 
     /// Goes on after `steps` steps that left these `moments`, in the parameters' order and
     /// shapes.
-    pub fn restore(&mut self, steps: usize, moments: Vec<[Tensor; 2]>) -> Result<(), Error> {
+    pub fn restore(
+        &mut self,
+        steps: usize,
+        moments: impl Iterator<Item = Result<[Tensor; 2], Error>>,
+    ) -> Result<(), Error> {
         self.steps = i32::try_from(steps).unwrap_or(i32::MAX);
-        for (moments, [first, second]) in self.moments.iter_mut().zip(moments) {
+        for (moments, read) in self.moments.iter_mut().zip(moments) {
+            let [first, second] = read?;
             *moments = match moments {
                 Moments::Host { .. } => Moments::Host {
                     first: first.flatten_all()?.to_vec1()?,
@@ -108,22 +114,33 @@ impl AdamW {
         Ok(())
     }
 
-    /// Updates `parameters` by `gradients` with `learning_rate`; returns the gradients' global
-    /// norm before clipping.
+    /// The global norm of `gradients`, of a loss that was multiplied by `loss_scale`, as if it had
+    /// not been; no finite number if one of them is none.
     ///
     /// Fails when a parameter has no gradient: some operation has cut it off.
+    pub fn norm(
+        parameters: &Parameters,
+        gradients: &Gradients,
+        loss_scale: f64,
+    ) -> Result<f64, Error> {
+        Ok(global_norm(parameters, gradients)? / loss_scale)
+    }
+
+    /// Updates `parameters` by `gradients`, whose [`norm`](Self::norm) with this `loss_scale` is
+    /// `norm`, with `learning_rate`.
     pub fn step(
         &mut self,
         parameters: &Parameters,
         gradients: &Gradients,
+        (norm, loss_scale): (f64, f64),
         learning_rate: f64,
-    ) -> Result<f64, Error> {
-        let norm = global_norm(parameters, gradients)?;
+    ) -> Result<(), Error> {
         // PyTorch's clip_grad_norm_ adds 1e-6 to the norm.
         let clip = match self.settings.clip_norm {
             Some(limit) => (limit / (norm + 1e-6)).min(1.0),
             None => 1.0,
         };
+        let clip = clip / loss_scale;
         self.steps += 1;
         let corrections = [FIRST_DECAY, SECOND_DECAY].map(|decay| 1.0 - decay.powi(self.steps));
         let moments = parameters.iter().zip(&mut self.moments).enumerate();
@@ -162,7 +179,7 @@ impl AdamW {
                 }
             }
         }
-        Ok(norm)
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! What one pass through the trainable half needs besides its input.
 
-use candle_core::Device;
+use candle_core::DType;
 
+use super::MixedPrecision;
 use super::dropout::{Dropout, mix};
 
 /// Which implementation of the layers runs.
@@ -21,6 +22,8 @@ pub enum Ops {
 pub struct Pass {
     /// Fused or composed.
     pub ops: Ops,
+    /// What the composed layers compute in; the fused ones know fp32 alone.
+    pub mixed_precision: MixedPrecision,
     /// Whether gradients will be asked for.
     pub way_back: bool,
     /// Whether the last layer computes every token's state though only some are read.
@@ -62,13 +65,10 @@ impl Site {
 
 impl Pass {
     /// A pass without dropout.
-    pub fn evaluation(device: &Device) -> Self {
+    pub fn evaluation(ops: Ops) -> Self {
         Self {
-            ops: if device.is_cpu() {
-                Ops::Fused
-            } else {
-                Ops::Composed
-            },
+            ops,
+            mixed_precision: MixedPrecision::None,
             way_back: false,
             all_rows: false,
             key: None,
@@ -76,11 +76,11 @@ impl Pass {
     }
 
     /// The training pass of `step` in a run with `seed`.
-    pub fn training(device: &Device, seed: u64, step: u64) -> Self {
+    pub fn training(ops: Ops, seed: u64, step: u64) -> Self {
         Self {
             way_back: true,
             key: Some(mix(mix(seed).wrapping_add(step))),
-            ..Self::evaluation(device)
+            ..Self::evaluation(ops)
         }
     }
 
@@ -91,6 +91,11 @@ impl Pass {
             way_back: false,
             ..self
         }
+    }
+
+    /// What matrix products compute in.
+    pub(super) fn number_type(&self) -> DType {
+        self.mixed_precision.number_type()
     }
 
     /// Dropout at `site`; nothing in evaluation or at probability 0.

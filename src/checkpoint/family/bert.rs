@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Activation, Description, Family, Names, NormPlacement, Positions, ProjectionNames, SequenceHead,
+    Activation, Description, Family, HeadConfig, HeadFields, HeadNames, Names, NormPlacement,
+    Positions, ProjectionNames,
 };
 use crate::checkpoint::config::{Biases, ConfigFile, DropoutRates};
 use crate::checkpoint::{EncoderConfig, Error};
@@ -19,13 +20,15 @@ pub(super) const BERT: Description = Description {
     norms: NormPlacement::AfterResidual,
     gated: false,
     class: "Bert",
-    sequence_head: Some(SequenceHead {
+    sequence_head: HeadNames {
         square: "pooler.dense",
         prefixed: true,
         drops_input: false,
         activation: Activation::Tanh,
+        norm: None,
         last: "classifier",
-    }),
+        fields: HeadFields::NONE,
+    },
 };
 
 pub(super) const NAMES: Names = Names {
@@ -112,6 +115,7 @@ pub(super) fn read(
         vocabulary_size: found.vocab_size,
         position_embeddings: found.max_position_embeddings,
         token_types: Some(found.type_vocab_size),
+        text_separator: None,
         biases: Biases::ALL,
         rotary: None,
         local: None,
@@ -125,5 +129,6 @@ pub(super) fn read(
         },
         initializer_range: found.initializer_range,
         padding_id: found.pad_token_id.unwrap_or(padding_id),
+        head: HeadConfig::USUAL,
     })
 }

@@ -44,6 +44,26 @@ pub enum Positions {
     AfterPadding,
 }
 
+/// Which type each token of a sequence is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenTypes {
+    /// All of type 0.
+    Zero,
+    /// Type 0 up to the first token of this id, type 1 behind it: of two texts, the second.
+    OneAfter(u32),
+}
+
+impl TokenTypes {
+    /// Of each of `ids`, those of a sequence.
+    pub fn of(self, ids: &[u32]) -> impl Iterator<Item = u32> {
+        ids.iter().scan(0, move |kind, &id| {
+            let own = *kind;
+            *kind |= u32::from(self == Self::OneAfter(id));
+            Some(own)
+        })
+    }
+}
+
 /// Where a layer's norms stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormPlacement {
@@ -60,8 +80,8 @@ pub struct Embeddings {
     pub words: Table,
     /// By position, in a family that has them.
     pub positions: Option<(Table, Positions)>,
-    /// By token type, in a family that has them; type 0 is the one used.
-    pub token_types: Option<Table>,
+    /// By token type, in a family that has them.
+    pub token_types: Option<(Table, TokenTypes)>,
     /// Over the sum.
     pub norm: Norm,
 }
@@ -128,7 +148,8 @@ impl Table {
 }
 
 impl Linear {
-    fn tensors(&self) -> impl Iterator<Item = Shape> + use<> {
+    /// Names and shapes of its tensors, the weight first.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = Shape> + use<> {
         let weight = format!("{}.weight", self.name);
         let bias = format!("{}.bias", self.name);
         let bias = self.bias.then(|| (bias, vec![self.outputs]));
@@ -139,7 +160,8 @@ impl Linear {
 }
 
 impl Norm {
-    fn tensors(&self, width: usize) -> impl Iterator<Item = Shape> + use<> {
+    /// Names and shapes of its tensors, the weight first; it is `width` wide.
+    pub(crate) fn tensors(&self, width: usize) -> impl Iterator<Item = Shape> + use<> {
         let bias = format!("{}.bias", self.name);
         let bias = self.bias.then(|| (bias, vec![width]));
         [(format!("{}.weight", self.name), vec![width])]
@@ -176,7 +198,7 @@ impl EncoderConfig {
         self.family.description()
     }
 
-    fn norm(&self, name: String) -> Norm {
+    pub(super) fn norm(&self, name: String) -> Norm {
         let bias = self.biases.norms;
         Norm { name, bias }
     }
@@ -195,7 +217,11 @@ impl EncoderConfig {
                 let table = table(names.positions, self.position_embeddings);
                 (table, numbering)
             }),
-            token_types: self.token_types.map(|rows| table(names.token_types, rows)),
+            token_types: self.token_types.map(|rows| {
+                let types = self.text_separator;
+                let types = types.map_or(TokenTypes::Zero, TokenTypes::OneAfter);
+                (table(names.token_types, rows), types)
+            }),
             norm: self.norm(names.embeddings_norm.into()),
         }
     }
@@ -273,7 +299,8 @@ impl EncoderConfig {
         let width = self.hidden_size;
         let embeddings = self.embeddings();
         let positions = embeddings.positions.map(|(table, _)| table);
-        let tables = [Some(embeddings.words), positions, embeddings.token_types];
+        let token_types = embeddings.token_types.map(|(table, _)| table);
+        let tables = [Some(embeddings.words), positions, token_types];
         let tables = tables.into_iter().flatten();
         let relative = self.relative_positions();
         tables

@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::bert::{BERT, NAMES};
-use super::{Activation, Description, Family, Names, ProjectionNames, SequenceHead};
+use super::{
+    Activation, Description, Family, HeadConfig, HeadFields, HeadNames, Names, ProjectionNames,
+};
 use crate::checkpoint::config::{Biases, ConfigFile, DropoutRates};
 use crate::checkpoint::{EncoderConfig, Error};
 
@@ -29,13 +31,15 @@ pub(super) const DISTILBERT: Description = Description {
         ..NAMES
     },
     class: "DistilBert",
-    sequence_head: Some(SequenceHead {
+    sequence_head: HeadNames {
         square: "pre_classifier",
         prefixed: false,
         drops_input: false,
         activation: Activation::Relu,
+        norm: None,
         last: "classifier",
-    }),
+        fields: HeadFields::NONE,
+    },
     ..BERT
 };
 
@@ -87,6 +91,7 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         vocabulary_size: found.vocab_size,
         position_embeddings: found.max_position_embeddings,
         token_types: None,
+        text_separator: None,
         biases: Biases::ALL,
         rotary: None,
         local: None,
@@ -100,5 +105,6 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         },
         initializer_range: found.initializer_range,
         padding_id: found.pad_token_id.unwrap_or(0),
+        head: HeadConfig::USUAL,
     })
 }

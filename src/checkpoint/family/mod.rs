@@ -12,11 +12,15 @@ mod distilbert;
 mod modernbert;
 mod mpnet;
 mod roberta;
+mod sequence_head;
 
 pub use blocks::{
     Attention, Embeddings, FeedForward, Layer, Linear, Norm, NormPlacement, Positions, Projections,
-    Table,
+    Table, TokenTypes,
 };
+pub use sequence_head::{Activation, HeadConfig, HeadFields, HeadInput, SequenceHead};
+
+use sequence_head::HeadNames;
 
 use super::config::ConfigFile;
 use super::{EncoderConfig, Error};
@@ -76,33 +80,8 @@ struct Description {
     gated: bool,
     /// What the names of its classes in transformers start with.
     class: &'static str,
-    /// Its own sequence classifier, if that is read off one token by two layers.
-    sequence_head: Option<SequenceHead>,
-}
-
-/// A family's `…ForSequenceClassification` in transformers: a square layer on the first token's
-/// state, an activation, and a last layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SequenceHead {
-    /// The name of the square layer.
-    pub square: &'static str,
-    /// Whether that is part of the encoder, so that its name has the family's prefix.
-    pub prefixed: bool,
-    /// Whether dropout comes before the square layer too.
-    pub drops_input: bool,
-    /// Applied to what the square layer puts out.
-    pub activation: Activation,
-    /// The name of the last layer.
-    pub last: &'static str,
-}
-
-/// What stands between two layers of a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// The hyperbolic tangent.
-    Tanh,
-    /// The rectifier, `max(x, 0)`.
-    Relu,
+    /// Its own sequence classifier.
+    sequence_head: HeadNames,
 }
 
 /// What a family's tensors are called, without `.weight` and `.bias`; those of a layer after the
@@ -154,11 +133,6 @@ impl Family {
     /// What the names of its classes in transformers start with, as `Bert` in `BertModel`.
     pub fn class(self) -> &'static str {
         self.description().class
-    }
-
-    /// Its own sequence classifier, if Telly knows it.
-    pub fn sequence_head(self) -> Option<&'static SequenceHead> {
-        self.description().sequence_head.as_ref()
     }
 
     /// What a model with a head on top puts before the encoder's own tensor names.

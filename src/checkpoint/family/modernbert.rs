@@ -4,7 +4,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Description, Family, Names, NormPlacement, ProjectionNames};
+use super::{
+    Activation, Description, Family, HeadConfig, HeadFields, HeadInput, HeadNames, Names,
+    NormPlacement, ProjectionNames,
+};
 use crate::checkpoint::config::{Biases, ConfigFile, DropoutRates, LayerKinds, LocalAttention};
 use crate::checkpoint::{EncoderConfig, Error};
 
@@ -33,8 +36,19 @@ pub(super) const MODERNBERT: Description = Description {
     norms: NormPlacement::BeforeBlock,
     gated: true,
     class: "ModernBert",
-    // Its own has a norm in between.
-    sequence_head: None,
+    // Its token classifier has the same layers, on every token.
+    sequence_head: HeadNames {
+        square: "head.dense",
+        prefixed: false,
+        drops_input: false,
+        activation: Activation::Gelu,
+        norm: Some("head.norm"),
+        last: "classifier",
+        fields: HeadFields {
+            reads: Some("classifier_pooling"),
+            activation: Some("classifier_activation"),
+        },
+    },
 };
 
 /// What a layer is called that attends to all of its sequence.
@@ -80,6 +94,17 @@ struct Fields {
     rope_scaling: Option<Value>,
     global_rope_theta: Option<f64>,
     local_rope_theta: Option<f64>,
+}
+
+/// What is read of the classifier.
+#[derive(Deserialize)]
+struct ClassifierFields {
+    #[serde(rename = "classifier_pooling")]
+    pooling: Option<String>,
+    #[serde(rename = "classifier_bias", default)]
+    bias: bool,
+    #[serde(rename = "classifier_activation")]
+    activation: Option<String>,
 }
 
 /// `rope_parameters`, as newer versions of transformers write it.
@@ -136,6 +161,7 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         vocabulary_size: found.vocab_size,
         position_embeddings: found.max_position_embeddings,
         token_types: None,
+        text_separator: None,
         biases: Biases {
             attention: found.attention_bias,
             feed_forward: found.mlp_bias,
@@ -158,6 +184,25 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         },
         initializer_range: found.initializer_range,
         padding_id: found.pad_token_id.unwrap_or(PADDING_ID),
+        head: classifier(file)?,
+    })
+}
+
+/// What the file says of the classifier.
+fn classifier(file: &ConfigFile) -> Result<HeadConfig, Error> {
+    let found: ClassifierFields = file.fields()?;
+    let reads = match found.pooling.as_deref() {
+        None | Some("cls") => HeadInput::FirstToken,
+        Some("mean") => HeadInput::MeanOfTokens,
+        Some(other) => {
+            let found = format!("{other:?}");
+            return Err(file.unsupported("classifier_pooling", &found, "\"cls\", \"mean\""));
+        }
+    };
+    Ok(HeadConfig {
+        reads,
+        bias: found.bias,
+        activation: found.activation,
     })
 }
 
@@ -265,6 +310,7 @@ mod tests {
             (", \"global_attn_every_n_layers\": 0", "at least 1"),
             (", \"global_rope_theta\": -1.0", "not above 0"),
             (", \"rope_scaling\": {\"type\": \"linear\"}", "rope_scaling"),
+            (", \"classifier_pooling\": \"max\"", "classifier_pooling"),
         ] {
             let said = read(more).expect_err("nonsense").to_string();
             assert!(said.contains(word), "{said}");

@@ -2,7 +2,7 @@
 //! 2020): BERT with positions from `padding_idx + 1`.
 
 use super::bert::{self, BERT};
-use super::{Activation, Description, Family, Positions, SequenceHead};
+use super::{Activation, Description, Family, HeadFields, HeadNames, Positions};
 
 pub(super) const ROBERTA: Description = Description {
     model_type: "roberta",
@@ -10,17 +10,19 @@ pub(super) const ROBERTA: Description = Description {
     read: |file| bert::read(file, Family::Roberta, 1),
     positions: Some(Positions::AfterPadding),
     class: "Roberta",
-    sequence_head: Some(HEAD),
+    sequence_head: HEAD,
     ..BERT
 };
 
 /// MPNet's is the same.
-pub(super) const HEAD: SequenceHead = SequenceHead {
+pub(super) const HEAD: HeadNames = HeadNames {
     square: "classifier.dense",
     prefixed: false,
     drops_input: true,
     activation: Activation::Tanh,
+    norm: None,
     last: "classifier.out_proj",
+    fields: HeadFields::NONE,
 };
 
 // Its tensors have RoBERTa's prefix.

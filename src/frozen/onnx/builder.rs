@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
+use half::f16;
 use prost::Message;
 
 use super::proto::{
@@ -112,6 +113,13 @@ impl GraphBuilder {
     pub(super) fn weight(&mut self, name: &str, shape: &[usize], numbers: &[f32]) -> Value {
         let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
         self.external(name, DataType::Float, shape, bytes)
+    }
+
+    /// Adds an f16 weight, `numbers` rounded to it, to the external data.
+    pub(super) fn weight_float16(&mut self, name: &str, shape: &[usize], numbers: &[f32]) -> Value {
+        let numbers = numbers.iter().map(|&number| f16::from_f32(number));
+        let bytes = numbers.flat_map(f16::to_le_bytes);
+        self.external(name, DataType::Float16, shape, bytes)
     }
 
     /// Adds an 8-bit weight to the external data.

@@ -32,8 +32,8 @@ pub enum Start {
 /// the hidden state after that many layers.
 ///
 /// Matrices keep their names but are stored `[inputs, outputs]`, as MatMul reads them. All
-/// operators are standard in fp32; in int8, linear layers are ONNX Runtime's MatMulNBits, see
-/// [`FrozenPrecision::Int8`], and everything else stays fp32.
+/// operators are standard in fp32 and fp16; in int8, linear layers are ONNX Runtime's MatMulNBits, see
+/// [`FrozenPrecision::Int8`], and everything else stays fp32, as it does in fp16.
 ///
 /// # Panics
 /// If `depths` is empty, asks for more layers than the checkpoint has, or for none from hidden
@@ -167,8 +167,10 @@ impl EncoderWriter<'_> {
             Some((table, numbering)) => Some((self.table(table)?, *numbering)),
             None => None,
         };
-        let types = blocks.token_types.as_ref();
-        let types = types.map(|table| self.table(table)).transpose()?;
+        let types = match &blocks.token_types {
+            Some((table, types)) => Some((self.table(table)?, *types)),
+            None => None,
+        };
         let graph = &mut self.graph;
         let axis = || [Attribute::Int("axis", 0)];
         let mut sum = graph.node(scope, "Gather", &[&words, ids], &axis());
@@ -176,10 +178,9 @@ impl EncoderWriter<'_> {
             let rows = positions::rows(graph, numbering, self.config.padding_id, [ids, mask]);
             graph.node(scope, "Gather", &[&table, &rows], &axis())
         });
-        if let Some(types) = types {
-            // Every token is of type 0: all tasks encode one segment at a time.
-            let type_zero = graph.int("embeddings.token_type", &[], &[0]);
-            let token_type = graph.node(scope, "Gather", &[&types, &type_zero], &axis());
+        if let Some((table, types)) = types {
+            let rows = positions::types(graph, types, ids);
+            let token_type = graph.node(scope, "Gather", &[&table, &rows], &axis());
             sum = graph.node(scope, "Add", &[&sum, &token_type], &[]);
         }
         if let Some(position) = position {
@@ -206,23 +207,8 @@ impl EncoderWriter<'_> {
         norm.map_or_else(|| Ok(input.clone()), |norm| self.norm(norm, input))
     }
 
-    #[allow(clippy::cast_possible_truncation)] // An epsilon is a round decimal number.
     pub(super) fn norm(&mut self, norm: &Norm, input: &Value) -> Result<Value, checkpoint::Error> {
-        let name = &norm.name;
-        let width = [self.config.hidden_size];
-        let weight = self.weight(&format!("{name}.weight"), &width)?;
-        let bias = norm
-            .bias
-            .then(|| self.weight(&format!("{name}.bias"), &width));
-        let bias = bias.transpose()?;
-        let inputs = [input, &weight].into_iter().chain(&bias);
-        let attributes = [
-            Attribute::Int("axis", -1),
-            Attribute::Float("epsilon", self.config.layer_norm_epsilon as f32),
-        ];
-        let inputs: Vec<&Value> = inputs.collect();
-        let operator = "LayerNormalization";
-        Ok(self.graph.node(name, operator, &inputs, &attributes))
+        write_norm(&mut self.graph, self.config, self.weights, norm, input)
     }
 
     fn table(&mut self, table: &Table) -> Result<Value, checkpoint::Error> {
@@ -234,4 +220,27 @@ impl EncoderWriter<'_> {
         let numbers = self.weights.tensor(name, shape)?;
         Ok(self.graph.weight(name, shape, &numbers))
     }
+}
+
+/// The norm `norm` over the last axis of `input`, which is as wide as a hidden state.
+#[allow(clippy::cast_possible_truncation)] // An epsilon is a round decimal number.
+pub(super) fn write_norm(
+    graph: &mut GraphBuilder,
+    config: &EncoderConfig,
+    weights: &Weights,
+    norm: &Norm,
+    input: &Value,
+) -> Result<Value, checkpoint::Error> {
+    let mut inputs = vec![input.clone()];
+    for (name, shape) in norm.tensors(config.hidden_size) {
+        let numbers = weights.tensor(&name, &shape)?;
+        inputs.push(graph.weight(&name, &shape, &numbers));
+    }
+    let inputs: Vec<&Value> = inputs.iter().collect();
+    let attributes = [
+        Attribute::Int("axis", -1),
+        Attribute::Float("epsilon", config.layer_norm_epsilon as f32),
+    ];
+    let operator = "LayerNormalization";
+    Ok(graph.node(&norm.name, operator, &inputs, &attributes))
 }

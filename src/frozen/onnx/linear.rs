@@ -1,6 +1,7 @@
-//! Linear layers in the graph, in floats or in 8-bit integers.
+//! Linear layers in the graph, in floats of 32 or 16 bits or in 8-bit integers.
 
 use super::builder::{Attribute, GraphBuilder, Value};
+use super::proto::DataType;
 use crate::checkpoint::{self, Linear, Weights};
 use crate::frozen::FrozenPrecision;
 
@@ -31,6 +32,15 @@ pub(super) fn write(
             let weight = transposed(&weight, outputs, inputs);
             let weight = graph.weight(&weight_name, &[inputs, outputs], &weight);
             graph.node(name, "MatMul", &[input, &weight], &[])
+        }
+        FrozenPrecision::Fp16 => {
+            let weight = transposed(&weight, outputs, inputs);
+            let weight = graph.weight_float16(&weight_name, &[inputs, outputs], &weight);
+            let half = [Attribute::Int("to", DataType::Float16 as i64)];
+            let input = graph.node(name, "Cast", &[input], &half);
+            let product = graph.node(name, "MatMul", &[&input, &weight], &[]);
+            let float = [Attribute::Int("to", DataType::Float as i64)];
+            graph.node(name, "Cast", &[&product], &float)
         }
         FrozenPrecision::Int8 => {
             let (numbers, scales) = in_blocks(&weight, inputs);

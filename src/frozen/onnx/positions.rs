@@ -1,7 +1,7 @@
-//! Where tokens stand, in the graph.
+//! Where tokens stand, and in which of two texts, in the graph.
 
 use super::builder::{Attribute, GraphBuilder, Value};
-use crate::checkpoint::{Positions, Rotation};
+use crate::checkpoint::{Positions, Rotation, TokenTypes};
 
 /// Row of the position embeddings of each token: `[length]` when they count from zero, as BERT's,
 /// and `[batch, length]` when only tokens that are not the padding id count, as RoBERTa's.
@@ -24,6 +24,26 @@ pub(super) fn rows(
             let count = graph.node(scope, "CumSum", &[&token, &axis], &[]);
             let count = graph.node(scope, "Mul", &[&count, &token], &[]);
             graph.node(scope, "Add", &[&count, &padding], &[])
+        }
+    }
+}
+
+/// Row of the token type embeddings of each token: a single one where all are of the same type, else
+/// `[batch, length]`.
+pub(super) fn types(graph: &mut GraphBuilder, types: TokenTypes, ids: &Value) -> Value {
+    match types {
+        TokenTypes::Zero => graph.int("embeddings.token_type", &[], &[0]),
+        TokenTypes::OneAfter(separator) => {
+            let scope = "embeddings.token_types";
+            let separator = graph.int("text_separator", &[], &[i64::from(separator)]);
+            let is_separator = graph.node(scope, "Equal", &[ids, &separator], &[]);
+            let int64 = [Attribute::Int("to", 7)];
+            let separators = graph.node(scope, "Cast", &[&is_separator], &int64);
+            let axis = graph.int("length_axis", &[], &[1]);
+            let before = [Attribute::Int("exclusive", 1)];
+            let before = graph.node(scope, "CumSum", &[&separators, &axis], &before);
+            let one = graph.int("one", &[], &[1]);
+            graph.node(scope, "Min", &[&before, &one], &[])
         }
     }
 }

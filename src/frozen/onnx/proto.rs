@@ -112,6 +112,7 @@ pub(crate) enum DataType {
     Float = 1,
     UInt8 = 2,
     Int64 = 7,
+    Float16 = 10,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]

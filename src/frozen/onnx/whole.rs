@@ -7,10 +7,10 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::builder::{Attribute, Axis, ExternalWeight, GraphBuilder, OnnxModel, Value};
-use super::encoder::{OpenGraph, write_all_layers};
+use super::encoder::{OpenGraph, write_all_layers, write_norm};
 use super::linear;
 use super::proto::{DataLocation, GraphProto, ModelProto, StringStringEntry, TensorProto};
-use crate::checkpoint::{self, Checkpoint, Linear};
+use crate::checkpoint::{self, Checkpoint, Linear, Norm};
 use crate::frozen::FrozenPrecision;
 
 /// Protobuf's readers take no message of 2 GiB; this leaves room for the graph itself.
@@ -29,15 +29,15 @@ pub enum Pool {
     Mean,
 }
 
-/// A linear layer on top, whose tensors are `{name}.weight` and `{name}.bias` of the weights.
+/// A linear layer on top.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dense {
-    /// Its tensors' name.
-    pub name: String,
-    /// Numbers that it puts out.
-    pub outputs: usize,
+    /// The layer.
+    pub linear: Linear,
     /// The ONNX operator that is applied to what it puts out.
     pub activation: Option<&'static str>,
+    /// The norm over that, of hidden states' width.
+    pub norm: Option<Norm>,
 }
 
 /// What is read out of the states.
@@ -93,17 +93,14 @@ pub fn write_whole(
     }
     for layer in &readout.layers {
         let (weights, fp32) = (&checkpoint.weights, FrozenPrecision::Fp32);
-        let linear = Linear {
-            name: layer.name.clone(),
-            inputs: width,
-            outputs: layer.outputs,
-            bias: true,
-        };
-        vector = linear::write(&mut graph, weights, fp32, &linear, &vector)?;
+        vector = linear::write(&mut graph, weights, fp32, &layer.linear, &vector)?;
         if let Some(activation) = layer.activation {
-            vector = graph.node(&layer.name, activation, &[&vector], &[]);
+            vector = graph.node(&layer.linear.name, activation, &[&vector], &[]);
         }
-        width = layer.outputs;
+        if let Some(norm) = &layer.norm {
+            vector = write_norm(&mut graph, &checkpoint.config, weights, norm, &vector)?;
+        }
+        width = layer.linear.outputs;
     }
     if readout.unit_length {
         vector = normalised(&mut graph, &vector);

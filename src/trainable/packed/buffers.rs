@@ -3,9 +3,25 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Vectors that are free to be used again.
+/// Vectors that are used again: together no more than were asked for at any one time, but for what a
+/// vector is longer than what it is used for.
 #[derive(Default)]
-pub(crate) struct Buffers(Mutex<Vec<Vec<f32>>>);
+pub(crate) struct Buffers(Mutex<Pool>);
+
+#[derive(Default)]
+struct Pool {
+    free: Vec<Vec<f32>>,
+    /// Numbers of all vectors, free or not.
+    held: usize,
+    /// Numbers that are in use.
+    used: usize,
+    /// The most that ever were.
+    most: usize,
+}
+
+/// A vector is used for no less than this share of it: one that is taken for little is missing where
+/// much is needed, and in the end all are as long as the longest.
+const LEAST_SHARE: usize = 2;
 
 /// Some numbers, given back when dropped.
 pub(crate) struct Buffer<'a> {
@@ -17,23 +33,20 @@ pub(crate) struct Buffer<'a> {
 impl Buffers {
     /// `length` numbers of no particular value.
     pub(crate) fn take(&self, length: usize) -> Buffer<'_> {
-        let mut free = self.free();
-        // The smallest that is long enough, else the longest, to be made longer.
-        let fitting = |(_, numbers): &(usize, &Vec<f32>)| match numbers.len() {
-            found if found >= length => (0, found),
-            found => (1, usize::MAX - found),
-        };
-        let found = free.iter().enumerate().min_by_key(fitting);
-        let mut numbers = match found.map(|(index, _)| index) {
-            Some(index) => free.swap_remove(index),
-            None => Vec::new(),
-        };
-        drop(free);
-        if numbers.len() < length {
-            numbers.clear();
-            numbers.reserve_exact(length);
-            numbers.resize(length, 0.0);
-        }
+        let mut pool = self.pool();
+        pool.used += length;
+        pool.most = pool.most.max(pool.used);
+        let fitting = length..=LEAST_SHARE * length;
+        let found = pool.free.iter().enumerate();
+        let found = found.filter(|(_, numbers)| fitting.contains(&numbers.len()));
+        let found = found.min_by_key(|(_, numbers)| numbers.len());
+        let found = found.map(|(index, _)| index);
+        let found = found.map(|index| pool.free.swap_remove(index));
+        let numbers = found.unwrap_or_else(|| {
+            pool.make_room(length);
+            pool.held += length;
+            vec![0.0; length]
+        });
         Buffer {
             numbers,
             length,
@@ -42,14 +55,30 @@ impl Buffers {
     }
 
     /// A vector is whole between any two instructions here, so a panic elsewhere spoils none.
-    fn free(&self) -> MutexGuard<'_, Vec<Vec<f32>>> {
+    fn pool(&self) -> MutexGuard<'_, Pool> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    /// Lets go of free vectors, the shortest first, until `length` more numbers may be held.
+    fn make_room(&mut self, length: usize) {
+        while self.held + length > self.most {
+            let shortest = self.free.iter().enumerate();
+            let shortest = shortest.min_by_key(|(_, numbers)| numbers.len());
+            let Some(index) = shortest.map(|(index, _)| index) else {
+                break;
+            };
+            self.held -= self.free.swap_remove(index).len();
+        }
     }
 }
 
 impl Drop for Buffer<'_> {
     fn drop(&mut self) {
-        self.home.free().push(std::mem::take(&mut self.numbers));
+        let mut pool = self.home.pool();
+        pool.used -= self.length;
+        pool.free.push(std::mem::take(&mut self.numbers));
     }
 }
 
@@ -81,5 +110,28 @@ mod tests {
         assert_eq!(buffers.take(8).as_ptr(), of_short);
         let again = buffers.take(50);
         assert_eq!((again.as_ptr(), again.len()), (of_long, 50));
+    }
+
+    /// What is short does not take what is long, and little more is held than was needed at once.
+    #[test]
+    fn little_more_is_held_than_was_used() {
+        let buffers = Buffers::default();
+        for tokens in [10, 8, 3, 10, 6, 1, 10] {
+            let mut kept = Vec::new();
+            for _ in 0..6 {
+                let wide = buffers.take(4 * tokens);
+                kept.extend([(); 3].map(|()| buffers.take(tokens)));
+                drop(wide);
+            }
+        }
+        let pool = buffers.pool();
+        assert_eq!((pool.used, pool.most), (0, 6 * 3 * 10 + 4 * 10));
+        // A vector may be somewhat longer than what it is used for.
+        assert!(
+            2 * pool.held <= 3 * pool.most,
+            "{} of {}",
+            pool.held,
+            pool.most
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The frozen half in int8 puts out nearly what it does in fp32.
+//! The frozen half in int8 and in fp16 puts out nearly what it does in fp32.
 
 #![allow(clippy::print_stdout, reason = "the figures are shown")]
 
@@ -47,20 +47,22 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// The mean cosine of a token is at least `lowest`, for each K from 0.
-fn check(folder: &Path, golden: &str, lowest: f64) {
+fn check(folder: &Path, golden: &str, precision: FrozenPrecision, lowest: f64) {
     let golden = Golden::read(golden);
     let checkpoint = Checkpoint::open(folder).expect("a checkpoint");
     let width = checkpoint.config.hidden_size;
     for freeze in 0..=checkpoint.config.layers {
-        let [float, int8] = [FrozenPrecision::Fp32, FrozenPrecision::Int8]
+        let [float, rounded] = [FrozenPrecision::Fp32, precision]
             .map(|precision| hidden_states(&checkpoint, freeze, &golden, precision));
         // The embeddings have no linear layers, and every layer has.
-        assert_eq!(float == int8, freeze == 0, "{freeze} layers");
-        let tokens = float.chunks_exact(width).zip(int8.chunks_exact(width));
+        assert_eq!(float == rounded, freeze == 0, "{freeze} layers");
+        let tokens = float.chunks_exact(width).zip(rounded.chunks_exact(width));
         let cosines: Vec<f64> = tokens.map(|(a, b)| cosine(a, b)).collect();
+        let differences = float.iter().zip(&rounded).map(|(a, b)| (a - b).abs());
+        let largest = differences.fold(0.0, f32::max);
         let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
         println!(
-            "{}, {freeze} layers: mean cosine {mean:.6}, lowest {:.6}",
+            "{}, {freeze} layers in {precision}: largest difference {largest:.1e}, mean cosine {mean:.6}, lowest {:.6}",
             folder.display(),
             cosines.iter().copied().fold(1.0, f64::min)
         );
@@ -78,13 +80,26 @@ fn tiny_models_stay_close_to_fp32() {
         "modernbert-tiny",
     ] {
         let golden = format!("{model}.hidden.safetensors");
-        check(&goldens().join(model), &golden, 0.999);
+        check(
+            &goldens().join(model),
+            &golden,
+            FrozenPrecision::Int8,
+            0.999,
+        );
+        check(
+            &goldens().join(model),
+            &golden,
+            FrozenPrecision::Fp16,
+            0.99999,
+        );
     }
 }
 
 #[test]
 fn minilm_stays_close_to_fp32() {
-    check(&minilm(), "minilm-l6.hidden.safetensors", 0.998);
+    let golden = "minilm-l6.hidden.safetensors";
+    check(&minilm(), golden, FrozenPrecision::Int8, 0.998);
+    check(&minilm(), golden, FrozenPrecision::Fp16, 0.99999);
 }
 
 #[test]
