@@ -13,10 +13,10 @@
 //! - [`task`]: records to token sequences; head, loss and metrics.
 //! - [`frozen`]: the frozen half as an ONNX graph, run by ONNX Runtime.
 //! - [`cache`]: what it put out, on disk.
-//! - [`estimate`]: peak memory of both commands, from shapes.
 //! - [`precompute`]: the first command: from records to a cache.
 //! - [`trainable`]: the top layers as differentiable functions, and the optimizer.
 //! - [`train`]: the second command: from a cache to a run.
+//! - [`estimate`]: the peak memory of both commands, told from shapes.
 //! - [`index`]: a code base as vectors on disk, searched exactly.
 //! - [`export`]: from a run to a Hugging Face folder or an ONNX model.
 //!

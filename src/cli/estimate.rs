@@ -5,22 +5,25 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
-use super::options::{DeviceChoice, missing};
+use super::options::{DeviceChoice, exact_bytes, missing};
 use super::{console, hub, recipe};
 use crate::cache::{Precision, SHARD_BYTES};
 use crate::checkpoint::{EncoderConfig, Freeze};
 use crate::error::Error;
-use crate::estimate::{self, Estimate, FrozenShape, Place, TrainingShape};
+use crate::estimate::{Estimate, Place};
 use crate::frozen::{FrozenPrecision, ProviderChoice};
+use crate::precompute::FrozenShape;
 use crate::task::TaskKind;
-use crate::trainable::{Ops, Pooling};
+use crate::train::{Lengths, TrainingShape};
+use crate::trainable::{Footprint, MixedPrecision, Ops, OpsChoice, PartLimit, Pooling};
 
-/// Predict the peak memory of precompute and train from shapes, before anything is run.
+/// Tell the peak memory of precompute and train from shapes, before anything is run.
 ///
 /// Of the model only config.json is read. On the CPU it is the peak of the process's resident
-/// memory, for a card that of the device. Sequences are taken to be as long as they may be.
+/// memory, for a card that of the card, which has not been measured on one. `--memory-budget` says
+/// what `telly train` would work on at a time within it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -36,21 +39,12 @@ pub(super) struct EstimateArguments {
     /// Rows of all splits: for the cache on disk; of fewer than four batches training keeps less.
     #[arg(long, value_name = "N")]
     rows: Option<usize>,
-    /// The trained layers' operations: fused on the CPU, composed on a card [default: as the device].
-    #[arg(long, value_enum)]
-    ops: Option<OpsChoice>,
+    /// Tokens of a text on average, if they are not all as long as they may be.
+    #[arg(long, value_name = "TOKENS")]
+    mean_length: Option<f64>,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
-}
-
-/// `--ops`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum OpsChoice {
-    /// Written out for the CPU.
-    Fused,
-    /// candle's own.
-    Composed,
 }
 
 /// Those flags of `precompute` and `train` that memory follows from.
@@ -80,8 +74,9 @@ struct EstimateOptions {
     /// Rows kept for the backward pass at a time [default: all of a batch].
     #[arg(long, value_name = "ROWS")]
     micro_batch: Option<usize>,
-    /// Say which micro-batch stays within so much memory, as 2GiB.
+    /// Memory that training may take, as 2GiB.
     #[arg(long, value_name = "SIZE")]
+    #[serde(serialize_with = "exact_bytes")]
     memory_budget: Option<ByteSize>,
     /// One vector a sequence [default: cls for classify, else mean].
     #[arg(long, value_enum)]
@@ -92,16 +87,25 @@ struct EstimateOptions {
     /// How the cache stores activations [default: fp16].
     #[arg(long, value_enum)]
     precision: Option<Precision>,
-    /// What the frozen half computes in [default: fp32].
+    /// What the frozen half's linear layers compute in [default: fp32].
     #[arg(long, value_enum)]
     frozen_precision: Option<FrozenPrecision>,
     /// Most bytes of a file of the cache [default: 128MiB].
     #[arg(long, value_name = "SIZE")]
+    #[serde(serialize_with = "exact_bytes")]
     shard_size: Option<ByteSize>,
-    /// Where training runs: auto counts as the CPU [default: auto].
+    /// Where training runs; auto counts as the CPU here [default: auto].
     #[arg(long, value_enum)]
     device: Option<DeviceChoice>,
-    /// Where the frozen half runs: auto counts as the CPU [default: auto].
+    /// What the trained layers are computed by: auto is fused on the CPU, composed on CUDA
+    /// [default: auto].
+    #[arg(long, value_enum)]
+    ops: Option<OpsChoice>,
+    /// What matrix products of the trained layers compute in; by composed operations
+    /// [default: none].
+    #[arg(long, value_enum, value_name = "TYPE")]
+    mixed_precision: Option<MixedPrecision>,
+    /// Where the frozen half runs; auto counts as the CPU here [default: auto].
     #[arg(long, value_enum)]
     provider: Option<ProviderChoice>,
     /// CPU threads [default: one a core].
@@ -114,94 +118,136 @@ pub(super) fn run(arguments: &EstimateArguments) -> Result<(), Error> {
         recipe::resolve(&arguments.options, arguments.recipe.as_deref())?;
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
     let freeze = options.freeze.ok_or_else(|| missing("--freeze"))?;
-    let config = EncoderConfig::read(&hub::located(model)?.join("config.json"))?;
+    let mut config = EncoderConfig::read(&hub::located(model)?.join("config.json"))?;
+    check(&options, arguments, freeze, &config)?;
+    if let Some(dropout) = options.dropout {
+        config.dropout.set_all(dropout);
+    }
+    let frozen = frozen_shape(&options, arguments.rows);
+    let training = training_shape(&options, arguments, &config, freeze)?;
+    let limit = options
+        .micro_batch
+        .map_or(PartLimit::NONE, |rows| PartLimit {
+            sequences: rows * training.columns,
+            ..PartLimit::NONE
+        });
+    let precompute = frozen.estimate(&config, freeze);
+    let train = training.estimate(limit);
+    let cache_bytes = frozen.cache_bytes(&config, freeze);
+    let mut object = Map::new();
+    object.insert("cache_bytes".into(), json!(cache_bytes));
+    object.insert("precompute".into(), precompute.to_json());
+    object.insert("train".into(), train.to_json());
+    let mut estimates = vec![("precompute", precompute), ("train", train)];
+    let mut picked = None;
+    if let Some(budget) = options.memory_budget {
+        let pick = training.within(budget.as_u64());
+        if !pick.fits {
+            return Err(too_small(budget.as_u64(), pick.estimate.peak()));
+        }
+        let sequences = training.sequences_at_a_time(pick.limit);
+        let tokens = Some(pick.limit.tokens).filter(|&tokens| tokens < usize::MAX);
+        object.insert("tokens_at_a_time".into(), json!(tokens));
+        object.insert("micro_batch".into(), json!(sequences / training.columns));
+        object.insert("within_budget".into(), pick.estimate.to_json());
+        picked = Some((sequences, tokens));
+        estimates.push(("train within the budget", pick.estimate));
+    }
+    if arguments.json {
+        return console::result(true, &object);
+    }
+    print(&estimates, cache_bytes)?;
+    if let Some((sequences, tokens)) = picked {
+        console::say(&match tokens {
+            Some(tokens) => format!(
+                "within the budget {sequences} sequences, {tokens} tokens at most, are worked on at a time"
+            ),
+            None => "whole batches are within the budget".into(),
+        });
+    }
+    Ok(())
+}
+
+fn too_small(budget: u64, needed: u64) -> Error {
+    Error::Usage {
+        problem: format!(
+            "`--memory-budget` of {budget} bytes is too small: one sequence at a time takes {needed} bytes"
+        ),
+        hint: "raise it, freeze more layers, shorten the sequences, or lower `--batch-size`".into(),
+    }
+}
+
+/// Refuses what no run could be told.
+fn check(
+    options: &EstimateOptions,
+    arguments: &EstimateArguments,
+    freeze: Freeze,
+    config: &EncoderConfig,
+) -> Result<(), Error> {
     if freeze.layers() > config.layers {
         return Err(Error::Usage {
             problem: format!(
                 "`--freeze {freeze}` is more than the {} layers of the model",
                 config.layers
             ),
-            hint: format!("pass at most {}", config.layers),
+            hint: format!("pass a number from 0 to {}, or none", config.layers),
         });
     }
+    let out_of_range = |flag: &str, found: String, expected: String| Error::Usage {
+        problem: format!("`{flag} {found}` is out of range"),
+        hint: format!("expected {expected}"),
+    };
     let at_least_one = [
         ("--batch-size", options.batch_size),
         ("--micro-batch", options.micro_batch),
         ("--rows", arguments.rows),
         ("--threads", options.threads),
         ("--max-length", options.max_length),
+        ("--max-query-length", options.max_query_length),
+        ("--max-code-length", options.max_code_length),
     ];
     if let Some((flag, _)) = at_least_one.iter().find(|(_, found)| *found == Some(0)) {
+        return Err(out_of_range(flag, "0".into(), "1 or more".into()));
+    }
+    if let Some(dropout) = options.dropout.filter(|found| !(0.0..1.0).contains(found)) {
+        let expected = "0 or more and less than 1".into();
+        return Err(out_of_range("--dropout", dropout.to_string(), expected));
+    }
+    let (length, _) = length_and_columns(options);
+    let longest = config.longest_sequence();
+    if length > longest {
         return Err(Error::Usage {
-            problem: format!("`{flag} 0` is out of range"),
-            hint: "expected 1 or more".into(),
+            problem: format!("sequences of {length} tokens, and the model takes {longest}"),
+            hint: format!("pass lengths of at most {longest}"),
         });
     }
-    let frozen = frozen_shape(&options, arguments.rows);
-    let training = training_shape(&options, arguments, &config)?;
-    let (precompute, train) = (
-        estimate::precompute(&config, freeze, &frozen),
-        estimate::train(&config, freeze, &training),
-    );
-    let mut object = Map::new();
-    object.insert(
-        "cache_bytes".into(),
-        json!(frozen.cache_bytes(&config, freeze)),
-    );
-    object.insert("precompute".into(), precompute.to_json());
-    object.insert("train".into(), train.to_json());
-    if let Some(budget) = options.memory_budget {
-        let budget = budget.as_u64();
-        let pick = estimate::pick(&config, freeze, &training, budget);
-        let Some(rows) = pick.rows else {
-            return Err(Error::Usage {
-                problem: format!(
-                    "`--memory-budget` of {budget} bytes is too small: one row at a time takes {} bytes",
-                    pick.estimate.peak()
-                ),
-                hint: "raise it, freeze more layers, or shorten the sequences".into(),
-            });
-        };
-        object.insert("micro_batch".into(), json!(rows));
-        object.insert("within_budget".into(), pick.estimate.to_json());
+    let mean = arguments.mean_length;
+    if let Some(mean) = mean.filter(|mean| !(1.0..=length as f64).contains(mean)) {
+        let expected = format!("1 or more, and no more than the longest, {length}");
+        return Err(out_of_range("--mean-length", mean.to_string(), expected));
     }
-    if arguments.json {
-        return console::result(true, &object);
-    }
-    print(&object, &[("precompute", &precompute), ("train", &train)])
+    Ok(())
 }
 
 /// A row a term, in MiB.
-fn print(object: &Map<String, Value>, commands: &[(&str, &Estimate)]) -> Result<(), Error> {
+fn print(estimates: &[(&str, Estimate)], cache_bytes: Option<u64>) -> Result<(), Error> {
     let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
-    let mut rows = vec![["command", "memory", "bytes"].map(String::from).to_vec()];
-    for (command, estimate) in commands {
+    let mut rows = vec![["command", "memory", "size"].map(String::from).to_vec()];
+    for (command, estimate) in estimates {
         for term in &estimate.terms {
-            rows.push(vec![
-                (*command).into(),
-                term.name.into(),
-                mebibytes(term.bytes),
-            ]);
+            let name = term.name.to_owned();
+            rows.push(vec![(*command).into(), name, mebibytes(term.bytes)]);
         }
         let moment = format!("peak, {}", estimate.moment);
         rows.push(vec![(*command).into(), moment, mebibytes(estimate.peak())]);
     }
-    if let Some(bytes) = object["cache_bytes"].as_u64() {
+    if let Some(bytes) = cache_bytes {
         rows.push(vec!["cache".into(), "on disk".into(), mebibytes(bytes)]);
-    }
-    if let (Some(picked), Some(within)) = (object.get("micro_batch"), object.get("within_budget")) {
-        let peak = within["peak_bytes"].as_u64().unwrap_or_default();
-        let name = format!("peak with --micro-batch {picked}");
-        rows.push(vec!["train".into(), name, mebibytes(peak)]);
     }
     console::table(&rows)
 }
 
-fn threads(options: &EstimateOptions) -> usize {
-    options.threads.unwrap_or_else(num_cpus::get_physical)
-}
-
-/// Tokens of a sequence, and sequences a row. Of two lengths the longer counts.
+/// Most tokens of a sequence, and sequences a row. Of two lengths the longer counts.
 fn length_and_columns(options: &EstimateOptions) -> (usize, usize) {
     match options.task.unwrap_or(TaskKind::Classify) {
         TaskKind::Classify => (options.max_length.unwrap_or(256), 1),
@@ -223,7 +269,7 @@ fn frozen_shape(options: &EstimateOptions, rows: Option<usize>) -> FrozenShape {
         shard_bytes: options
             .shard_size
             .map_or(SHARD_BYTES as u64, |size| size.as_u64()),
-        threads: threads(options),
+        threads: options.threads.unwrap_or_else(num_cpus::get_physical),
         place: match options.provider {
             Some(ProviderChoice::Cuda) => Place::Cuda,
             _ => Place::Cpu,
@@ -235,21 +281,25 @@ fn training_shape(
     options: &EstimateOptions,
     arguments: &EstimateArguments,
     config: &EncoderConfig,
+    freeze: Freeze,
 ) -> Result<TrainingShape, Error> {
-    let (length, columns) = length_and_columns(options);
+    let (longest, columns) = length_and_columns(options);
     let place = match options.device {
         Some(DeviceChoice::Cuda) => Place::Cuda,
         _ => Place::Cpu,
     };
-    let ops = match (arguments.ops, place) {
-        (Some(OpsChoice::Fused), Place::Cuda) => {
+    let mixed_precision = options.mixed_precision.unwrap_or_default();
+    let rounded = mixed_precision != MixedPrecision::None;
+    let ops = match options.ops.unwrap_or_default() {
+        OpsChoice::Fused if place == Place::Cuda || rounded => {
             return Err(Error::Usage {
-                problem: "`--ops fused` is written out for the CPU".into(),
-                hint: "leave it out with `--device cuda`".into(),
+                problem: "`--ops fused` is written out for the CPU, in fp32".into(),
+                hint: "leave it out with `--device cuda` and `--mixed-precision`".into(),
             });
         }
-        (Some(OpsChoice::Fused), _) | (None, Place::Cpu) => Ops::Fused,
-        (Some(OpsChoice::Composed), _) | (None, Place::Cuda) => Ops::Composed,
+        OpsChoice::Fused => Ops::Fused,
+        OpsChoice::Auto if place == Place::Cpu && !rounded => Ops::Fused,
+        OpsChoice::Composed | OpsChoice::Auto => Ops::Composed,
     };
     let classify = options.task.is_none_or(|task| task == TaskKind::Classify);
     let usual = if classify {
@@ -257,24 +307,26 @@ fn training_shape(
     } else {
         Pooling::Mean
     };
-    let dropout = options.dropout.unwrap_or(config.dropout.probabilities);
     Ok(TrainingShape {
-        batch_size: options.batch_size.unwrap_or(32),
-        columns,
-        length,
-        rows: arguments.rows,
+        footprint: Footprint::new(config, freeze),
         // Two classes; a head is small beside a layer.
         head: if classify {
             2 * (config.hidden_size + 1)
         } else {
             0
         },
-        pruned: options.pooling.unwrap_or(usual) == Pooling::Cls,
-        dropout: dropout > 0.0,
+        lengths: Lengths {
+            longest,
+            mean: arguments.mean_length.unwrap_or(longest as f64),
+        },
+        batch_size: options.batch_size.unwrap_or(32),
+        columns,
+        rows: arguments.rows,
+        pooling: options.pooling.unwrap_or(usual),
+        mixed_precision,
         keeps_best: true,
         ops,
         place,
-        threads: threads(options),
-        micro_batch: options.micro_batch,
+        threads: options.threads.unwrap_or_else(rayon::current_num_threads),
     })
 }

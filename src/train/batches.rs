@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use super::estimate::BATCHES_AHEAD;
 use super::{Activations, CachedActivations, EpochOrder, Error};
 use crate::cache::{Cache, Split};
 use crate::task::Batch;
-
-/// Batches that lie ready while a step is computed.
-const AHEAD: usize = 2;
 
 /// Reads the rows of `split` numbered `rows`: a sequence that occurs in several of them is read,
 /// and will be computed, once.
@@ -48,7 +46,7 @@ pub(super) fn with_batches<T>(
     work: impl FnOnce(Receiver<Result<Batch, Error>>) -> T,
 ) -> T {
     std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(AHEAD);
+        let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         scope.spawn(move || {
             // Of a window in whose middle a run goes on, everything is still to be asked for.
             let ahead = order.read_ahead.iter();

@@ -10,13 +10,15 @@ use serde_json::json;
 use super::batches::with_batches;
 use super::checkpoint::{BestEpoch, Position, StateTensor, TrainingState};
 use super::evaluation::embed_split;
-use super::memory::micro_batch;
+use super::memory::part_limit;
 use super::summary::{Summary, median};
 use super::trainer::{StepReport, Trainer, named};
 use super::{
-    CachedActivations, EpochOrder, Error, RunFolder, TrainSettings, draw_partners, with_partners,
+    CachedActivations, EpochOrder, Error, Lengths, RunFolder, TrainSettings, TrainingShape,
+    draw_partners, with_partners,
 };
 use crate::cache::{Cache, Split};
+use crate::estimate::Place;
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Batch, Metrics, Model, Role};
@@ -30,7 +32,7 @@ const BEST: &str = "best";
 /// How a run ended.
 pub enum Outcome {
     /// All epochs are trained; the model has the weights that were kept.
-    Finished(Model, Summary),
+    Finished(Model, Box<Summary>),
     /// Ctrl-C. A checkpoint is written; the model has the best epoch's weights, or those of the
     /// last step when no epoch has been evaluated.
     Interrupted(Model, Box<Position>),
@@ -63,7 +65,7 @@ pub fn train(
         training.restore(state)?;
     }
     match training.run(valid.as_ref(), test.as_ref()) {
-        Ok(summary) => Ok(Outcome::Finished(training.trainer.model, summary)),
+        Ok(summary) => Ok(Outcome::Finished(training.trainer.model, Box::new(summary))),
         Err(Error::Interrupted) => {
             training.checkpoint()?;
             training.restore_best()?;
@@ -74,6 +76,36 @@ pub fn train(
         }
         Err(error) => Err(error),
     }
+}
+
+/// What a run of `model` over `rows` is about.
+fn shape(
+    model: &Model,
+    settings: &TrainSettings,
+    rows: &Split,
+    cache: &Cache,
+    keeps_best: bool,
+) -> Result<TrainingShape, Error> {
+    let device = model.parameters.device();
+    let footprint = model.footprint().clone();
+    Ok(TrainingShape {
+        head: model.parameters.count() - footprint.parameters,
+        footprint,
+        lengths: Lengths::of(rows.rows.iter().map(|&sequence| cache.length(sequence))),
+        batch_size: settings.batch_size,
+        columns: rows.columns,
+        rows: Some(rows.len()),
+        pooling: settings.pooling,
+        mixed_precision: settings.mixed_precision,
+        keeps_best,
+        ops: settings.ops_on(device)?,
+        place: if device.is_cpu() {
+            Place::Cpu
+        } else {
+            Place::Cuda
+        },
+        threads: rayon::current_num_threads(),
+    })
 }
 
 /// A run under way.
@@ -110,10 +142,10 @@ impl<'a> Training<'a> {
         let batches = split.len().div_ceil(settings.batch_size);
         let steps = batches.div_ceil(settings.gradient_accumulation) * settings.epochs;
         let now = Instant::now();
-        let copies = usize::from(keeps_best);
         let criterion = settings.criterion(&model, &split.targets)?;
         let model = model.learning_by(criterion);
-        let micro_batch = micro_batch(&model, settings, rows.columns, copies)?;
+        let shape = shape(&model, settings, &rows, cache, keeps_best)?;
+        let micro_batch = part_limit(&shape, settings)?;
         let mut trainer = Trainer::new(model, settings.clone(), steps)?;
         trainer.micro_batch = micro_batch;
         Ok(Self {
@@ -187,6 +219,8 @@ impl<'a> Training<'a> {
             seconds: self.position.seconds,
             epoch_seconds,
             tokens_per_second: self.tokens() as f64 / epoch_seconds,
+            tokens_at_a_time: Some(self.trainer.micro_batch.tokens)
+                .filter(|&most| most < usize::MAX),
             trainable_parameters: self.trainer.model.parameters.count(),
             valid: self.position.best.clone().map(|best| best.metrics),
             test,
@@ -362,6 +396,8 @@ impl<'a> Training<'a> {
             return Ok(());
         }
         self.position.without_better = 0;
+        // Not both at a time.
+        self.best_weights = None;
         self.best_weights = Some(self.trainer.model.parameters.snapshot()?);
         self.position.best = Some(BestEpoch {
             epoch,

@@ -24,7 +24,7 @@ mod relative_position;
 pub use dropout::Dropout;
 pub use encoder::{EncoderInput, Pooled, TrainableEncoder};
 pub use error::Error;
-pub use footprint::{Footprint, PartShape};
+pub use footprint::{Composed, Footprint, PartShape};
 pub use gradients::Gradients;
 pub use layer_decay::layer_scales;
 pub use loss_scaler::LossScaler;
