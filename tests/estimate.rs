@@ -74,8 +74,8 @@ fn more_takes_more() {
         ),
         (
             "train",
-            "--freeze 1 --mean-length 31",
             "--freeze 1 --mean-length 32",
+            "--freeze 1 --mean-length 31",
         ),
         ("train", "--freeze 1", "--freeze 1 --ops composed"),
         (
@@ -92,6 +92,12 @@ fn more_takes_more() {
             "train",
             "--freeze 2 --device cuda",
             "--freeze 1 --device cuda",
+        ),
+        ("train", "--freeze 0 --recompute", "--freeze 0"),
+        (
+            "train",
+            "--freeze 0 --device cuda --recompute",
+            "--freeze 0 --device cuda",
         ),
         ("precompute", "--freeze none", "--freeze 0"),
         ("precompute", "--freeze 0", "--freeze 1"),

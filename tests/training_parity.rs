@@ -131,11 +131,14 @@ fn worst_weight(golden: &Golden, model: &Model) -> (f64, String) {
 
 /// A way of computing the same step.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 struct Way {
     ops: OpsChoice,
     /// The last layer computes every token's state, read or not.
     all_rows: bool,
     micro_batch_tokens: Option<usize>,
+    /// Each layer is computed again on the way back.
+    recompute: bool,
     /// Every row comes twice, which leaves a mean over rows as it is.
     twice: bool,
     /// A sequence that comes twice is computed once.
@@ -146,6 +149,7 @@ const PLAIN: Way = Way {
     ops: OpsChoice::Fused,
     all_rows: false,
     micro_batch_tokens: None,
+    recompute: false,
     twice: false,
     merged: true,
 };
@@ -156,6 +160,10 @@ fn ways(task: &str) -> Vec<Way> {
         PLAIN,
         Way {
             micro_batch_tokens: Some(24),
+            ..PLAIN
+        },
+        Way {
+            recompute: true,
             ..PLAIN
         },
     ];
@@ -174,6 +182,7 @@ fn ways(task: &str) -> Vec<Way> {
             Way {
                 twice: true,
                 micro_batch_tokens: Some(24),
+                recompute: true,
                 all_rows: true,
                 ..PLAIN
             },
@@ -263,6 +272,7 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
         },
         layer_decay: told["layer_decay"].as_f64().unwrap_or(1.0),
         ops: way.ops,
+        recompute: way.recompute,
         ..TrainSettings::default()
     };
     let accumulation = told["accumulation"].as_u64().unwrap_or(1) as usize;

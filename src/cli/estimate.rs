@@ -39,7 +39,8 @@ pub(super) struct EstimateArguments {
     /// Rows of all splits: for the cache on disk; of fewer than four batches training keeps less.
     #[arg(long, value_name = "N")]
     rows: Option<usize>,
-    /// Tokens of a text on average, if they are not all as long as they may be.
+    /// Tokens of a text on average, if they are not all as long as they may be; memory that is used
+    /// again fits the next batch less well then.
     #[arg(long, value_name = "TOKENS")]
     mean_length: Option<f64>,
     /// End with one JSON object on stdout.
@@ -105,6 +106,10 @@ struct EstimateOptions {
     /// [default: none].
     #[arg(long, value_enum, value_name = "TYPE")]
     mixed_precision: Option<MixedPrecision>,
+    /// Keep of each trained layer its input alone, and compute it again on the way back.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    recompute: Option<bool>,
     /// Where the frozen half runs; auto counts as the CPU here [default: auto].
     #[arg(long, value_enum)]
     provider: Option<ProviderChoice>,
@@ -324,6 +329,7 @@ fn training_shape(
         rows: arguments.rows,
         pooling: options.pooling.unwrap_or(usual),
         mixed_precision,
+        recompute: options.recompute.unwrap_or_default(),
         keeps_best: true,
         ops,
         place,

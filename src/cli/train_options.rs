@@ -126,6 +126,11 @@ pub(super) struct TrainOptions {
     /// weights; by composed operations [default: none].
     #[arg(long, value_enum, value_name = "TYPE", help_heading = "Running")]
     pub mixed_precision: Option<MixedPrecision>,
+    /// Keep only what goes into each layer for the backward pass, and compute the layer again from it
+    /// there: less memory, the same weights, a third more work [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", help_heading = "Running")]
+    pub recompute: Option<bool>,
     /// CPU threads [default: one a core].
     #[arg(long, value_name = "N", help_heading = "Running")]
     pub threads: Option<usize>,
@@ -193,6 +198,7 @@ impl TrainOptions {
                 .unwrap_or(default.checkpoint_seconds),
             ops: self.ops.unwrap_or_default(),
             mixed_precision: self.mixed_precision.unwrap_or_default(),
+            recompute: self.recompute.unwrap_or_default(),
             micro_batch: self.micro_batch,
             memory_budget: self.memory_budget.map(|size| size.as_u64()),
         };

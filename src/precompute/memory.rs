@@ -93,14 +93,17 @@ impl FrozenShape {
     ) -> Estimate {
         let program = program_bytes(config.vocabulary_size) + RUNTIME_BYTES;
         let reference = Footprint::bottom(config, depth);
-        let probed = reference.composed(PartShape {
+        let probed = reference.composed_forward(PartShape {
             sequences: 1,
             tokens: self.length,
             longest: self.length,
             pooling: Pooling::Cls,
             mixed_precision: MixedPrecision::None,
+            recompute: false,
         });
-        let probed = probed.all() - probed.passing;
+        // The states after each layer are compared at the end.
+        let states = 4 * (depth * self.length * config.hidden_size) as u64;
+        let probed = probed.all() + states;
         let of_reference = 4 * reference.parameters as u64;
         let embeddings = 4 * Footprint::bottom(config, 0).parameters as u64;
         let kept = [

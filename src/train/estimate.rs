@@ -2,7 +2,7 @@
 //! `--memory-budget`.
 
 use crate::estimate::{CUDA_CONTEXT_BYTES, Estimate, Place, program_bytes};
-use crate::trainable::{Composed, Footprint, MixedPrecision, Ops, PartLimit, PartShape, Pooling};
+use crate::trainable::{Footprint, MixedPrecision, Ops, PartLimit, PartShape, Pooling};
 
 /// Batches that lie ready while a step is computed.
 pub(super) const BATCHES_AHEAD: usize = 2;
@@ -14,6 +14,10 @@ pub(super) const EVALUATED_TOKENS: usize = 1024;
 /// What glibc's allocator holds of memory that was given back to it, as much as was ever in use but no
 /// more than its largest trim threshold, twice `DEFAULT_MMAP_THRESHOLD_MAX` of its source.
 const TRIM_THRESHOLD: u64 = 64 << 20;
+/// How many quarters of what the written-out layers take at once is held where lengths vary: a buffer
+/// may be longer than what it is used for, and there are holes between those that were given back and
+/// asked for in other sizes. 4 to 7 were measured.
+const HELD_QUARTERS: u64 = 7;
 /// Where the matrix products lay out their operands, in all threads: where glibc gives back at once
 /// what it is given back (`MALLOC_MMAP_THRESHOLD_`), training all-MiniLM-L6-v2's top two layers on 32
 /// texts of 64 tokens took so much more than the other terms say.
@@ -38,6 +42,8 @@ pub struct TrainingShape {
     pub pooling: Pooling,
     /// What matrix products compute in.
     pub mixed_precision: MixedPrecision,
+    /// Whether of each layer but the top one its input alone is kept.
+    pub recompute: bool,
     /// Whether the best weights are kept beside those that are trained.
     pub keeps_best: bool,
     /// Which implementation of the layers runs.
@@ -90,6 +96,10 @@ impl Lengths {
             mean: sum as f64 / f64::from(count.max(1)),
         }
     }
+
+    fn vary(self) -> bool {
+        self.mean < self.longest as f64
+    }
 }
 
 impl TrainingShape {
@@ -132,6 +142,7 @@ impl TrainingShape {
             longest,
             pooling: self.pooling,
             mixed_precision: self.mixed_precision,
+            recompute: self.recompute,
         }
     }
 
@@ -196,6 +207,16 @@ impl TrainingShape {
         (self.footprint.parameters + self.head) as u64 * 4
     }
 
+    /// Bytes of the gradients that candle makes before they are added up: of all parameters, or of a
+    /// layer at a time.
+    fn gradients_in_candle(&self) -> u64 {
+        if self.recompute {
+            4 * self.footprint.layer_parameters() as u64
+        } else {
+            self.parameters()
+        }
+    }
+
     /// Bytes of the best weights that are kept.
     fn best(&self) -> u64 {
         if self.keeps_best {
@@ -225,6 +246,7 @@ impl TrainingShape {
             longest,
             pooling: self.pooling,
             mixed_precision: MixedPrecision::None,
+            recompute: false,
         }
     }
 
@@ -232,11 +254,8 @@ impl TrainingShape {
     /// what grows with tokens, and attention's scores.
     fn composed(&self, part: PartShape) -> [u64; 2] {
         let trained = self.footprint.composed(part);
-        let evaluated = self.footprint.evaluated().composed(self.evaluated());
-        let evaluated = Composed {
-            passing: 0,
-            ..evaluated
-        };
+        let evaluated = self.footprint.evaluated();
+        let evaluated = evaluated.composed_forward(self.evaluated());
         let fullest = if self.keeps_best && evaluated.all() > trained.all() {
             evaluated
         } else {
@@ -261,7 +280,7 @@ impl TrainingShape {
         } else {
             0
         };
-        let [activations, scores, passing] = match self.ops {
+        let [activations, scores, passing, given_back] = match self.ops {
             Ops::Fused => {
                 let evaluated = if self.keeps_best {
                     self.footprint.fused_forward(self.evaluated())
@@ -271,13 +290,22 @@ impl TrainingShape {
                 let taken = self.footprint.fused(part).max(evaluated);
                 let scores = self.footprint.fused_scores(part.longest, self.threads);
                 // The table of words gets its gradient in candle.
-                [taken, scores, 4 * self.footprint.words() as u64]
+                let words = 4 * self.footprint.words() as u64;
+                let quarters = if self.lengths.vary() {
+                    HELD_QUARTERS
+                } else {
+                    4
+                };
+                let holes = taken * quarters / 4 - taken;
+                [taken, scores, words, holes + taken.min(TRIM_THRESHOLD)]
             }
             Ops::Composed => {
                 let [states, scores] = self.composed(part);
                 // All gradients once more until they are added up, and the largest again meanwhile.
                 let largest = self.footprint.words().max(self.footprint.widest) as u64;
-                [states, scores, parameters + 4 * largest]
+                let gradients = self.gradients_in_candle() + 4 * largest;
+                // Every result is of its own: there are as many holes as there is memory in use.
+                [states, scores, gradients, states + scores]
             }
         };
         Estimate::new(
@@ -289,10 +317,7 @@ impl TrainingShape {
                 ("best weights", self.best()),
                 ("activations", activations),
                 ("attention scores", scores),
-                (
-                    "given back to the allocator",
-                    activations.min(TRIM_THRESHOLD),
-                ),
+                ("given back to the allocator", given_back),
                 ("operands of matrix products", PACKING_BYTES),
                 ("gradients in candle", passing),
                 ("batches", batches * self.input(self.tokens()) + of_part),
@@ -308,7 +333,11 @@ impl TrainingShape {
         let [states, scores] = self.composed(part);
         let largest = 4 * self.footprint.words().max(self.footprint.widest) as u64;
         // candle's gradients are kept as they are, but those of further parts are added to them.
-        let again = if self.is_divided(part) { parameters } else { 0 };
+        let again = if self.is_divided(part) {
+            self.gradients_in_candle()
+        } else {
+            0
+        };
         let kept = [
             ("weights", parameters),
             ("gradients", parameters),

@@ -70,6 +70,9 @@ pub struct TrainSettings {
     /// What their matrix products compute in.
     #[serde(default)]
     pub mixed_precision: MixedPrecision,
+    /// Whether each layer keeps its input alone for the backward pass, and is computed again.
+    #[serde(default)]
+    pub recompute: bool,
     /// Rows kept for the backward pass at a time; as many as the memory budget allows when
     /// absent.
     pub micro_batch: Option<usize>,
@@ -112,6 +115,7 @@ impl Default for TrainSettings {
             checkpoint_seconds: 300,
             ops: OpsChoice::default(),
             mixed_precision: MixedPrecision::default(),
+            recompute: false,
             micro_batch: None,
             memory_budget: None,
         }

@@ -173,6 +173,7 @@ impl Trainer {
         let mut pass = Pass::training(self.model.ops(), self.settings.seed, number as u64);
         pass.all_rows = self.all_rows;
         pass.mixed_precision = self.settings.mixed_precision;
+        pass.recompute = self.settings.recompute;
         let scale = self.loss_scaler.as_ref().map_or(1.0, LossScaler::scale);
         let gradients = &mut self.gradients;
         if self.pending.batches == 0 {

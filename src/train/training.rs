@@ -97,6 +97,7 @@ fn shape(
         rows: Some(rows.len()),
         pooling: settings.pooling,
         mixed_precision: settings.mixed_precision,
+        recompute: settings.recompute,
         keeps_best,
         ops: settings.ops_on(device)?,
         place: if device.is_cpu() {

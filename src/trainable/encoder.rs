@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
+use super::composed::{self, start_from};
 use super::embeddings::Embeddings;
 use super::layers::{EncoderLayer, LayerNorm};
-use super::ops::pool;
 use super::packed::{self, Profile, Workspace};
 use super::relative_position::RelativePositions;
 use super::{Error, Gradients, Ops, Packing, Parameters, Pass, Pooling};
@@ -79,8 +79,7 @@ pub struct Pooled<'a> {
 enum Tape<'a> {
     /// The written-out layers' own; the embeddings, if they are trained, as candle has them.
     Packed(packed::Tape<'a>, Option<Tensor>),
-    /// candle has it all.
-    Composed(Tensor),
+    Composed(composed::Tape),
     /// The pass asked for none.
     None,
 }
@@ -144,11 +143,8 @@ impl TrainableEncoder {
     pub fn hidden_states(&self, input: EncoderInput) -> Result<Vec<Tensor>, Error> {
         let packing = input.packing();
         let pass = Pass::evaluation(Ops::Composed);
-        let mut states = Vec::new();
-        let mut keep = |hidden: &Tensor| states.push(hidden.detach());
-        let last = self.forward(input, &packing, &pass, &mut keep)?;
-        keep(&last);
-        Ok(states)
+        let input = self.states(input, &packing, &pass)?;
+        composed::hidden_states(self, &input, &packing, &pass)
     }
 
     /// Where the time of all passes so far went.
@@ -170,20 +166,12 @@ impl TrainableEncoder {
         match pass.ops {
             Ops::Fused => self.pool_packed(input, packing, pooling, pass),
             Ops::Composed => {
-                let hidden = self.forward(input, &packing, pass, &mut |_| ())?;
-                let hidden = match &self.final_norm {
-                    Some(norm) => norm.forward(&hidden)?,
-                    None => hidden,
-                };
-                let vectors = pool(&hidden, &packing, pooling)?;
+                let input = self.states(input, &packing, pass)?;
+                let (vectors, tape) = composed::forward(self, input, packing, pooling, pass)?;
                 Ok(Pooled {
-                    vectors: vectors.detach(),
+                    vectors,
                     encoder: self,
-                    tape: if pass.way_back {
-                        Tape::Composed(vectors)
-                    } else {
-                        Tape::None
-                    },
+                    tape: tape.map_or(Tape::None, Tape::Composed),
                 })
             }
         }
@@ -216,34 +204,23 @@ impl TrainableEncoder {
         })
     }
 
-    /// Hidden states after the last layer, `[tokens, hidden]`, in candle's primitives; those before
-    /// each layer are shown to `before_layer`.
-    fn forward(
-        &self,
-        input: EncoderInput,
-        packing: &Packing,
-        pass: &Pass,
-        before_layer: &mut dyn FnMut(&Tensor),
-    ) -> Result<Tensor, Error> {
-        let mut hidden = match (input, &self.embeddings) {
+    /// What goes into the lowest layer, `[tokens, hidden]`: `input`, or its embeddings with candle's
+    /// way back.
+    fn states(&self, input: EncoderInput, packing: &Packing, pass: &Pass) -> Result<Tensor, Error> {
+        match (input, &self.embeddings) {
             (EncoderInput::HiddenStates(states), None) => {
                 let shape = (packing.tokens(), self.hidden_size);
-                Tensor::from_vec(states.into_parts().0, shape, &self.device)?
+                Ok(Tensor::from_vec(
+                    states.into_parts().0,
+                    shape,
+                    &self.device,
+                )?)
             }
             (EncoderInput::TokenIds(ids), Some(embeddings)) => {
-                embeddings.forward(&ids, packing, pass)?
+                embeddings.forward(&ids, packing, pass)
             }
             _ => panic!("{WRONG_INPUT}"),
-        };
-        let bias = self.relative_positions.as_ref();
-        let bias = bias
-            .map(|table| table.bias(packing.longest()))
-            .transpose()?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            before_layer(&hidden);
-            hidden = layer.forward(index, &hidden, packing, bias.as_ref(), pass)?;
         }
-        Ok(hidden)
     }
 }
 
@@ -254,7 +231,7 @@ impl Pooled<'_> {
     #[cfg(test)]
     pub(super) fn composed(&self) -> Option<&Tensor> {
         match &self.tape {
-            Tape::Composed(vectors) => Some(vectors),
+            Tape::Composed(tape) => Some(tape.vectors()),
             Tape::Packed(..) | Tape::None => None,
         }
     }
@@ -270,8 +247,6 @@ impl Pooled<'_> {
         parameters: &Parameters,
         gradients: &mut Gradients,
     ) -> Result<(), Error> {
-        // The gradient of Σ (y · g) with respect to what y was made of is y's, started from g.
-        let start_from = |y: &Tensor, g: &Tensor| (y * g)?.sum_all()?.backward();
         match self.tape {
             Tape::Packed(tape, embedded) => {
                 let numbers = gradient.flatten_all()?.to_vec1::<f32>()?;
@@ -284,11 +259,9 @@ impl Pooled<'_> {
                     gradients.add(parameters, &start_from(&embedded, &of_states)?)?;
                 }
             }
-            // Without layers and a norm after them, nothing below the vectors is trained.
-            Tape::Composed(vectors) if vectors.track_op() => {
-                gradients.add(parameters, &start_from(&vectors, gradient)?)?;
+            Tape::Composed(tape) => {
+                composed::backward(self.encoder, tape, gradient, parameters, gradients)?;
             }
-            Tape::Composed(_) => {}
             Tape::None => panic!("the pass asked for no way back"),
         }
         Ok(())

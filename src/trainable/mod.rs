@@ -1,6 +1,7 @@
 //! The trainable half: top layers with true gradients, their parameters, and the optimizer.
 //! It knows nothing of files.
 
+mod composed;
 mod dropout;
 mod embeddings;
 mod encoder;

@@ -26,6 +26,8 @@ pub struct Pass {
     pub mixed_precision: MixedPrecision,
     /// Whether gradients will be asked for.
     pub way_back: bool,
+    /// Whether each layer keeps its input alone for the way back, and is computed again from it.
+    pub recompute: bool,
     /// Whether the last layer computes every token's state though only some are read.
     pub all_rows: bool,
     /// Of dropout; none in evaluation.
@@ -70,6 +72,7 @@ impl Pass {
             ops,
             mixed_precision: MixedPrecision::None,
             way_back: false,
+            recompute: false,
             all_rows: false,
             key: None,
         }

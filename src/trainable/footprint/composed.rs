@@ -23,6 +23,15 @@ impl Composed {
     pub fn all(&self) -> u64 {
         self.states + self.scores + self.constants + self.passing
     }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            states: self.states + other.states,
+            scores: self.scores + other.scores,
+            constants: self.constants + other.constants,
+            passing: self.passing + other.passing,
+        }
+    }
 }
 
 /// Bytes as they are added up, for each token and for each pair of a head's scores.
@@ -45,6 +54,14 @@ struct Numbers {
 }
 
 impl Numbers {
+    fn of(part: PartShape) -> Self {
+        let half = part.mixed_precision != MixedPrecision::None;
+        Self {
+            size: if half { FULL / 2 } else { FULL },
+            half,
+        }
+    }
+
     /// Bytes of `count` numbers turned from fp32 to what products compute in.
     fn rounded(self, count: usize) -> usize {
         if self.half { self.size * count } else { 0 }
@@ -59,40 +76,78 @@ impl Numbers {
 impl Footprint {
     /// What candle keeps of a pass over `part` that has a way back, and takes on that way.
     pub fn composed(&self, part: PartShape) -> Composed {
-        let half = part.mixed_precision != MixedPrecision::None;
-        let numbers = Numbers {
-            size: if half { FULL / 2 } else { FULL },
-            half,
+        let numbers = Numbers::of(part);
+        let passing = Composed {
+            passing: self.passing(part, numbers),
+            ..Composed::default()
         };
+        let kept = if part.recompute && self.layers.len() > 1 {
+            let inputs = (self.layers.len() - 1) * part.tokens * self.hidden;
+            let inputs = Composed {
+                states: bytes(inputs),
+                ..Composed::default()
+            };
+            self.fullest_layer(part, numbers).plus(inputs)
+        } else {
+            let layers = self.layers.iter();
+            let layers = layers.map(|layer| self.of_layer(layer, part, numbers));
+            layers.fold(Composed::default(), Composed::plus)
+        };
+        kept.plus(self.around_layers(part)).plus(passing)
+    }
+
+    /// What candle holds of a pass without a way back: of one layer at a time.
+    pub fn composed_forward(&self, part: PartShape) -> Composed {
+        let states = Composed {
+            states: bytes(part.tokens * self.hidden),
+            ..Composed::default()
+        };
+        let layer = self.fullest_layer(part, Numbers::of(part));
+        layer.plus(self.around_layers(part)).plus(states)
+    }
+
+    fn fullest_layer(&self, part: PartShape, numbers: Numbers) -> Composed {
+        let layers = self.layers.iter();
+        let layers = layers.map(|layer| self.of_layer(layer, part, numbers));
+        layers.max_by_key(Composed::all).unwrap_or_default()
+    }
+
+    fn of_layer(&self, layer: &Layer, part: PartShape, numbers: Numbers) -> Composed {
         let mut sum = Sum::default();
-        for layer in &self.layers {
-            self.add_layer(&mut sum, layer, part, numbers);
+        self.add_layer(&mut sum, layer, part, numbers);
+        let pairs = part.tokens * part.longest;
+        Composed {
+            states: (sum.token * part.tokens + sum.once) as u64,
+            scores: (sum.pair * pairs * self.heads) as u64,
+            constants: (sum.constant * part.tokens + sum.constant_pair * pairs) as u64,
+            passing: 0,
         }
+    }
+
+    /// The embeddings, the bias of the scores, the norm after the last layer and what is pooled.
+    fn around_layers(&self, part: PartShape) -> Composed {
+        let mut sum = Sum::default();
         if let Some(norm) = &self.final_norm {
             add_norm(&mut sum, norm, self.hidden);
         }
-        let pairs = part.tokens * part.longest;
-        let bias = pairs_of(part.longest) * self.heads * FULL;
+        let bias = bytes(part.longest * part.longest * self.heads);
         // In the order of the scores; where its table is trained, as its rows too.
         let [trained, frozen] = match self.relative_positions {
             Some(true) => [2 * bias, 0],
             Some(false) => [0, bias],
             None => [0, 0],
         };
-        let pooled = FULL * part.sequences * self.hidden;
         let averaging = match part.pooling {
-            Pooling::Mean => FULL * part.sequences * part.tokens,
+            Pooling::Mean => bytes(part.sequences * part.tokens),
             Pooling::Cls => 0,
         };
-        let states = sum.token * part.tokens + sum.once + pooled;
         let [embeddings, masks] = self.composed_embeddings(part);
+        let pooled = bytes(part.sequences * self.hidden);
         Composed {
-            states: states as u64 + embeddings,
-            scores: (sum.pair * pairs * self.heads + trained) as u64,
-            constants: masks
-                + (sum.constant * part.tokens + sum.constant_pair * pairs + averaging + frozen)
-                    as u64,
-            passing: self.passing(part, numbers),
+            states: (sum.token * part.tokens) as u64 + pooled + embeddings,
+            scores: trained,
+            constants: masks + averaging + frozen,
+            passing: 0,
         }
     }
 
@@ -185,20 +240,16 @@ impl Footprint {
         }
     }
 
-    /// On the way back through GELU its slope is put together from nine matrices; through the softmax
-    /// of a sequence from eight. With them go the gradients of a few states.
+    /// On the way back through GELU its slope is put together from fifteen matrices, of which candle
+    /// lets go when the next operation's turn comes; through the softmax of a sequence from twelve. With
+    /// them go the gradients of a few states.
     fn passing(&self, part: PartShape, numbers: Numbers) -> u64 {
         let layers = self.layers.iter();
         let inner = layers.map(|layer| layer.feed_forward.narrow.inputs);
-        let slope = 9 * numbers.size * part.tokens * inner.max().unwrap_or(0);
-        let softmax = 8 * FULL * pairs_of(part.longest) * self.heads;
+        let slope = 15 * numbers.size * part.tokens * inner.max().unwrap_or(0);
+        let softmax = 12 * FULL * part.longest * part.longest * self.heads;
         slope.max(softmax) as u64 + bytes(4 * part.tokens * self.hidden)
     }
-}
-
-/// Pairs of tokens of a sequence.
-fn pairs_of(length: usize) -> usize {
-    length * length
 }
 
 /// The product and its sum with the bias; rounded, both of them and the weight.

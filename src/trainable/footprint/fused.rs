@@ -37,6 +37,16 @@ struct Tape<'p> {
     output: Option<NormTape<'p>>,
 }
 
+/// What is kept of a layer.
+struct Kept<'p> {
+    /// None where the layer is computed again.
+    tape: Option<Tape<'p>>,
+    /// What went into it, where that is kept.
+    input: Option<Length<'p>>,
+    /// Whether a norm behind the layer tells what it put out.
+    tells: bool,
+}
+
 impl Footprint {
     /// Bytes that the written-out layers hold once `part` has gone forward and back, and its
     /// embeddings with it, where they are trained.
@@ -99,14 +109,19 @@ impl Footprint {
         buffers: &'p Buffers<usize>,
         part: PartShape,
         way_back: bool,
-    ) -> (Vec<Tape<'p>>, Option<NormTape<'p>>) {
+    ) -> (Vec<Kept<'p>>, Option<NormTape<'p>>) {
         let mut tapes = Vec::new();
-        let mut states = None;
+        let mut states: Option<Length<'p>> = None;
         for index in 0..self.layers.len() {
             let (output, tape) = self.layer(index, buffers, part).forward();
-            states = Some(output);
+            let input = states.replace(output);
+            let top = index + 1 == self.layers.len();
             if way_back {
-                tapes.push(tape);
+                tapes.push(Kept {
+                    tells: tape.output.is_some(),
+                    tape: (top || !part.recompute).then_some(tape),
+                    input: input.filter(|_| part.recompute),
+                });
             }
         }
         if part.pooling == Pooling::Cls && self.layers.is_empty() {
@@ -137,12 +152,19 @@ impl Footprint {
         let spread = part.pooling == Pooling::Cls && self.layers.is_empty();
         let _spread = spread.then(|| buffers.take(all));
         let mut gradient = Some(gradient);
-        while let Some(tape) = tapes.pop() {
+        while let Some(kept) = tapes.pop() {
             let index = tapes.len();
-            let below = tapes.last().is_some_and(|below| below.output.is_some());
-            let _below = below.then(|| buffers.take(all));
-            let of_input = self.embeddings.is_some() || index > 0;
             let layer = self.layer(index, buffers, part);
+            let told = tapes
+                .last()
+                .is_some_and(|below| below.tape.is_some() && below.tells);
+            let told = told && kept.input.is_none();
+            let _below = kept.input.or_else(|| told.then(|| buffers.take(all)));
+            let tape = match kept.tape {
+                Some(tape) => tape,
+                None => layer.forward().1,
+            };
+            let of_input = self.embeddings.is_some() || index > 0;
             let of_output = gradient.take();
             gradient = of_output.and_then(|gradient| layer.backward(tape, gradient, of_input));
         }

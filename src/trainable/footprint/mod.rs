@@ -52,6 +52,8 @@ pub struct PartShape {
     pub pooling: Pooling,
     /// What matrix products compute in.
     pub mixed_precision: MixedPrecision,
+    /// Whether of each layer but the top one its input alone is kept.
+    pub recompute: bool,
 }
 
 impl Footprint {
@@ -125,6 +127,13 @@ impl Footprint {
     /// Width of a hidden state.
     pub fn hidden(&self) -> usize {
         self.hidden
+    }
+
+    /// Numbers of the parameters of the largest layer.
+    pub fn layer_parameters(&self) -> usize {
+        let layers = self.layers.iter();
+        let layers = layers.map(|layer| of_layer(layer, self.hidden));
+        layers.max().unwrap_or(0)
     }
 
     /// Numbers of the table of words, where it is trained.

@@ -50,6 +50,7 @@ fn part(lengths: &[usize], pooling: Pooling, mixed_precision: MixedPrecision) ->
         longest: lengths.iter().copied().max().unwrap_or(0),
         pooling,
         mixed_precision,
+        recompute: false,
     }
 }
 
@@ -69,23 +70,27 @@ fn the_written_out_layers_hold_what_is_told() {
         let checkpoint = checkpoint(name);
         let all = Freeze::Layers(checkpoint.config.layers);
         for freeze in depths.into_iter().chain([all]) {
-            for pooling in [Pooling::Cls, Pooling::Mean] {
+            let ways = [Pooling::Cls, Pooling::Mean]
+                .map(|pooling| [false, true].map(|way| (pooling, way)));
+            for (pooling, recompute) in ways.into_iter().flatten() {
                 let (parameters, encoder, footprint) = encoder(&checkpoint, freeze);
                 let mut gradients = Gradients::new(&parameters);
                 let lengths = [7, 20, 1, 12];
                 let input = input(&checkpoint, freeze, &lengths);
                 let packing = input.packing();
-                let pass = Pass::training(Ops::Fused, 1, 0);
+                let mut pass = Pass::training(Ops::Fused, 1, 0);
+                pass.recompute = recompute;
                 let pooled = encoder.pool(input, packing, pooling, &pass);
                 let pooled = pooled.expect("a pass");
                 let gradient = pooled.vectors.ones_like().expect("ones");
                 pooled
                     .backward(&gradient, &parameters, &mut gradients)
                     .expect("a way back");
-                let part = part(&lengths, pooling, MixedPrecision::None);
+                let mut part = part(&lengths, pooling, MixedPrecision::None);
+                part.recompute = recompute;
                 let held = (encoder.workspace.buffers.held() * size_of::<f32>()) as u64;
                 let told = footprint.fused_buffers(part);
-                assert_eq!(told, held, "{name}, {freeze}, {pooling:?}");
+                assert_eq!(told, held, "{name}, {freeze}, {pooling:?}, {recompute}");
             }
         }
     }

@@ -22,9 +22,18 @@ pub(crate) struct Tape<'a> {
     /// Whether the last layer computed first tokens only.
     pruned: bool,
     input: Vec<f32>,
-    layers: Vec<(LayerTape<'a>, LayerDropout)>,
+    layers: Vec<Kept<'a>>,
     /// Of the norm after the last layer, of the rows that are pooled.
     final_norm: Option<NormTape<'a>>,
+}
+
+/// What is kept of a layer.
+struct Kept<'a> {
+    /// None where the layer is computed again.
+    tape: Option<LayerTape<'a>>,
+    /// What went into it, where what is kept of the layer below does not tell.
+    input: Option<Buffer<'a>>,
+    dropout: LayerDropout,
 }
 
 /// What all layers of an encoder are told about the sequences in one pass.
@@ -103,9 +112,15 @@ pub(crate) fn forward<'a>(
         };
         let layer = setting.layer(index, dropout);
         let (output, tape) = layer.forward(states.as_deref().unwrap_or(&input))?;
-        states = Some(output);
+        let input = states.replace(output);
         if pass.way_back {
-            tapes.push((tape, dropout));
+            // On the way back the top layer comes first: computing it twice would save nothing.
+            let top = index + 1 == encoder.layers.len();
+            tapes.push(Kept {
+                tape: (top || !pass.recompute).then_some(tape),
+                input: input.filter(|_| pass.recompute),
+                dropout,
+            });
         }
     }
     let mut pooled = vec![0.0; packing.sequences() * width];
@@ -187,20 +202,25 @@ pub(crate) fn backward(
     } else {
         of_pooled
     });
-    while let Some((tape, dropout)) = layers.pop() {
+    while let Some(kept) = layers.pop() {
         let index = layers.len();
-        let layer = setting.layer(index, dropout);
-        let below = match layers.last() {
-            Some((LayerTape::PostNorm(below), _)) => {
+        let layer = setting.layer(index, kept.dropout);
+        let below = match (kept.input, layers.last().map(|below| &below.tape)) {
+            (Some(states), _) => Some(states),
+            (None, Some(Some(LayerTape::PostNorm(below)))) => {
                 let mut states = workspace.buffers.take(input.len());
                 let norm = &encoder.layers[index - 1].output_norm;
                 below.output.output(norm, &workspace.profile, &mut states)?;
                 Some(states)
             }
             // A layer on top of another one has a norm in front, and needs what that put out.
-            Some((LayerTape::PreNorm(_), _)) | None => None,
+            (None, _) => None,
         };
         let x = below.as_deref().unwrap_or(&input);
+        let tape = match kept.tape {
+            Some(tape) => tape,
+            None => layer.forward(x)?.1,
+        };
         let Some(gradient) = of_states.take() else {
             unreachable!("every layer but the lowest hands one down")
         };
