@@ -16,6 +16,7 @@
 //! - [`precompute`]: the first command: from records to a cache.
 //! - [`trainable`]: the top layers as differentiable functions, and the optimizer.
 //! - [`train`]: the second command: from a cache to a run.
+//! - [`estimate`]: the peak memory of both commands, told from shapes.
 //! - [`index`]: a code base as vectors on disk, searched exactly.
 //! - [`cuda`]: NVIDIA's driver and libraries, found and loaded.
 //! - [`export`]: from a run to a Hugging Face folder or an ONNX model.
@@ -31,6 +32,7 @@ pub mod dataset;
 mod disk;
 mod distinct;
 pub mod error;
+pub mod estimate;
 pub mod export;
 pub mod frozen;
 pub mod index;

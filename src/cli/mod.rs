@@ -11,6 +11,7 @@ mod doctor;
 mod doctor_cuda;
 mod dry_run;
 mod embedder;
+mod estimate;
 mod evaluate;
 mod export;
 mod freeze_list;
@@ -69,6 +70,7 @@ Exit status: 0 done, 1 failed while running, 2 the input or the command line was
 #[derive(Subcommand)]
 enum Command {
     Doctor(doctor::DoctorArguments),
+    Estimate(Box<estimate::EstimateArguments>),
     Precompute(precompute::PrecomputeArguments),
     Train(Box<train::TrainArguments>),
     Evaluate(evaluate::EvaluateArguments),
@@ -98,6 +100,7 @@ pub fn run() -> ExitCode {
     }
     let result = match cli.command {
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Precompute(arguments) => precompute::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use candle_core::Device;
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::card_list::CardList;
 use super::console;
@@ -81,6 +82,15 @@ impl RuntimeOptions {
             longest,
         })
     }
+}
+
+/// Writes a size as its bytes: in words it is rounded, and a recipe is to say what was typed.
+#[allow(clippy::ref_option, reason = "as serde calls it")]
+pub(super) fn exact_bytes<S: Serializer>(
+    size: &Option<ByteSize>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    size.map(|size| size.as_u64()).serialize(serializer)
 }
 
 /// Limits candle and the fused operations to `threads`. Called once, before any tensor work.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::freeze_list::FreezeList;
-use super::options::{RuntimeOptions, limit_threads, missing};
+use super::options::{RuntimeOptions, exact_bytes, limit_threads, missing};
 use super::task::{TaskOptions, foreign_flag};
 use super::{console, dry_run, hub, parity, recipe, shard, split_files};
 use crate::cache::{
@@ -113,6 +113,7 @@ struct PrecomputeOptions {
     precision: Option<Precision>,
     /// Most bytes of a file of the cache, as 128MiB [default: 128MiB].
     #[arg(long, value_name = "SIZE", help_heading = "Output")]
+    #[serde(serialize_with = "exact_bytes")]
     shard_size: Option<ByteSize>,
     /// What the frozen half's linear layers compute in; fp16 is made for CUDA, tf32 and bf16 run
     /// there only, int8 on the CPU only [default: fp32].

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::head::HeadOptions;
-use super::options::{DeviceChoice, ShuffleChoice};
+use super::options::{DeviceChoice, ShuffleChoice, exact_bytes};
 use super::split_files;
 use super::task::TaskOptions;
 use super::workers::WorkerOptions;
@@ -114,6 +114,7 @@ pub(super) struct TrainOptions {
     pub micro_batch: Option<usize>,
     /// Memory that training may take, as 2GiB [default: half of the machine's].
     #[arg(long, value_name = "SIZE", help_heading = "Running")]
+    #[serde(serialize_with = "exact_bytes")]
     pub memory_budget: Option<ByteSize>,
     /// Where training runs; auto takes CUDA if this build has it [default: auto].
     #[arg(long, value_enum, help_heading = "Running")]

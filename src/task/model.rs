@@ -7,8 +7,8 @@ use super::{CrossEntropy, Error, Metrics};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::targets::Targets;
 use crate::trainable::{
-    EncoderInput, Gradients, Ops, OpsChoice, Parameters, Part, PartLimit, Pass, Pooling, Profile,
-    TrainableEncoder,
+    EncoderInput, Footprint, Gradients, Ops, OpsChoice, Parameters, Part, PartLimit, Pass, Pooling,
+    Profile, TrainableEncoder,
 };
 
 /// Some rows to learn from.
@@ -31,6 +31,7 @@ pub struct Model {
     pub(super) pooling: Pooling,
     head: Box<dyn Head>,
     layers: usize,
+    footprint: Footprint,
     ops: Ops,
 }
 
@@ -55,6 +56,7 @@ impl Model {
             pooling,
             head,
             layers: checkpoint.config.layers,
+            footprint: Footprint::new(&checkpoint.config, freeze),
             ops: OpsChoice::Auto.on(device)?,
         })
     }
@@ -120,17 +122,9 @@ impl Model {
         self.pooling
     }
 
-    /// Bytes that training takes whatever the batch: parameters, gradients, the optimizer's two
-    /// moments, and `copies` of the parameters.
-    pub fn fixed_bytes(&self, copies: usize) -> u64 {
-        let parameters = self.parameters.count() * size_of::<f32>() * (4 + copies);
-        parameters as u64 + self.encoder.embedding_bytes()
-    }
-
-    /// Bytes that a step takes for each token worked on at a time, if layers `recompute` what the way
-    /// back needs or not.
-    pub fn bytes_per_token(&self, recompute: bool) -> u64 {
-        self.encoder.bytes_per_token(recompute)
+    /// The sizes of what is trained, without the head.
+    pub fn footprint(&self) -> &Footprint {
+        &self.footprint
     }
 
     /// Where the time of all passes so far went.

@@ -103,7 +103,7 @@ pub enum Error {
     },
     /// The budget does not even hold the parameters.
     #[error(
-        "`--memory-budget` of {budget} bytes is too small: the program, parameters, gradients and optimizer take {needed} bytes"
+        "`--memory-budget` of {budget} bytes is too small: without any activations, parameters, gradients, optimizer, batches and program take {needed} bytes"
     )]
     MemoryBudget {
         /// As given.
@@ -148,7 +148,7 @@ impl Explain for Error {
             Self::RunExists { .. } => {
                 "choose another `--out`, or replace the run with `--force`".into()
             }
-            Self::MemoryBudget { .. } => "raise `--memory-budget`, or freeze more layers".into(),
+            Self::MemoryBudget { .. } => "raise `--memory-budget`, freeze more layers, or lower `--batch-size`".into(),
             Self::NoValidation { .. } => "fill the cache with `telly precompute --valid`".into(),
             Self::NotOneClass { .. } => "leave it out: it belongs to `--task classify` with `--objective single-label`".into(),
             Self::ClassWeights { .. } => "give them in the order of the classes: integers by value, then words by the alphabet; or `balanced`".into(),

@@ -2,16 +2,13 @@
 
 use candle_core::Tensor;
 
+use super::estimate::EVALUATED_TOKENS;
 use super::{Activations, Error};
 use crate::cache::Split;
 use crate::frozen::by_token_budget;
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Candidates, EmbeddedSplit, Metrics, Model};
-
-/// Tokens evaluated at a time: more are no faster, and evaluation is not to take more memory than
-/// training does.
-const TOKENS: usize = 1024;
 
 /// One vector for each of `sequences`, `[sequences, hidden]`; each is computed once however
 /// often it is asked for.
@@ -47,7 +44,7 @@ pub fn embed_with(
         .collect();
     let pass = model.evaluation();
     let mut vectors: Vec<Option<Tensor>> = vec![None; distinct.len()];
-    for batch in by_token_budget(&lengths, TOKENS) {
+    for batch in by_token_budget(&lengths, EVALUATED_TOKENS) {
         if interrupt::requested() {
             return Err(Error::Interrupted);
         }

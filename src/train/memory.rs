@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::{Error, TrainSettings};
-use crate::task::Model;
+use super::{Error, TrainSettings, TrainingShape};
 use crate::trainable::PartLimit;
 
 /// The kernel's high-water mark of resident memory (`VmHWM`), in bytes; nothing where the system
@@ -54,47 +53,27 @@ fn kibibytes(file: &str, name: &str) -> Option<u64> {
     Some(number * 1024)
 }
 
-/// Bytes that the process takes beside the training: the program, the tokenizer, the mapped weights
-/// while they are copied. 55 MB were measured with all-MiniLM-L6-v2.
-const PROCESS_BYTES: u64 = 64 << 20;
-
-/// How many quarters of what a step asks for the process grows by: the allocator keeps holes between
-/// what is given back and asked for in other sizes. 4 to 7 were measured with glibc's.
-const HELD_QUARTERS: u64 = 7;
-
-/// How much of a batch, of `columns` sequences a row, is kept for the backward pass at a time.
-/// `copies` of the parameters are kept besides the trained ones.
-pub(super) fn micro_batch(
-    model: &Model,
+/// How much of a batch of a run of `shape` is kept for the backward pass at a time: the rows that
+/// were asked for, or what is within the budget, which is half of the machine's memory unless told.
+pub(super) fn part_limit(
+    shape: &TrainingShape,
     settings: &TrainSettings,
-    columns: usize,
-    copies: usize,
 ) -> Result<PartLimit, Error> {
     if let Some(rows) = settings.micro_batch {
         return Ok(PartLimit {
-            sequences: rows * columns,
+            sequences: rows * shape.columns,
             ..PartLimit::NONE
         });
     }
-    let fixed = model.fixed_bytes(copies) + PROCESS_BYTES;
-    let per_token = model.bytes_per_token(settings.recompute) * HELD_QUARTERS / 4;
-    let budget = match settings.memory_budget {
-        Some(budget) if budget <= fixed => {
-            return Err(Error::MemoryBudget {
-                budget,
-                needed: fixed,
-            });
+    if let Some(budget) = settings.memory_budget {
+        let needed = shape.without_a_part().peak();
+        if budget <= needed {
+            return Err(Error::MemoryBudget { budget, needed });
         }
-        Some(budget) => Some(budget),
-        None => kibibytes("/proc/meminfo", "MemTotal:").map(|total| total / 2),
-    };
-    let tokens = budget.map(|budget| budget.saturating_sub(fixed) / per_token.max(1));
-    Ok(PartLimit {
-        tokens: tokens
-            .and_then(|tokens| usize::try_from(tokens).ok())
-            .unwrap_or(usize::MAX),
-        ..PartLimit::NONE
-    })
+        return Ok(shape.within(budget).limit);
+    }
+    let half = kibibytes("/proc/meminfo", "MemTotal:").map(|total| total / 2);
+    Ok(half.map_or(PartLimit::NONE, |half| shape.within(half).limit))
 }
 
 #[cfg(test)]

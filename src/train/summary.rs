@@ -17,6 +17,8 @@ pub struct Summary {
     pub epoch_seconds: f64,
     /// Tokens of the training split, seen once, over `epoch_seconds`.
     pub tokens_per_second: f64,
+    /// Tokens of a batch that were worked on at a time at most, if not all.
+    pub tokens_at_a_time: Option<usize>,
     /// How many numbers were trained.
     pub trainable_parameters: usize,
     /// Metrics of the kept weights on the validation split.
@@ -42,6 +44,7 @@ impl Summary {
             "seconds": self.seconds,
             "epoch_seconds": self.epoch_seconds,
             "tokens_per_second": self.tokens_per_second,
+            "tokens_at_a_time": self.tokens_at_a_time,
             "trainable_parameters": self.trainable_parameters,
             "best_epoch": self.best_epoch,
             "best_step": self.best_step,

@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde_json::json;
 
 use super::batches::with_batches;
 use super::checkpoint::{BestEpoch, Position, StateTensor, TrainingState};
 use super::evaluation::embed_split;
-use super::memory::micro_batch;
+use super::memory::part_limit;
 use super::summary::{Summary, median};
 use super::trainer::{StepReport, Trainer, named};
 use super::{
-    CachedActivations, EpochOrder, Error, RunFolder, TrainSettings, draw_partners, with_partners,
+    CachedActivations, EpochOrder, Error, Lengths, RunFolder, TrainSettings, TrainingShape,
+    draw_partners, with_partners,
 };
 use crate::cache::{Cache, Split};
+use crate::estimate::Place;
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Batch, Metrics, Model, Role};
@@ -30,15 +32,15 @@ const BEST: &str = "best";
 /// How a run ended.
 pub enum Outcome {
     /// All epochs are trained; the model has the weights that were kept.
-    Finished(Model, Summary),
+    Finished(Model, Box<Summary>),
     /// Ctrl-C. A checkpoint is written; the model has the best epoch's weights, or those of the
     /// last step when no epoch has been evaluated.
     Interrupted(Model, Box<Position>),
 }
 
-/// Trains `model`, which shares each batch with `replicas`, from `cache`, evaluates each epoch on the validation split if there is one, and
-/// every `evaluate_every` steps, keeps the best weights, stops early if it is told to and they get
-/// no better, and evaluates them on the test split. Writes every step's and every
+/// Trains `model`, which shares each batch with `replicas`, from `cache`, evaluates each epoch on the
+/// validation split if there is one, and every `evaluate_every` steps, keeps the best weights, stops
+/// early if it is told to and they get no better, and evaluates them on the test split. Writes every step's and every
 /// evaluation's figures to `run`, and a checkpoint after each epoch, every
 /// `checkpoint_seconds`, and on Ctrl-C. With `state` it goes on from there, to the same weights
 /// as a run that was never stopped.
@@ -64,7 +66,7 @@ pub fn train(
         training.restore(state)?;
     }
     match training.run(valid.as_ref(), test.as_ref()) {
-        Ok(summary) => Ok(Outcome::Finished(training.trainer.model, summary)),
+        Ok(summary) => Ok(Outcome::Finished(training.trainer.model, Box::new(summary))),
         Err(Error::Interrupted) => {
             training.checkpoint()?;
             training.restore_best()?;
@@ -75,6 +77,38 @@ pub fn train(
         }
         Err(error) => Err(error),
     }
+}
+
+/// What a run of `model` over `rows` is about.
+fn shape(
+    model: &Model,
+    settings: &TrainSettings,
+    rows: &Split,
+    cache: &Cache,
+    keeps_best: bool,
+) -> Result<TrainingShape, Error> {
+    let device = model.parameters.device();
+    let footprint = model.footprint().clone();
+    Ok(TrainingShape {
+        head: model.parameters.count() - footprint.parameters,
+        footprint,
+        lengths: Lengths::of(rows.rows.iter().map(|&sequence| cache.length(sequence))),
+        batch_size: settings.batch_size,
+        columns: rows.columns,
+        rows: Some(rows.len()),
+        pooling: settings.pooling,
+        mixed_precision: settings.mixed_precision,
+        recompute: settings.recompute,
+        keeps_best,
+        replicas: 0,
+        ops: settings.ops_on(device)?,
+        place: if device.is_cpu() {
+            Place::Cpu
+        } else {
+            Place::Cuda
+        },
+        threads: rayon::current_num_threads(),
+    })
 }
 
 /// A run under way.
@@ -112,17 +146,15 @@ impl<'a> Training<'a> {
         let batches = split.len().div_ceil(settings.batch_size);
         let steps = batches.div_ceil(settings.gradient_accumulation) * settings.epochs;
         let now = Instant::now();
-        // On the CPU they share its memory: parameters and gradients.
-        let on_cpu = match model.parameters.device() {
-            Device::Cpu => replicas.len(),
-            _ => 0,
-        };
-        let copies = usize::from(keeps_best) + 2 * on_cpu;
         let criterion = settings.criterion(&model, &split.targets)?;
         let model = model.learning_by(criterion);
-        let mut micro_batch = micro_batch(&model, settings, rows.columns, copies)?;
+        let mut shape = shape(&model, settings, &rows, cache, keeps_best)?;
+        if shape.place == Place::Cpu {
+            shape.replicas = replicas.len();
+        }
+        let mut micro_batch = part_limit(&shape, settings)?;
         if micro_batch.tokens < usize::MAX {
-            micro_batch.tokens /= 1 + on_cpu;
+            micro_batch.tokens /= 1 + shape.replicas;
         }
         let mut trainer = Trainer::new(model, settings.clone(), steps)?.with_replicas(replicas)?;
         trainer.micro_batch = micro_batch;
@@ -198,6 +230,8 @@ impl<'a> Training<'a> {
             seconds: self.position.seconds,
             epoch_seconds,
             tokens_per_second: self.tokens() as f64 / epoch_seconds,
+            tokens_at_a_time: Some(self.trainer.micro_batch.tokens)
+                .filter(|&most| most < usize::MAX),
             trainable_parameters: self.trainer.model.parameters.count(),
             valid: self.position.best.clone().map(|best| best.metrics),
             test,
@@ -380,6 +414,8 @@ impl<'a> Training<'a> {
             return Ok(());
         }
         self.position.without_better = 0;
+        // Not both at a time.
+        self.best_weights = None;
         self.best_weights = Some(self.trainer.model.parameters.snapshot()?);
         self.position.best = Some(BestEpoch {
             epoch,

@@ -30,6 +30,14 @@ struct Below {
     top: Var,
 }
 
+#[cfg(test)]
+impl Tape {
+    /// Pooled, with candle's way back to what they were made of.
+    pub(super) fn vectors(&self) -> &Tensor {
+        &self.vectors
+    }
+}
+
 /// The layers of an encoder in one pass.
 struct Layers<'a> {
     encoder: &'a TrainableEncoder,
@@ -103,6 +111,10 @@ pub(super) fn forward(
         let mut hidden = input;
         for index in 0..count {
             hidden = layers.layer(index, &hidden)?;
+            if !pass.way_back {
+                // Or candle keeps how it was made until the top.
+                hidden = hidden.detach();
+            }
         }
         let vectors = layers.pool(&hidden, pooling)?;
         let cut = vectors.detach();

@@ -53,11 +53,6 @@ impl Embeddings {
         })
     }
 
-    /// Numbers of the table of words.
-    pub(super) fn words(&self) -> usize {
-        self.words.elem_count()
-    }
-
     /// `[tokens, hidden]`
     pub(super) fn forward(
         &self,

@@ -115,33 +115,6 @@ impl TrainableEncoder {
         })
     }
 
-    /// Bytes that a step of training takes for each token worked on at a time: what each layer
-    /// keeps for the backward pass, if it does not `recompute` it, and the matrices that come and go.
-    pub fn bytes_per_token(&self, recompute: bool) -> u64 {
-        let hidden = self.hidden_size;
-        let wide = |layer: &EncoderLayer| layer.intermediate.outputs;
-        // Queries, keys, values, context, two normalised states; the activation's input.
-        let kept = self.layers.iter().map(|layer| 6 * hidden + wide(layer));
-        let kept: usize = if recompute {
-            // Of one layer at a time, and the input of each.
-            kept.max().unwrap_or(0) + self.layers.len() * hidden
-        } else {
-            kept.sum()
-        };
-        // The input, here and in the batches read ahead; the activation and its gradient; the
-        // gradients of the states and of a branch, and states made again.
-        let widest = self.layers.iter().map(wide).max().unwrap_or(0);
-        let passing = 4 * hidden + 2 * widest + 5 * hidden;
-        ((kept + passing) * size_of::<f32>()) as u64
-    }
-
-    /// Bytes that the way back through the embeddings takes, where they are trained: candle makes a
-    /// gradient as large as the table of words, and another to add it to.
-    pub fn embedding_bytes(&self) -> u64 {
-        let words = self.embeddings.as_ref().map_or(0, Embeddings::words);
-        (2 * words * size_of::<f32>()) as u64
-    }
-
     /// Loads the embeddings and the bottom `layers` layers of `checkpoint` into `parameters`: what
     /// the frozen half computes, to compare it with.
     pub fn bottom(
@@ -259,6 +232,15 @@ impl TrainableEncoder {
 const WRONG_INPUT: &str = "an encoder takes token ids exactly when its embeddings are trained";
 
 impl Pooled<'_> {
+    /// The vectors with all that candle keeps for the way back, if it does.
+    #[cfg(test)]
+    pub(super) fn composed(&self) -> Option<&Tensor> {
+        match &self.tape {
+            Tape::Composed(tape) => Some(tape.vectors()),
+            Tape::Packed(..) | Tape::None => None,
+        }
+    }
+
     /// Adds to `gradients` those of the encoder's parameters, from the `gradient` of the
     /// vectors, `[sequences, hidden]`.
     ///

@@ -7,6 +7,11 @@ use candle_core::{Device, Tensor};
 use super::{EncoderInput, Error};
 use crate::ragged::Ragged;
 
+/// Batches that lie ready on the CPU while a step is computed.
+pub const BATCHES_AHEAD: usize = 2;
+/// As [`BATCHES_AHEAD`], on a card: it has less memory than the machine.
+pub const BATCHES_AHEAD_ON_CARD: usize = 1;
+
 /// Hidden states that lie on the device already.
 pub struct Staged {
     /// f32 `[tokens, hidden]`.
@@ -65,7 +70,7 @@ impl Stage for InPlace {
     }
 
     fn ahead(&self) -> usize {
-        2
+        BATCHES_AHEAD
     }
 }
 
@@ -119,8 +124,7 @@ mod cuda {
         }
 
         fn ahead(&self) -> usize {
-            // The card has less memory than the machine: one waits, one is being copied.
-            1
+            super::BATCHES_AHEAD_ON_CARD
         }
     }
 }

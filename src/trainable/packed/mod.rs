@@ -36,7 +36,7 @@ mod tests;
 mod values;
 mod window;
 
-use buffers::Buffers;
+pub(super) use buffers::{Buffer, Buffers};
 pub(super) use encoder::{Tape, backward, forward};
 pub(super) use matrix::Target;
 pub use matrix::peak_flops;
@@ -51,7 +51,7 @@ const CHUNK: usize = 1 << 14;
 #[derive(Default)]
 pub(super) struct Workspace {
     /// Memory for everything that a pass keeps or needs for a moment.
-    buffers: Buffers,
+    pub(super) buffers: Buffers,
     /// Where time went.
     pub(super) profile: Profile,
 }
