@@ -113,6 +113,10 @@ struct EstimateOptions {
     /// Where the frozen half runs; auto counts as the CPU here [default: auto].
     #[arg(long, value_enum)]
     provider: Option<ProviderChoice>,
+    /// Tokens of a batch of the frozen half, padding included [default: 512 on the CPU, 8192 on a
+    /// card].
+    #[arg(long, value_name = "N")]
+    batch_tokens: Option<usize>,
     /// CPU threads [default: one a core].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -178,7 +182,7 @@ fn too_small(budget: u64, needed: u64) -> Error {
         problem: format!(
             "`--memory-budget` of {budget} bytes is too small: one sequence at a time takes {needed} bytes"
         ),
-        hint: "raise it, freeze more layers, shorten the sequences, or lower `--batch-size`".into(),
+        hint: "raise it, pass `--recompute`, freeze more layers, shorten the sequences, or lower `--batch-size`".into(),
     }
 }
 
@@ -205,6 +209,7 @@ fn check(
     let at_least_one = [
         ("--batch-size", options.batch_size),
         ("--micro-batch", options.micro_batch),
+        ("--batch-tokens", options.batch_tokens),
         ("--rows", arguments.rows),
         ("--threads", options.threads),
         ("--max-length", options.max_length),
@@ -275,8 +280,9 @@ fn frozen_shape(options: &EstimateOptions, rows: Option<usize>) -> FrozenShape {
             .shard_size
             .map_or(SHARD_BYTES as u64, |size| size.as_u64()),
         threads: options.threads.unwrap_or_else(num_cpus::get_physical),
+        batch_tokens: options.batch_tokens,
         place: match options.provider {
-            Some(ProviderChoice::Cuda) => Place::Cuda,
+            Some(ProviderChoice::Cuda | ProviderChoice::Tensorrt) => Place::Cuda,
             _ => Place::Cpu,
         },
     }

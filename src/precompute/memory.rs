@@ -31,6 +31,8 @@ pub struct FrozenShape {
     pub shard_bytes: u64,
     /// Batches that run at a time.
     pub threads: usize,
+    /// Tokens of a batch; what suits the place when absent.
+    pub batch_tokens: Option<usize>,
     /// Where.
     pub place: Place,
 }
@@ -161,10 +163,10 @@ impl FrozenShape {
     fn activations(&self, config: &EncoderConfig, depth: usize) -> u64 {
         let length = self.length.max(1);
         // One sequence at least, and no more than there are.
-        let budget = match self.place {
+        let budget = self.batch_tokens.unwrap_or(match self.place {
             Place::Cpu => TOKEN_BUDGET,
             Place::Cuda => CUDA_TOKEN_BUDGET,
-        };
+        });
         let fitting = (budget / length).max(1);
         let sequences = self.sequences.unwrap_or(usize::MAX);
         let tokens = fitting.min(sequences) * length;

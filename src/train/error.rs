@@ -148,7 +148,7 @@ impl Explain for Error {
             Self::RunExists { .. } => {
                 "choose another `--out`, or replace the run with `--force`".into()
             }
-            Self::MemoryBudget { .. } => "raise `--memory-budget`, freeze more layers, or lower `--batch-size`".into(),
+            Self::MemoryBudget { .. } => "raise `--memory-budget`, freeze more layers, or lower `--batch-size`; `telly estimate` tells what each comes to".into(),
             Self::NoValidation { .. } => "fill the cache with `telly precompute --valid`".into(),
             Self::NotOneClass { .. } => "leave it out: it belongs to `--task classify` with `--objective single-label`".into(),
             Self::ClassWeights { .. } => "give them in the order of the classes: integers by value, then words by the alphabet; or `balanced`".into(),
