@@ -112,7 +112,8 @@ pub(super) struct TrainOptions {
     /// [default: as many as --memory-budget allows].
     #[arg(long, value_name = "ROWS", help_heading = "Running")]
     pub micro_batch: Option<usize>,
-    /// Memory that training may take, as 2GiB [default: half of the machine's].
+    /// Memory that training may take, as 2GiB [default: half of the machine's; on a card nine tenths
+    /// of what is free there].
     #[arg(long, value_name = "SIZE", help_heading = "Running")]
     #[serde(serialize_with = "exact_bytes")]
     pub memory_budget: Option<ByteSize>,

@@ -23,3 +23,16 @@ pub fn open_device(index: usize, folder: Option<&Path>) -> Result<Device, Error>
     let opened = caught(|| Device::new_cuda_with_stream(index).map_err(|error| error.to_string()));
     opened.flatten().map_err(|reason| explain(&reason))
 }
+
+/// Memory of the card `device` that nobody uses now, bytes; nothing of a CPU, or where the driver does
+/// not tell.
+pub fn free_bytes(device: &Device) -> Option<u64> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => {
+            let (free, _) = device.cuda_stream().context().mem_get_info().ok()?;
+            Some(free as u64)
+        }
+        _ => None,
+    }
+}

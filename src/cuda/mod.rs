@@ -6,7 +6,7 @@ mod driver;
 mod error;
 mod libraries;
 
-pub use device::open_device;
+pub use device::{free_bytes, open_device};
 pub use driver::{Card, Driver, OLDEST_CAPABILITY, Version};
 pub use error::Error;
 pub(crate) use error::missing_library;

@@ -209,6 +209,11 @@ impl TrainingShape {
         (self.footprint.parameters + self.head) as u64 * 4
     }
 
+    /// Bytes that a card holds before the first step.
+    pub(super) fn loaded_on_card(&self) -> u64 {
+        self.parameters() + CUDA_CONTEXT_BYTES
+    }
+
     /// Bytes of the gradients that candle makes before they are added up: of all parameters, or of a
     /// layer at a time.
     fn gradients_in_candle(&self) -> u64 {

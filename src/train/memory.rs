@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Error, TrainSettings, TrainingShape};
+use crate::estimate::Place;
 use crate::trainable::PartLimit;
 
 /// The kernel's high-water mark of resident memory (`VmHWM`), in bytes; nothing where the system
@@ -54,10 +55,12 @@ fn kibibytes(file: &str, name: &str) -> Option<u64> {
 }
 
 /// How much of a batch of a run of `shape` is kept for the backward pass at a time: the rows that
-/// were asked for, or what is within the budget, which is half of the machine's memory unless told.
+/// were asked for, or what is within the budget: unless told, half of the machine's memory, or on a
+/// card of which `free_on_card` bytes are free nine tenths of those and what the run holds already.
 pub(super) fn part_limit(
     shape: &TrainingShape,
     settings: &TrainSettings,
+    free_on_card: Option<u64>,
 ) -> Result<PartLimit, Error> {
     if let Some(rows) = settings.micro_batch {
         return Ok(PartLimit {
@@ -72,15 +75,55 @@ pub(super) fn part_limit(
         }
         return Ok(shape.within(budget).limit);
     }
-    let half = kibibytes("/proc/meminfo", "MemTotal:").map(|total| total / 2);
-    Ok(half.map_or(PartLimit::NONE, |half| shape.within(half).limit))
+    let budget = match shape.place {
+        Place::Cpu => kibibytes("/proc/meminfo", "MemTotal:").map(|total| total / 2),
+        Place::Cuda => free_on_card.map(|free| (free + shape.loaded_on_card()) / 10 * 9),
+    };
+    Ok(budget.map_or(PartLimit::NONE, |budget| shape.within(budget).limit))
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::group_limit;
+    use super::{group_limit, part_limit};
+    use crate::checkpoint::{EncoderConfig, Freeze};
+    use crate::estimate::Place;
+    use crate::train::{Lengths, TrainSettings, TrainingShape};
+    use crate::trainable::{Footprint, MixedPrecision, Ops, PartLimit, Pooling};
+
+    /// Without a budget a run on a card takes what is free there, whatever the machine has.
+    #[test]
+    fn a_card_without_a_budget() {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+        let config = EncoderConfig::read(&goldens.join("bert-tiny/config.json")).expect("read");
+        let shape = TrainingShape {
+            footprint: Footprint::new(&config, Freeze::Layers(1)),
+            head: 0,
+            lengths: Lengths::all(64),
+            batch_size: 1024,
+            columns: 1,
+            rows: None,
+            pooling: Pooling::Cls,
+            mixed_precision: MixedPrecision::None,
+            recompute: false,
+            keeps_best: true,
+            replicas: 0,
+            ops: Ops::Composed,
+            place: Place::Cuda,
+            threads: 1,
+        };
+        let settings = TrainSettings::default();
+        let whole = shape.estimate(PartLimit::NONE).peak();
+        let limit = |free| part_limit(&shape, &settings, free).expect("a limit");
+        assert_eq!(limit(Some(2 * whole)), PartLimit::NONE);
+        assert_eq!(limit(None), PartLimit::NONE);
+        let free = whole / 4;
+        let part = limit(Some(free));
+        assert!(part.tokens > 0 && part.tokens < 1024 * 64, "{part:?}");
+        let taken = shape.estimate(part).peak() - shape.loaded_on_card();
+        assert!(taken <= free, "{taken} of {free}");
+    }
 
     fn write(root: &Path, file: &str, text: &str) {
         let path = root.join(file);

@@ -19,10 +19,10 @@ use super::{
 };
 use crate::cache::{Cache, Split};
 use crate::estimate::Place;
-use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::{Batch, Metrics, Model, Role};
 use crate::trainable::{Part, Profile, Stage, stage_for};
+use crate::{cuda, interrupt};
 
 /// The split that chooses what is kept.
 const VALID: &str = "valid";
@@ -152,7 +152,11 @@ impl<'a> Training<'a> {
         if shape.place == Place::Cpu {
             shape.replicas = replicas.len();
         }
-        let mut micro_batch = part_limit(&shape, settings)?;
+        let mut micro_batch = part_limit(
+            &shape,
+            settings,
+            cuda::free_bytes(model.parameters.device()),
+        )?;
         if micro_batch.tokens < usize::MAX {
             micro_batch.tokens /= 1 + shape.replicas;
         }
