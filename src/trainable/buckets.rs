@@ -1,7 +1,9 @@
 //! Sequences of about one length side by side: what attention in candle's primitives works on, a
 //! few large products where each sequence by itself would take many small ones.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, Device, Layout, Result, Shape, Tensor};
@@ -34,6 +36,9 @@ pub(super) struct Buckets {
     tokens: Tensor,
     /// The slot of each token, `[tokens]`.
     slots: Tensor,
+    /// For each window that was asked for, what [`Bucket::hidden`] gives for each bucket: all layers
+    /// with one window share it.
+    hidden: RefCell<HashMap<Option<usize>, Vec<Option<Tensor>>>>,
 }
 
 impl Bucket {
@@ -53,7 +58,7 @@ impl Bucket {
 
     /// What is added to scores `[sequences, heads, length, length]`: the lowest number where the
     /// key is padding or farther than `window` from the query, else 0. None where that is nowhere.
-    pub(super) fn hidden(&self, window: Option<usize>, device: &Device) -> Result<Option<Tensor>> {
+    fn hidden(&self, window: Option<usize>, device: &Device) -> Result<Option<Tensor>> {
         let length = self.length;
         let is_padded = self.lengths.iter().any(|&own| own < length);
         let window = window.filter(|window| length > window + 1);
@@ -138,7 +143,21 @@ impl Buckets {
             list,
             tokens: Tensor::from_vec(tokens, slot_count, device)?,
             slots: Tensor::from_vec(slots, packing.tokens(), device)?,
+            hidden: RefCell::default(),
         })
+    }
+
+    /// For each bucket, what hides padding and what is farther away than `window` from its scores,
+    /// `[sequences, 1, 1 or length, length]`; none where that is nothing.
+    pub(super) fn hidden(&self, window: Option<usize>) -> Result<Vec<Option<Tensor>>> {
+        if let Some(hidden) = self.hidden.borrow().get(&window) {
+            return Ok(hidden.clone());
+        }
+        let device = self.tokens.device();
+        let hidden = self.list.iter().map(|bucket| bucket.hidden(window, device));
+        let hidden = hidden.collect::<Result<Vec<_>>>()?;
+        self.hidden.borrow_mut().insert(window, hidden.clone());
+        Ok(hidden)
     }
 
     /// `[tokens, width]` to `[slots, width]`, 0 in padding.
@@ -315,7 +334,9 @@ mod tests {
             bias: Some(bias),
             ..settings
         };
-        let context = attention([&q_own, &k_own, &v_own], packing, 2, settings)?;
+        let buckets = Buckets::new(packing, &Device::Cpu)?;
+        let inputs = [&q_own, &k_own, &v_own];
+        let context = attention(inputs, (packing, &buckets), 2, settings)?;
         let store = (&context * own(weights)?)?.sum_all()?.backward()?;
         let mut results = vec![context.flatten_all()?.to_vec1()?];
         for variable in [q, k, v, bias.as_tensor()] {

@@ -4,7 +4,9 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Result as CandleResult, Tensor, Var};
 
+use super::buckets::Buckets;
 use super::encoder::TrainableEncoder;
+use super::layers::Setting;
 use super::ops::pool;
 use super::{Error, Gradients, Packing, Parameters, Pass, Pooling};
 
@@ -19,9 +21,8 @@ pub(super) struct Tape {
 /// All layers but the top one, of each only what goes into it (Chen et al., 2016, arXiv
 /// 1604.06174).
 struct Below {
-    packing: Packing,
+    setting: Setting,
     pass: Pass,
-    bias: Option<Tensor>,
     /// What was put in, with candle's way back where the embeddings are trained.
     input: Tensor,
     /// What goes into each layer from the second one.
@@ -41,14 +42,13 @@ impl Tape {
 /// The layers of an encoder in one pass.
 struct Layers<'a> {
     encoder: &'a TrainableEncoder,
-    packing: &'a Packing,
-    bias: Option<&'a Tensor>,
+    setting: &'a Setting,
     pass: &'a Pass,
 }
 
 impl Layers<'_> {
     fn layer(&self, index: usize, x: &Tensor) -> Result<Tensor, Error> {
-        self.encoder.layers[index].forward(index, x, self.packing, self.bias, self.pass)
+        self.encoder.layers[index].forward(index, x, self.setting, self.pass)
     }
 
     fn pool(&self, hidden: &Tensor, pooling: Pooling) -> Result<Tensor, Error> {
@@ -56,15 +56,19 @@ impl Layers<'_> {
             Some(norm) => &norm.forward(hidden)?,
             None => hidden,
         };
-        Ok(pool(normalised, self.packing, pooling)?)
+        Ok(pool(normalised, &self.setting.packing, pooling)?)
     }
 }
 
-/// What all layers add to their attention scores, in a family that does.
-fn bias(encoder: &TrainableEncoder, packing: &Packing) -> Result<Option<Tensor>, Error> {
+/// What the layers of `encoder` are told about sequences of `packing`.
+fn setting(encoder: &TrainableEncoder, packing: Packing) -> Result<Setting, Error> {
     let positions = encoder.relative_positions.as_ref();
     let bias = positions.map(|positions| positions.bias(packing.longest()));
-    bias.transpose()
+    Ok(Setting {
+        buckets: Buckets::new(&packing, encoder.device())?,
+        bias: bias.transpose()?,
+        packing,
+    })
 }
 
 /// `input` `[tokens, hidden]`, and the hidden states after each layer, of that shape, without a way
@@ -72,14 +76,13 @@ fn bias(encoder: &TrainableEncoder, packing: &Packing) -> Result<Option<Tensor>,
 pub(super) fn hidden_states(
     encoder: &TrainableEncoder,
     input: &Tensor,
-    packing: &Packing,
+    packing: Packing,
     pass: &Pass,
 ) -> Result<Vec<Tensor>, Error> {
-    let bias = bias(encoder, packing)?;
+    let setting = &setting(encoder, packing)?;
     let layers = Layers {
         encoder,
-        packing,
-        bias: bias.as_ref(),
+        setting,
         pass,
     };
     let mut states = vec![input.detach()];
@@ -99,11 +102,10 @@ pub(super) fn forward(
     pooling: Pooling,
     pass: &Pass,
 ) -> Result<(Tensor, Option<Tape>), Error> {
-    let bias = bias(encoder, &packing)?;
+    let setting = setting(encoder, packing)?;
     let layers = Layers {
         encoder,
-        packing: &packing,
-        bias: bias.as_ref(),
+        setting: &setting,
         pass,
     };
     let count = encoder.layers.len();
@@ -136,9 +138,8 @@ pub(super) fn forward(
     let vectors = layers.pool(&layers.layer(count - 1, &top)?, pooling)?;
     let cut = vectors.detach();
     let below = Below {
-        packing,
+        setting,
         pass: *pass,
-        bias,
         input,
         between,
         top,
@@ -169,17 +170,15 @@ pub(super) fn backward(
     gradients.add(parameters, &store)?;
     let Some(below) = below else { return Ok(()) };
     let Below {
-        packing,
+        setting,
         pass,
-        bias,
         input,
         mut between,
         top,
     } = below;
     let layers = Layers {
         encoder,
-        packing: &packing,
-        bias: bias.as_ref(),
+        setting: &setting,
         pass: &pass,
     };
     let mut gradient = of(&store, &top)?;

@@ -147,7 +147,12 @@ impl TrainableEncoder {
         let packing = input.packing();
         let pass = Pass::evaluation(Ops::Composed);
         let input = self.states(input, &packing, &pass)?;
-        composed::hidden_states(self, &input, &packing, &pass)
+        composed::hidden_states(self, &input, packing, &pass)
+    }
+
+    /// Where it computes.
+    pub(super) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Where the time of all passes so far went.

@@ -2,10 +2,20 @@
 
 use candle_core::{D, DType, Tensor};
 
+use super::buckets::Buckets;
 use super::ops::{self, attention, dropout, layer_norm, linear_in};
 use super::pass::Site;
 use super::{Error, Packing, Parameters, Pass, Weight};
 use crate::checkpoint::{self, Checkpoint, NormPlacement, Rotation};
+
+/// What all layers are told about the sequences of one pass.
+pub(super) struct Setting {
+    pub(super) packing: Packing,
+    pub(super) buckets: Buckets,
+    /// [`RelativePositions::bias`](super::relative_position) of the longest sequence,
+    /// `[heads, longest, longest]`, in a family that has one.
+    pub(super) bias: Option<Tensor>,
+}
 
 /// A linear layer's handles.
 pub(super) struct Linear {
@@ -177,16 +187,15 @@ impl EncoderLayer {
     }
 
     /// `[tokens, hidden]` to `[tokens, hidden]` in candle's primitives, as the trained layer
-    /// number `index`; `bias` is [`RelativePositions::bias`](super::relative_position) of the
-    /// longest sequence.
+    /// number `index`.
     pub(super) fn forward(
         &self,
         index: usize,
         x: &Tensor,
-        packing: &Packing,
-        bias: Option<&Tensor>,
+        setting: &Setting,
         pass: &Pass,
     ) -> Result<Tensor, Error> {
+        let packing = &setting.packing;
         let norm = |x: &Tensor| match &self.attention_norm {
             Some(norm) => norm.forward(x),
             None => Ok(x.clone()),
@@ -194,7 +203,7 @@ impl EncoderLayer {
         let site = Site::Attention(index);
         match self.norms {
             NormPlacement::AfterResidual => {
-                let projected = self.attention(index, x, packing, bias, pass)?;
+                let projected = self.attention(index, x, setting, pass)?;
                 let settings = pass.dropout(site, self.attention_dropout);
                 let projected = dropout(&projected, settings, packing.first_token)?;
                 let attended = norm(&(projected + x)?)?;
@@ -202,7 +211,7 @@ impl EncoderLayer {
                 self.output_norm.forward(&(narrow + attended)?)
             }
             NormPlacement::BeforeBlock => {
-                let projected = self.attention(index, &norm(x)?, packing, bias, pass)?;
+                let projected = self.attention(index, &norm(x)?, setting, pass)?;
                 let settings = pass.dropout(site, self.attention_dropout);
                 let projected = dropout(&projected, settings, packing.first_token)?;
                 let attended = (projected + x)?;
@@ -218,10 +227,10 @@ impl EncoderLayer {
         &self,
         index: usize,
         x: &Tensor,
-        packing: &Packing,
-        bias: Option<&Tensor>,
+        setting: &Setting,
         pass: &Pass,
     ) -> Result<Tensor, Error> {
+        let packing = &setting.packing;
         let [mut queries, mut keys, values] = self.projections.forward(x, pass)?;
         if let Some(rotation) = &self.rotation {
             let turn = |x: &Tensor| ops::turn(x, packing, self.heads, rotation);
@@ -229,10 +238,10 @@ impl EncoderLayer {
         }
         let context = attention(
             [&queries, &keys, &values],
-            packing,
+            (packing, &setting.buckets),
             self.heads,
             ops::Scores {
-                bias,
+                bias: setting.bias.as_ref(),
                 window: self.window,
                 dropout: pass.dropout(Site::Probabilities(index), self.probability_dropout),
             },

@@ -109,10 +109,10 @@ pub struct Scores<'a> {
 /// Multi-head scaled dot-product self-attention, each token attending to every token of its own
 /// sequence within the window: `softmax(Q Kᵀ / √d) V` (Vaswani et al., 2017). Matrices are
 /// `[tokens, heads · d]`, of any type; the softmax is in f32. Sequences of about one length are
-/// computed side by side.
-pub fn attention(
+/// computed side by side, in the buckets of their packing.
+pub(super) fn attention(
     [queries, keys, values]: [&Tensor; 3],
-    packing: &Packing,
+    (packing, buckets): (&Packing, &Buckets),
     heads: usize,
     settings: Scores,
 ) -> Result<Tensor> {
@@ -121,12 +121,12 @@ pub fn attention(
     let scale = 1.0 / (head_size as f64).sqrt();
     let device = queries.device();
     let starts = packing.probabilities(heads);
-    let buckets = Buckets::new(packing, device)?;
+    let hidden = buckets.hidden(settings.window)?;
     let [queries, keys, values] = [queries, keys, values].map(|x| buckets.spread(x));
     let (queries, keys, values) = (queries?, keys?, values?);
     let mut contexts = Vec::with_capacity(buckets.list.len());
     let mut first = 0;
-    for bucket in &buckets.list {
+    for (bucket, hidden) in buckets.list.iter().zip(hidden) {
         let (sequences, length) = (bucket.sequences(), bucket.length);
         let split = |x: &Tensor| {
             let rows = x.narrow(0, first, bucket.slots())?;
@@ -140,7 +140,7 @@ pub fn attention(
             let bias = bias.narrow(1, 0, length)?.narrow(2, 0, length)?;
             scores = scores.broadcast_add(&bias)?;
         }
-        if let Some(hidden) = bucket.hidden(settings.window, device)? {
+        if let Some(hidden) = hidden {
             scores = scores.broadcast_add(&hidden)?;
         }
         let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?;

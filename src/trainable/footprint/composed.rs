@@ -141,12 +141,19 @@ impl Footprint {
             Pooling::Mean => bytes(part.sequences * part.tokens),
             Pooling::Cls => 0,
         };
+        // All layers share what hides tokens beyond the window.
+        let mut windows = self.layers.iter().map(|layer| layer.attention.window);
+        let far = if windows.any(|window| is_windowed(window, part)) {
+            bytes(part.tokens * part.longest)
+        } else {
+            0
+        };
         let [embeddings, masks] = self.composed_embeddings(part);
         let pooled = bytes(part.sequences * self.hidden);
         Composed {
             states: (sum.token * part.tokens) as u64 + pooled + embeddings,
             scores: trained,
-            constants: masks + averaging + frozen,
+            constants: masks + averaging + frozen + far,
             passing: 0,
         }
     }
@@ -234,14 +241,9 @@ impl Footprint {
         if self.relative_positions.is_some() {
             sum.pair += FULL;
         }
-        let window = attention.window;
-        let is_windowed = window.is_some_and(|window| part.longest > window + 1);
         // Padding is hidden as what is too far.
-        if several || is_windowed {
+        if several || is_windowed(attention.window, part) {
             sum.pair += FULL;
-        }
-        if is_windowed {
-            sum.constant_pair += FULL;
         }
         if self.dropout.probabilities > 0.0 {
             sum.pair += FULL;
@@ -259,6 +261,11 @@ impl Footprint {
         let softmax = 12 * FULL * part.tokens * part.longest * self.heads;
         slope.max(softmax) as u64 + bytes(4 * part.tokens * self.hidden)
     }
+}
+
+/// Whether some tokens of `part` are farther apart than `window`.
+fn is_windowed(window: Option<usize>, part: PartShape) -> bool {
+    window.is_some_and(|window| part.longest > window + 1)
 }
 
 /// The product and its sum with the bias; rounded, both of them and the weight.

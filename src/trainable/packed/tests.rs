@@ -8,6 +8,7 @@ use super::rotary::{Direction, Turn};
 use super::rows::Rows;
 use super::{Profile, attention, bias, gated, gelu, layer_norm, pooling};
 use crate::checkpoint::Rotation;
+use crate::trainable::buckets::Buckets;
 use crate::trainable::dropout::mix;
 use crate::trainable::{Dropout, Packing, Pooling, ops};
 
@@ -241,7 +242,8 @@ fn attention_within(window: Option<usize>, packing: &Packing) -> Result<()> {
             dropout,
             ..ops::Scores::default()
         };
-        let all = ops::attention(inputs, packing, heads, scores)?;
+        let buckets = Buckets::new(packing, &Device::Cpu)?;
+        let all = ops::attention(inputs, (packing, &buckets), heads, scores)?;
         for rows in [Rows::All, Rows::Some(first_tokens)] {
             let read = |x: &Tensor| match rows {
                 Rows::All => Ok(x.clone()),
