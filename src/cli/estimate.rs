@@ -7,7 +7,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
+use super::freeze_list::check_depth;
 use super::options::{DeviceChoice, exact_bytes, missing};
+use super::task::{CLASSIFY_LENGTH, CLONE_LENGTH, CODE_LENGTH, QUERY_LENGTH};
 use super::{console, hub, recipe};
 use crate::cache::{Precision, SHARD_BYTES};
 use crate::checkpoint::{EncoderConfig, Freeze};
@@ -16,8 +18,8 @@ use crate::estimate::{Estimate, Place};
 use crate::frozen::{FrozenPrecision, ProviderChoice};
 use crate::precompute::FrozenShape;
 use crate::task::TaskKind;
-use crate::train::{Lengths, TrainingShape};
-use crate::trainable::{Footprint, MixedPrecision, Ops, OpsChoice, PartLimit, Pooling};
+use crate::train::{Lengths, TrainSettings, TrainingShape};
+use crate::trainable::{Footprint, MixedPrecision, OpsChoice, PartLimit, Pooling};
 
 /// Tell the peak memory of precompute and train from shapes, before anything is run.
 ///
@@ -128,11 +130,12 @@ pub(super) fn run(arguments: &EstimateArguments) -> Result<(), Error> {
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
     let freeze = options.freeze.ok_or_else(|| missing("--freeze"))?;
     let mut config = EncoderConfig::read(&hub::located(model)?.join("config.json"))?;
-    check(&options, arguments, freeze, &config)?;
+    check_depth(&freeze, freeze.layers(), model, config.layers)?;
+    check(&options, arguments, &config)?;
     if let Some(dropout) = options.dropout {
         config.dropout.set_all(dropout);
     }
-    let frozen = frozen_shape(&options, arguments.rows);
+    let frozen = frozen_shape(&options, arguments.rows, &config);
     let training = training_shape(&options, arguments, &config, freeze)?;
     let limit = options
         .micro_batch
@@ -190,18 +193,8 @@ fn too_small(budget: u64, needed: u64) -> Error {
 fn check(
     options: &EstimateOptions,
     arguments: &EstimateArguments,
-    freeze: Freeze,
     config: &EncoderConfig,
 ) -> Result<(), Error> {
-    if freeze.layers() > config.layers {
-        return Err(Error::Usage {
-            problem: format!(
-                "`--freeze {freeze}` is more than the {} layers of the model",
-                config.layers
-            ),
-            hint: format!("pass a number from 0 to {}, or none", config.layers),
-        });
-    }
     let out_of_range = |flag: &str, found: String, expected: String| Error::Usage {
         problem: format!("`{flag} {found}` is out of range"),
         hint: format!("expected {expected}"),
@@ -223,7 +216,7 @@ fn check(
         let expected = "0 or more and less than 1".into();
         return Err(out_of_range("--dropout", dropout.to_string(), expected));
     }
-    let (length, _) = length_and_columns(options);
+    let (length, _) = length_and_columns(options, config);
     let longest = config.longest_sequence();
     if length > longest {
         return Err(Error::Usage {
@@ -258,19 +251,26 @@ fn print(estimates: &[(&str, Estimate)], cache_bytes: Option<u64>) -> Result<(),
 }
 
 /// Most tokens of a sequence, and sequences a row. Of two lengths the longer counts.
-fn length_and_columns(options: &EstimateOptions) -> (usize, usize) {
+fn length_and_columns(options: &EstimateOptions, config: &EncoderConfig) -> (usize, usize) {
     match options.task.unwrap_or(TaskKind::Classify) {
-        TaskKind::Classify => (options.max_length.unwrap_or(256), 1),
-        TaskKind::Clone => (options.max_length.unwrap_or(512), 2),
+        TaskKind::Classify => (options.max_length.unwrap_or(CLASSIFY_LENGTH), 1),
+        TaskKind::Clone => {
+            let usual = CLONE_LENGTH.min(config.longest_sequence());
+            (options.max_length.unwrap_or(usual), 2)
+        }
         TaskKind::Search => {
-            let query = options.max_query_length.unwrap_or(128);
-            (options.max_code_length.unwrap_or(256).max(query), 2)
+            let query = options.max_query_length.unwrap_or(QUERY_LENGTH);
+            (options.max_code_length.unwrap_or(CODE_LENGTH).max(query), 2)
         }
     }
 }
 
-fn frozen_shape(options: &EstimateOptions, rows: Option<usize>) -> FrozenShape {
-    let (length, columns) = length_and_columns(options);
+fn frozen_shape(
+    options: &EstimateOptions,
+    rows: Option<usize>,
+    config: &EncoderConfig,
+) -> FrozenShape {
+    let (length, columns) = length_and_columns(options, config);
     FrozenShape {
         length,
         sequences: rows.map(|rows| rows * columns),
@@ -294,24 +294,14 @@ fn training_shape(
     config: &EncoderConfig,
     freeze: Freeze,
 ) -> Result<TrainingShape, Error> {
-    let (longest, columns) = length_and_columns(options);
+    let (longest, columns) = length_and_columns(options, config);
     let place = match options.device {
         Some(DeviceChoice::Cuda) => Place::Cuda,
         _ => Place::Cpu,
     };
     let mixed_precision = options.mixed_precision.unwrap_or_default();
-    let rounded = mixed_precision != MixedPrecision::None;
-    let ops = match options.ops.unwrap_or_default() {
-        OpsChoice::Fused if place == Place::Cuda || rounded => {
-            return Err(Error::Usage {
-                problem: "`--ops fused` is written out for the CPU, in fp32".into(),
-                hint: "leave it out with `--device cuda` and `--mixed-precision`".into(),
-            });
-        }
-        OpsChoice::Fused => Ops::Fused,
-        OpsChoice::Auto if place == Place::Cpu && !rounded => Ops::Fused,
-        OpsChoice::Composed | OpsChoice::Auto => Ops::Composed,
-    };
+    let ops = options.ops.unwrap_or_default();
+    let ops = ops.resolve_training(mixed_precision, place == Place::Cpu)?;
     let classify = options.task.is_none_or(|task| task == TaskKind::Classify);
     let usual = if classify {
         Pooling::Cls
@@ -330,7 +320,9 @@ fn training_shape(
             longest,
             mean: arguments.mean_length.unwrap_or(longest as f64),
         },
-        batch_size: options.batch_size.unwrap_or(32),
+        batch_size: options
+            .batch_size
+            .unwrap_or_else(|| TrainSettings::default().batch_size),
         columns,
         rows: arguments.rows,
         pooling: options.pooling.unwrap_or(usual),

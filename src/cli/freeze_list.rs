@@ -1,11 +1,13 @@
 //! `--freeze` of `telly precompute`: how much is frozen, once or several times over.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::checkpoint::Freeze;
+use crate::error::Error;
 
 /// One way to freeze, or several numbers of layers, rising. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,12 @@ impl FreezeList {
             return Err("the list is empty".into());
         }
         Ok(Self(freezes))
+    }
+
+    /// Refuses more layers than the `layers` that the model in `folder` has.
+    pub(super) fn check(&self, folder: &Path, layers: usize) -> Result<(), Error> {
+        let deepest = self.0.iter().map(|freeze| freeze.layers()).max();
+        check_depth(self, deepest.unwrap_or(0), folder, layers)
     }
 
     /// Each of them.
@@ -47,6 +55,26 @@ impl fmt::Display for FreezeList {
         let freezes: Vec<String> = self.0.iter().map(ToString::to_string).collect();
         formatter.write_str(&freezes.join(","))
     }
+}
+
+/// Refuses `freeze`, whose deepest number of layers is `deepest`, where the model in `folder` has but
+/// `layers`.
+pub(super) fn check_depth(
+    freeze: &dyn fmt::Display,
+    deepest: usize,
+    folder: &Path,
+    layers: usize,
+) -> Result<(), Error> {
+    if deepest <= layers {
+        return Ok(());
+    }
+    Err(Error::Usage {
+        problem: format!(
+            "`--freeze {freeze}`: `{}` has {layers} layers",
+            folder.display()
+        ),
+        hint: format!("pass a number from 0 to {layers}, or none"),
+    })
 }
 
 impl FromStr for FreezeList {

@@ -113,7 +113,7 @@ impl ModelOptions {
     fn device(&self) -> Result<(Device, Ops), Error> {
         let ops = self.ops.unwrap_or_default();
         let device = self.device.unwrap_or_default().device_for(ops)?;
-        let ops = ops.on(&device)?;
+        let ops = ops.resolve(device.is_cpu())?;
         Ok((device, ops))
     }
 

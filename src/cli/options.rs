@@ -139,7 +139,7 @@ impl DeviceChoice {
             _ => {}
         }
         let device = self.device(number)?;
-        ops.on(&device)?;
+        ops.resolve(device.is_cpu())?;
         Ok(device)
     }
 

@@ -146,7 +146,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let folders = folders(folder, freeze)?;
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
     let mut checkpoint = Checkpoint::open(&hub::located(model)?)?;
-    check_freeze(freeze, &checkpoint)?;
+    freeze.check(&checkpoint.folder, checkpoint.config.layers)?;
     let (encoding, splits) = encode(&options, &mut checkpoint)?;
     let precision = frozen_precision(&options, freeze)?;
     let mut frozen = open_frozen(&options, &checkpoint, &encoding, freeze, precision)?;
@@ -356,21 +356,6 @@ fn merge_if_last(folder: &Path, share: Share) -> Result<Option<Manifest>, Error>
         ) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-fn check_freeze(freeze: &FreezeList, checkpoint: &Checkpoint) -> Result<(), Error> {
-    let layers = checkpoint.config.layers;
-    let deepest = freeze.freezes().iter().map(|freeze| freeze.layers()).max();
-    if deepest > Some(layers) {
-        return Err(Error::Usage {
-            problem: format!(
-                "`--freeze {freeze}`: `{}` has {layers} layers",
-                checkpoint.folder.display()
-            ),
-            hint: format!("pass a number from 0 to {layers}, or none"),
-        });
-    }
-    Ok(())
 }
 
 /// Where the splits are: named one by one, or all in the folder `--data`.

@@ -12,7 +12,13 @@ use crate::task::{CloneEncoding, CloneForm, Encoding, Objective, SearchEncoding,
 /// The token that `UniXcoder` is told with to encode and nothing else.
 const ENCODER_ONLY: &str = "<encoder-only>";
 /// Most tokens of a function unless told otherwise, as in the paper; less where the model ends.
-const CLONE_LENGTH: usize = 512;
+pub(super) const CLONE_LENGTH: usize = 512;
+/// Tokens of a text to classify, unless told.
+pub(super) const CLASSIFY_LENGTH: usize = 256;
+/// Tokens of a query, unless told.
+pub(super) const QUERY_LENGTH: usize = 128;
+/// Tokens of a code that is searched for, unless told.
+pub(super) const CODE_LENGTH: usize = 256;
 
 /// How records become token sequences.
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
@@ -89,7 +95,7 @@ impl TaskOptions {
                 second_field: self.second_field.clone(),
                 text_field: self.text_field.clone(),
                 label_field: self.label_field.clone(),
-                max_length: self.max_length.unwrap_or(256),
+                max_length: self.max_length.unwrap_or(CLASSIFY_LENGTH),
                 objective: self.objective.unwrap_or_default(),
             },
             TaskKind::Search => Encoding::Search(SearchEncoding {
@@ -97,8 +103,8 @@ impl TaskOptions {
                 code_field: self.code_field.clone(),
                 negative_field: self.negative_field.clone(),
                 key_field: self.key_field.clone(),
-                max_query_length: self.max_query_length.unwrap_or(128),
-                max_code_length: self.max_code_length.unwrap_or(256),
+                max_query_length: self.max_query_length.unwrap_or(QUERY_LENGTH),
+                max_code_length: self.max_code_length.unwrap_or(CODE_LENGTH),
                 mode_token,
             }),
             TaskKind::Clone => {

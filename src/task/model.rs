@@ -57,7 +57,7 @@ impl Model {
             head,
             layers: checkpoint.config.layers,
             footprint: Footprint::new(&checkpoint.config, freeze),
-            ops: OpsChoice::Auto.on(device)?,
+            ops: OpsChoice::Auto.resolve(device.is_cpu())?,
         })
     }
 

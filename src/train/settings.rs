@@ -146,7 +146,8 @@ impl TrainSettings {
 
     /// What trains on `device`.
     pub fn ops_on(&self, device: &Device) -> Result<Ops, trainable::Error> {
-        self.ops.training_in(self.mixed_precision, device)
+        self.ops
+            .resolve_training(self.mixed_precision, device.is_cpu())
     }
 
     /// Refuses what `model` and the splits of a cache cannot do.

@@ -1,6 +1,5 @@
 //! Which implementation of the layers is meant to run, and where it can.
 
-use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, MixedPrecision, Ops};
@@ -19,19 +18,19 @@ pub enum OpsChoice {
 }
 
 impl OpsChoice {
-    /// What runs on `device`; fused operations are refused where they cannot.
-    pub fn on(self, device: &Device) -> Result<Ops, Error> {
-        match (self, device.is_cpu()) {
+    /// What runs `on_cpu` or on a card; fused operations are refused where they cannot.
+    pub fn resolve(self, on_cpu: bool) -> Result<Ops, Error> {
+        match (self, on_cpu) {
             (Self::Auto | Self::Fused, true) => Ok(Ops::Fused),
             (Self::Auto, false) | (Self::Composed, _) => Ok(Ops::Composed),
             (Self::Fused, false) => Err(Error::FusedElsewhere),
         }
     }
 
-    /// What trains on `device` in `precision`.
-    pub fn training_in(self, precision: MixedPrecision, device: &Device) -> Result<Ops, Error> {
+    /// What trains there in `precision`.
+    pub fn resolve_training(self, precision: MixedPrecision, on_cpu: bool) -> Result<Ops, Error> {
         match (self, precision) {
-            (_, MixedPrecision::None) => self.on(device),
+            (_, MixedPrecision::None) => self.resolve(on_cpu),
             (Self::Fused, _) => Err(Error::FusedInHalf),
             (Self::Auto | Self::Composed, _) => Ok(Ops::Composed),
         }
