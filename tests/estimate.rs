@@ -154,7 +154,7 @@ fn bad_input() {
         ),
         (
             "--freeze 1 --max-length 32 --memory-budget 1MiB",
-            &["1048576 bytes is too small", "takes"],
+            &["--memory-budget 1.0 MiB` is too small", "MiB"],
         ),
     ];
     for (flags, words) in cases {

@@ -357,7 +357,7 @@ fn only_the_same_run_goes_on() {
     let output = resume(&[]).output().expect("telly runs");
     assert_eq!(output.status.code(), Some(WRONG_INPUT));
     assert!(
-        stderr(&output).contains("is damaged"),
+        stderr(&output).contains("is damaged") && stderr(&output).contains("recipe.toml"),
         "{}",
         stderr(&output)
     );

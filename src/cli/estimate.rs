@@ -183,7 +183,9 @@ pub(super) fn run(arguments: &EstimateArguments) -> Result<(), Error> {
 fn too_small(budget: u64, needed: u64) -> Error {
     Error::Usage {
         problem: format!(
-            "`--memory-budget` of {budget} bytes is too small: one sequence at a time takes {needed} bytes"
+            "`--memory-budget {}` is too small: one sequence at a time takes {}",
+            ByteSize(budget),
+            ByteSize(needed)
         ),
         hint: "raise it, pass `--recompute`, freeze more layers, shorten the sequences, or lower `--batch-size`".into(),
     }

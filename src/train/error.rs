@@ -1,6 +1,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
+
 use crate::error::{Explain, write_hint};
 use crate::task::ClassWeights;
 use crate::{cache, frozen, task, trainable};
@@ -103,7 +105,9 @@ pub enum Error {
     },
     /// The budget does not even hold the parameters.
     #[error(
-        "`--memory-budget` of {budget} bytes is too small: without any activations, parameters, gradients, optimizer, batches and program take {needed} bytes"
+        "`--memory-budget {}` is too small: without any activations, parameters, gradients, optimizer, batches and program take {}",
+        ByteSize(*.budget),
+        ByteSize(*.needed)
     )]
     MemoryBudget {
         /// As given.
@@ -161,7 +165,9 @@ impl Explain for Error {
             Self::NoRun { .. } => "it is the folder that `telly train --out` wrote; of several seeds one of those in it".into(),
             Self::Write(error) => return write_hint(error, "an `--out` folder"),
             Self::NothingToTrain { .. } => "freeze fewer layers than the model has".into(),
-            Self::Damaged { .. } | Self::Read(_) | Self::Interrupted => return None,
+            Self::Damaged { path, .. } if path.ends_with("recipe.toml") => return None,
+            Self::Damaged { .. } => "the run's `recipe.toml` repeats it: `telly train --recipe`, with another `--out`".into(),
+            Self::Read(_) | Self::Interrupted => return None,
         })
     }
 
