@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use support::{
-    WRONG_INPUT, Workspace, content, fails, goldens, minilm, names, precompute, telly, telly_json,
-    text, train, write_classification, write_search,
+    FAMILIES, WRONG_INPUT, Workspace, content, fails, goldens, minilm, names, precompute, telly,
+    telly_json, text, train, write_classification, write_search,
 };
 use telly::cache::{Cache, MANIFEST, Manifest};
 
@@ -107,13 +107,7 @@ fn from_fp32_it_has_the_bytes_of_one_made_from_nothing() {
 /// nothing are the same ones here, but nobody promises it.
 #[test]
 fn in_int8_it_is_not_called_exact() {
-    for model in [
-        "bert-tiny",
-        "roberta-tiny",
-        "mpnet-tiny",
-        "distilbert-tiny",
-        "modernbert-tiny",
-    ] {
+    for model in FAMILIES {
         let work = Work::new(goldens().join(model));
         let flags = "--precision fp32 --shard-size 2KiB --frozen-precision int8";
         let (source, out) = (work.made("search", 1, "source", flags), work.path("out"));

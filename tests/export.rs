@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use support::{
-    Workspace, content, fails, goldens, minilm, names, precompute, run_python, telly, telly_json,
-    telly_ok, text, train, write_classification, write_search,
+    TINY_MODELS, Workspace, content, fails, goldens, minilm, names, precompute, run_python, telly,
+    telly_json, telly_ok, text, train, write_classification, write_search,
 };
 use telly::frozen::{FrozenPrecision, ModelSession, Runtime, SessionOptions};
 
@@ -192,15 +192,7 @@ fn other_libraries_give_what_the_run_gives() {
     let Some(python) = python_with_transformers() else {
         return;
     };
-    let models = [
-        "bert-tiny",
-        "roberta-tiny",
-        "mpnet-tiny",
-        "xlm-roberta-tiny",
-        "distilbert-tiny",
-        "modernbert-tiny",
-    ];
-    let models = models.map(|name| goldens().join(name));
+    let models = TINY_MODELS.map(|name| goldens().join(name));
     let mut runs = Vec::new();
     for model in &models {
         for freeze in ["2", "none"] {

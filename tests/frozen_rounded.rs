@@ -7,7 +7,9 @@ mod support;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use support::{Classification, Golden, WRONG_INPUT, fails, goldens, minilm, python, run_python};
+use support::{
+    Classification, Golden, TINY_MODELS, WRONG_INPUT, fails, goldens, minilm, python, run_python,
+};
 use telly::checkpoint::Checkpoint;
 use telly::frozen::onnx::{self, Start};
 use telly::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
@@ -73,13 +75,7 @@ fn check(folder: &Path, golden: &str, precision: FrozenPrecision, lowest: f64) {
 
 #[test]
 fn tiny_models_stay_close_to_fp32() {
-    for model in [
-        "bert-tiny",
-        "roberta-tiny",
-        "mpnet-tiny",
-        "distilbert-tiny",
-        "modernbert-tiny",
-    ] {
+    for model in TINY_MODELS {
         let golden = format!("{model}.hidden.safetensors");
         check(
             &goldens().join(model),
@@ -108,13 +104,7 @@ fn minilm_stays_close_to_fp32() {
 #[test]
 fn bf16_graphs_are_right_by_the_reference_of_onnx() {
     let Some(python) = python() else { return };
-    for model in [
-        "bert-tiny",
-        "roberta-tiny",
-        "mpnet-tiny",
-        "distilbert-tiny",
-        "modernbert-tiny",
-    ] {
+    for model in TINY_MODELS {
         let checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
         let folder = tempfile::tempdir().expect("a folder");
         let precisions = [

@@ -6,7 +6,8 @@ mod support;
 
 use candle_core::{Device, Tensor};
 use support::{
-    Workspace, goldens, precompute, telly_json, train, write_classification, write_search,
+    TINY_MODELS, Workspace, goldens, precompute, telly_json, train, write_classification,
+    write_search,
 };
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::ragged::Ragged;
@@ -159,15 +160,7 @@ fn every_tensor_of_a_family_head_gets_a_gradient() {
 #[test]
 fn every_trained_tensor_gets_a_gradient() {
     let freezes = [Freeze::Nothing, Freeze::Layers(0), Freeze::Layers(2)];
-    for model in [
-        "bert-tiny",
-        "roberta-tiny",
-        "mpnet-tiny",
-        "xlm-roberta-tiny",
-        "distilbert-tiny",
-        "modernbert-tiny",
-        "modernbert-biased-tiny",
-    ] {
+    for model in TINY_MODELS {
         for (classify, freeze) in [true, false]
             .into_iter()
             .flat_map(|c| freezes.map(|f| (c, f)))

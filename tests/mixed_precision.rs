@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use half::f16;
 use serde_json::Value;
 use support::{
-    WRONG_INPUT, Workspace, fails, goldens, precompute, telly, telly_json, train,
+    TINY_MODELS, WRONG_INPUT, Workspace, fails, goldens, precompute, telly, telly_json, train,
     write_classification,
 };
 use telly::checkpoint::{Checkpoint, Freeze};
@@ -73,13 +73,7 @@ fn cached(space: &Workspace, model: &str) -> PathBuf {
 /// In every family; the weights are numbers that no half type has.
 #[test]
 fn close_to_fp32_with_fp32_weights() {
-    for model in [
-        "bert-tiny",
-        "roberta-tiny",
-        "mpnet-tiny",
-        "distilbert-tiny",
-        "modernbert-biased-tiny",
-    ] {
+    for model in TINY_MODELS {
         let space = Workspace::new();
         let cache = cached(&space, model);
         let run = |precision: &str| {

@@ -11,7 +11,7 @@ mod support;
 
 use std::ops::ControlFlow;
 
-use support::{Golden, goldens, minilm, python, run_python, telly_ok, text};
+use support::{FAMILIES, Golden, TINY_MODELS, goldens, minilm, python, run_python, telly_ok, text};
 use telly::checkpoint::{Checkpoint, relative_position_bucket};
 use telly::frozen::onnx::{self, Start};
 use telly::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
@@ -217,15 +217,7 @@ fn the_onnx_checker_accepts_the_graphs() {
     let data = folder.path().join("train.jsonl");
     support::write_classification(&data, 8);
     let mut graphs = Vec::new();
-    let models = [
-        "bert-tiny",
-        "roberta-tiny",
-        "mpnet-tiny",
-        "distilbert-tiny",
-        "modernbert-tiny",
-        "modernbert-biased-tiny",
-    ];
-    for model in models {
+    for model in TINY_MODELS {
         let layers = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
         let layers = layers.config.layers.to_string();
         for (freeze, precision) in [
@@ -264,7 +256,7 @@ fn the_onnx_checker_accepts_the_graphs() {
             graphs.push(graph);
         }
     }
-    for model in &models[..5] {
+    for model in FAMILIES {
         let checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
         let (start, precision) = (Start::HiddenStates(1), FrozenPrecision::Fp32);
         let written = onnx::write(&checkpoint, start, &[2, 3], precision, "layers.data");

@@ -11,7 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use candle_core::Device;
 use peak_alloc::PeakAlloc;
 use support::{
-    Workspace, goldens, minilm, precompute, telly_json, text, train, write_classification,
+    TINY_MODELS, Workspace, goldens, minilm, precompute, telly_json, text, train,
+    write_classification,
 };
 use telly::checkpoint::{Checkpoint, Freeze};
 use telly::ragged::Ragged;
@@ -72,14 +73,7 @@ fn the_gradients_are_the_same() {
         (Ops::Composed, MixedPrecision::None),
         (Ops::Composed, MixedPrecision::Bf16),
     ];
-    for name in [
-        "bert-tiny",
-        "roberta-tiny",
-        "mpnet-tiny",
-        "distilbert-tiny",
-        "modernbert-tiny",
-        "modernbert-biased-tiny",
-    ] {
+    for name in TINY_MODELS {
         let checkpoint = Checkpoint::open(&goldens().join(name)).expect("a checkpoint");
         let depths = (0..=checkpoint.config.layers).map(Freeze::Layers);
         for freeze in depths.chain([Freeze::Nothing]) {

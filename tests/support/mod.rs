@@ -32,6 +32,21 @@ pub fn goldens() -> PathBuf {
     project().join("tests/goldens")
 }
 
+/// A checkpoint of each family in [`goldens`], with random weights.
+pub const FAMILIES: [&str; 6] = [
+    "bert-tiny",
+    "roberta-tiny",
+    "xlm-roberta-tiny",
+    "mpnet-tiny",
+    "distilbert-tiny",
+    "modernbert-tiny",
+];
+/// Those, and one with the biases that its family may have.
+pub const TINY_MODELS: [&str; 7] = {
+    let [a, b, c, d, e, f] = FAMILIES;
+    [a, b, c, d, e, f, "modernbert-biased-tiny"]
+};
+
 /// all-MiniLM-L6-v2, as `scripts/setup.sh` brings it.
 pub fn minilm() -> PathBuf {
     let folder = project().join("models/all-MiniLM-L6-v2");
