@@ -1,6 +1,7 @@
 """Make everything in tests/goldens with Hugging Face transformers, PyTorch, scikit-learn, pandas and pyarrow.
 
     python scripts/goldens/make.py --minilm models/all-MiniLM-L6-v2 --older-python .venv-older/bin/python
+    python scripts/goldens/make.py --only decoders
 
 Everything is seeded and runs on one thread, so a second run writes the same bytes (on the same machine and versions), but
 for the files of `pytorch/` in the older form: torch.save puts addresses in memory into them.
@@ -23,11 +24,14 @@ import transformers
 
 import classifier_metrics
 import clones
+import decoders
 import metrics
 import pairs
 import reference
+import rotary
 import schedules
 import tiny
+import tiny_decoders
 import training
 
 VERSIONS = {
@@ -44,18 +48,18 @@ def run(script, *arguments, python=sys.executable):
     subprocess.run([python, Path(__file__).with_name(script), *arguments], check=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Make the reference values in tests/goldens.")
-    parser.add_argument("--minilm", type=Path, required=True, help="folder of the all-MiniLM-L6-v2 checkpoint")
-    parser.add_argument("--out", type=Path, default=Path("tests/goldens"), help="folder to write (tests/goldens)")
-    older = "a Python with older-requirements.txt, for vocabularies/"
-    parser.add_argument("--older-python", type=Path, help=older)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    out = arguments.out
+def make_checkpoint(out, name, make):
+    """A fresh folder with a checkpoint in it."""
+    shutil.rmtree(out / name, ignore_errors=True)
+    (out / name).mkdir(parents=True)
+    make(out / name)
+    for path in (out / name).iterdir():
+        path.chmod(0o644)  # transformers leaves the weights readable by their owner only
+    return out / name
+
+
+def make_encoders(out, arguments):
+    """The models that read text: checkpoints, hidden states and training."""
     for name, make, length in (
         ("bert-tiny", tiny.make_bert, tiny.LENGTH),
         ("roberta-tiny", tiny.make_roberta, tiny.LENGTH),
@@ -65,13 +69,9 @@ def main():
         ("modernbert-tiny", tiny.make_modernbert, tiny.LENGTH),
         ("modernbert-biased-tiny", tiny.make_modernbert_biased, tiny.LENGTH),
     ):
-        shutil.rmtree(out / name, ignore_errors=True)
-        (out / name).mkdir(parents=True)
-        make(out / name)
-        for path in (out / name).iterdir():
-            path.chmod(0o644)  # transformers leaves the weights readable by their owner only
+        folder = make_checkpoint(out, name, make)
         path = out / f"{name}.hidden.safetensors"
-        reference.make_hidden(out / name, reference.TINY_TEXTS, length, path, VERSIONS)
+        reference.make_hidden(folder, reference.TINY_TEXTS, length, path, VERSIONS)
     path = out / "bert-tiny.pairs.hidden.safetensors"
     reference.make_hidden_of_pairs(out / "bert-tiny", reference.TINY_PAIRS, path, VERSIONS)
     path = out / "minilm-l6.hidden.safetensors"
@@ -85,8 +85,27 @@ def main():
         path = out / "training" / training.training_name(model, task, pooling, frozen, option)
         training.make_training(out / model, task, pooling, frozen, path, VERSIONS, option)
     pairs.make_pairs(out, out / "pairs.json", VERSIONS)
-    schedules.make_schedules(out / "schedules.json", VERSIONS)
     clones.make_clones(out, VERSIONS)
+
+
+def make_decoders(out, _):
+    """The models that write text: checkpoints, hidden states, training and decoding."""
+    for name, make in (
+        ("llama-tiny", tiny_decoders.make_llama),
+        ("llama-scaled-tiny", tiny_decoders.make_llama_scaled),
+        ("qwen2-tiny", tiny_decoders.make_qwen2),
+        ("starcoder2-tiny", tiny_decoders.make_starcoder2),
+    ):
+        folder = make_checkpoint(out, name, make)
+        decoders.make_causal_hidden(folder, out / f"{name}.hidden.safetensors", VERSIONS)
+    folder = make_checkpoint(out, "unixcoder-tiny", tiny_decoders.make_unixcoder)
+    decoders.make_unixcoder_hidden(folder, out, VERSIONS)
+    rotary.make_rotary_scaling(out / "rotary-scaling.json", VERSIONS)
+
+
+def make_others(out, arguments):
+    """What needs no model of this project: schedules, metrics, file formats, vocabularies."""
+    schedules.make_schedules(out / "schedules.json", VERSIONS)
     metrics.make_metrics(out / "metrics.json", VERSIONS)
     classifier_metrics.make_classifier_metrics(out / "classifier-metrics.json", VERSIONS)
     run("formats.py", "--out", out / "formats")
@@ -95,6 +114,28 @@ def main():
         run("vocabularies.py", "--out", out / "vocabularies", python=arguments.older_python)
     else:
         run("vocabularies.py", "--check", "--out", out / "vocabularies")
+
+
+GROUPS = {"encoders": make_encoders, "decoders": make_decoders, "others": make_others}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Make the reference values in tests/goldens.")
+    parser.add_argument("--minilm", type=Path, help="folder of the all-MiniLM-L6-v2 checkpoint, for the encoders")
+    parser.add_argument("--out", type=Path, default=Path("tests/goldens"), help="folder to write (tests/goldens)")
+    parser.add_argument("--only", choices=GROUPS, help="make one group of them; all if left out")
+    older = "a Python with older-requirements.txt, for vocabularies/"
+    parser.add_argument("--older-python", type=Path, help=older)
+    arguments = parser.parse_args()
+    groups = [arguments.only] if arguments.only else list(GROUPS)
+    if "encoders" in groups and arguments.minilm is None:
+        parser.error("the encoders need --minilm")
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for group in groups:
+        GROUPS[group](arguments.out, arguments)
 
 
 if __name__ == "__main__":

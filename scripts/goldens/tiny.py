@@ -94,19 +94,19 @@ def mpnet_tokenizer():
     return tokenizer
 
 
-def byte_level_bpe(unknown, special):
-    """Byte-level BPE with the tokens `special` first, not put around the text yet."""
+def byte_level_bpe(unknown, special, size=VOCABULARY):
+    """Byte-level BPE of `size` tokens with the tokens `special` first, not put around the text yet."""
     tokenizer = Tokenizer(models.BPE(unk_token=unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=size,
         special_tokens=special,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(SENTENCES + [" " + keyword for keyword in KEYWORDS], trainer)
-    assert tokenizer.get_vocab_size() == VOCABULARY
+    assert tokenizer.get_vocab_size() == size
     return tokenizer
 
 
