@@ -25,6 +25,7 @@ import transformers
 import classifier_metrics
 import clones
 import decoders
+import language_training
 import metrics
 import pairs
 import reference
@@ -101,6 +102,10 @@ def make_decoders(out, _):
     folder = make_checkpoint(out, "unixcoder-tiny", tiny_decoders.make_unixcoder)
     decoders.make_unixcoder_hidden(folder, out, VERSIONS)
     rotary.make_rotary_scaling(out / "rotary-scaling.json", VERSIONS)
+    (out / "training").mkdir(exist_ok=True)
+    for model, task, frozen in language_training.CASES:
+        path = out / "training" / language_training.file_name(model, task, frozen)
+        language_training.make_language_training(out / model, task, frozen, path, VERSIONS)
 
 
 def make_others(out, arguments):
