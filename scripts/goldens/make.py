@@ -25,6 +25,7 @@ import transformers
 import classifier_metrics
 import clones
 import decoders
+import decoding
 import language_training
 import metrics
 import pairs
@@ -106,6 +107,7 @@ def make_decoders(out, _):
     for model, task, frozen in language_training.CASES:
         path = out / "training" / language_training.file_name(model, task, frozen)
         language_training.make_language_training(out / model, task, frozen, path, VERSIONS)
+    decoding.make_decoding(out, out / "decoding.json", VERSIONS)
 
 
 def make_others(out, arguments):
