@@ -88,7 +88,7 @@ def make_causal_hidden(folder, path, versions):
 
 
 def make_unixcoder_hidden(folder, out, versions):
-    """Each mode's states; `logits` by the embeddings' matrix, without bias or transform, as UniXcoder's tasks have it."""
+    """Each mode's states; `logits` by the embeddings' matrix, without bias or transform, as UniXcoder's code has it."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     texts = pieces(tokenizer, TEXTS, LENGTH)
     metadata = {"texts": json.dumps(TEXTS), "max_pieces": str(LENGTH)}

@@ -1,17 +1,17 @@
 """What greedy decoding and beam search write: transformers' `generate`, and the rule of UniXcoder's downstream code.
 
-Transformers' beam search, as it runs here. In a step each running hypothesis is continued by every token; the best
-2 x num_beams continuations are looked at. Those among the first num_beams of them that end (by the end token, or because
-the last step is reached) join the finished ones with their sum of log-probabilities / (number of new tokens, the end token
-included) ^ length_penalty, of which the best num_beams are kept; the best num_beams that do not end go on. Finished ones are
-taken in until: with early_stopping true, num_beams are there; with false, num_beams are there and the worst of them is not
-below the best running hypothesis, its sum divided by its own length ^ length_penalty; with "never", the same but with the
-greatest possible length, if length_penalty is above 0.
+Transformers' beam search, as it runs here. In a step each running hypothesis is continued by every token, and the best
+2 x num_beams continuations are looked at. Those among the first num_beams of them that end, by the end token or because
+it is the last step, join the finished ones with their sum of log-probabilities / (number of new tokens, the end token
+included) ^ length_penalty; the best num_beams of these are kept. The best num_beams that do not end go on. The search
+is over after the last step, or when num_beams are finished and, unless early_stopping is true, the worst of them is not
+below the best running hypothesis, whose sum is divided by its own number of new tokens ^ length_penalty; with "never"
+and a length_penalty above 0, by the greatest possible number.
 
-UniXcoder's rule keeps `size` hypotheses a step, ended ones among them, by the sum of log-probabilities alone; one that ended is
-not continued, so its place is free in the next step. The search is over when the best of a step ended, in this step or an earlier
-one, and `size` or more ended in all; or after the last step. Written is the best that ended, or, if none did, the best of the
-last step. Here every step computes the whole of every hypothesis anew, without a cache.
+UniXcoder's rule keeps `size` hypotheses a step, ended ones among them, by the sum of log-probabilities alone; one that
+ended is not continued, so its place is free in the next step. The search is over when the best of a step ended, in this
+step or an earlier one, and `size` or more ended in all; or after the last step. Written is the best that ended, or, if
+none did, the best of the last step. Here every step computes the whole of every hypothesis anew, without a cache.
 """
 
 import json
@@ -130,7 +130,7 @@ def outputs(made):
 
 
 def make_decoding(out, path, versions):
-    """All outputs in float32; float64 must write the same tokens, or a difference of rounding would pass for an error."""
+    """All outputs in float32; float64 must write the same, or a difference of rounding would pass for an error."""
     runs = [(name, load_causal, causal_cases, ()) for name in ("llama-tiny", "qwen2-tiny")]
     runs += [("unixcoder-tiny", prefix_lm.load_decoder, unixcoder_cases, (mode,)) for mode in ENDS]
     models = {}

@@ -254,6 +254,6 @@ def make_language_training(folder, task, frozen_layers, path, versions):
     tensors |= {f"gradient.{name}": value.astype(numpy.float16) for name, value in gradients.items()}
     write_tensors(path, tensors | {f"final.{name}": value for name, value in final.items()}, metadata)
     print(
-        f"{path.name}: loss {steps['losses'][0]:.4f} -> {steps['losses'][-1]:.4f}, {len(final)} tensors; float64 differs"
+        f"{path.name}: loss {steps['losses'][0]:.4f} -> {steps['losses'][-1]:.4f}, {len(final)} tensors; float64 is off"
         f" by {loss_rounding:.1e} in a loss, {steady:.1e} in a weight, {max(rounding.values()):.1e} in a key bias"
     )

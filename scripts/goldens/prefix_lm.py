@@ -6,8 +6,8 @@ computed here as there, by a cache, so that a mask over the whole sequence has s
 
 Positions are those of transformers' `create_position_ids_from_input_ids`: a token that is no padding has (tokens that
 are none up to and with it) + `past_key_values_length` + `padding_idx`, and `padding_idx` is 1. In the source pass the
-past is 0: source token i has position i + 2. In the target pass the past is the cache's length, padding included: target
-token j has position (length of the cache) + j + 2.
+past is 0: source token i has position i + 2. In the target pass the past is the cache's length, padding included:
+target token j has position (length of the cache) + j + 2.
 - Generation gives the model a cache cut to the source's true length s: the target begins at s + 2, where the source
   ended. So do the runs here that read each source alone.
 - Training pads every source to one length p and does not trim: the target begins at p + 2 whatever s is. Positions from
@@ -63,7 +63,8 @@ def states(model, sources, targets, padded_length=None):
     Each source is read alone, at its true length; with `padded_length`, all are read as one batch of that length.
     """
     if padded_length is None:
-        alone = [states(model, [source], [target], len(source)) for source, target in zip(sources, targets, strict=True)]
+        pairs = zip(sources, targets, strict=True)
+        alone = [states(model, [source], [target], len(source)) for source, target in pairs]
         return [torch.cat(layers) for layers in zip(*alone, strict=True)]
     first, second, source_mask, target_mask = read(model, sources, targets, padded_length)
     found = []

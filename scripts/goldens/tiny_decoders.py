@@ -172,7 +172,7 @@ def make_qwen2(folder):
 
 
 def make_starcoder2(folder):
-    """As StarCoder2: LayerNorms, a plain block of two matrices, biases everywhere, the output matrix the embeddings'."""
+    """As StarCoder2: LayerNorms, a plain block of two matrices, biases everywhere, output matrix tied."""
     config = Starcoder2Config(
         **WIDTHS,
         intermediate_size=64,
