@@ -68,28 +68,14 @@ impl Gradients {
             let Some(gradient) = store.get(parameter.variable.as_tensor()) else {
                 continue;
             };
-            match slot {
-                Slot::Host(numbers, fresh) => {
-                    let gradient = gradient.contiguous()?;
-                    let gradient = values(&gradient)?;
-                    for (number, gradient) in numbers.iter_mut().zip(&*gradient) {
-                        *number = if *fresh {
-                            *number + gradient
-                        } else {
-                            *gradient
-                        };
-                    }
-                    *fresh = true;
-                }
-                Slot::Device(sum) => {
-                    *sum = Some(match sum.take() {
-                        Some(sum) => (sum + gradient)?,
-                        None => gradient.clone(),
-                    });
-                }
-            }
+            slot.add(gradient)?;
         }
         Ok(())
+    }
+
+    /// Adds that of `weight`, computed without candle's way back.
+    pub(super) fn add_to(&mut self, weight: &Weight, gradient: &Tensor) -> Result<(), Error> {
+        self.slots[weight.slot].add(gradient)
     }
 
     /// Adds those of a replica of the same parameters, on whatever device.
@@ -166,5 +152,31 @@ impl Gradients {
             Slot::Device(gradient) => gradient.as_ref(),
             Slot::Host(..) => None,
         }
+    }
+}
+
+impl Slot {
+    fn add(&mut self, gradient: &Tensor) -> Result<(), Error> {
+        match self {
+            Self::Host(numbers, fresh) => {
+                let gradient = gradient.contiguous()?;
+                let gradient = values(&gradient)?;
+                for (number, gradient) in numbers.iter_mut().zip(&*gradient) {
+                    *number = if *fresh {
+                        *number + gradient
+                    } else {
+                        *gradient
+                    };
+                }
+                *fresh = true;
+            }
+            Self::Device(sum) => {
+                *sum = Some(match sum.take() {
+                    Some(sum) => (sum + gradient)?,
+                    None => gradient.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 }

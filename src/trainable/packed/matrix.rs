@@ -18,7 +18,7 @@ pub(in crate::trainable) enum Target {
 }
 
 impl Target {
-    fn accumulation(self) -> Accum {
+    pub(super) fn accumulation(self) -> Accum {
         match self {
             Self::Replace => Accum::Replace,
             Self::Add => Accum::Add,

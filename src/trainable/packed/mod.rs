@@ -17,6 +17,7 @@ mod encoder;
 mod feed_forward;
 mod gated;
 mod gelu;
+pub(super) mod language_loss;
 mod layer;
 mod layer_norm;
 mod linear;
