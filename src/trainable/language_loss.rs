@@ -14,6 +14,9 @@ use super::packed::language_loss::{self as fused, Problem, Total};
 use super::packed::values;
 use super::{Error, Ops, Pass, Weight};
 
+#[cfg(test)]
+mod tests;
+
 /// Logits of the composed operations at a time: 32 MiB in f32, of which a few copies live.
 const LOGITS: usize = 8 << 20;
 
