@@ -106,7 +106,6 @@ fn one_way() {
     let weight = parameters.add("lm_head.weight", &[VOCABULARY, WIDTH], matrix);
     let weight = weight.expect("added");
     let mut gradients = Gradients::new(&parameters);
-    // Its memory is there for good: touched, it is no part of what a loss takes.
     let frozen = OutputMatrix::Frozen(weight.detach());
     let trained = OutputMatrix::Trained(weight.clone());
     let scale = 1.0 / ROWS as f64;

@@ -369,7 +369,7 @@ fn exponentials(logits: &mut [f32], shift: f32) -> f32 {
 /// Each row over the stretches of `pieces` together.
 fn row_totals(pieces: &[Piece]) -> impl Iterator<Item = RowTotal> {
     let rows = pieces.first().map_or(0, |piece| piece.rows.len());
-    (0..rows).map(|row| {
+    (0..rows).map(move |row| {
         let parts = || pieces.iter().map(|piece| piece.rows[row]);
         let largest = parts()
             .map(|part| part.largest)
@@ -387,12 +387,12 @@ fn row_totals(pieces: &[Piece]) -> impl Iterator<Item = RowTotal> {
             shift,
             sum,
             others: others / sum,
-            loss: if target == largest {
+            loss: if target >= largest {
                 others.ln_1p()
             } else {
                 shift - f64::from(target) + sum.ln()
             },
-            correct: target == largest,
+            correct: target >= largest,
         }
     })
 }
