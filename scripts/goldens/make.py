@@ -117,6 +117,7 @@ def make_others(out, arguments):
     classifier_metrics.make_classifier_metrics(out / "classifier-metrics.json", VERSIONS)
     run("formats.py", "--out", out / "formats")
     run("pytorch_files.py", "--out", out / "pytorch")
+    run("text_metrics.py", "--out", out / "text-metrics.json")
     if arguments.older_python:
         run("vocabularies.py", "--out", out / "vocabularies", python=arguments.older_python)
     else:

@@ -27,6 +27,7 @@ mod predictions;
 mod recipe;
 mod repair;
 mod runs;
+mod score;
 mod seeds;
 mod shard;
 mod split_files;
@@ -75,6 +76,7 @@ enum Command {
     Train(Box<train::TrainArguments>),
     Evaluate(evaluate::EvaluateArguments),
     Predict(predict::PredictArguments),
+    Score(score::ScoreArguments),
     Export(export::ExportArguments),
     Index(index::IndexArguments),
     #[command(subcommand)]
@@ -105,6 +107,7 @@ pub fn run() -> ExitCode {
         Command::Train(arguments) => train::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Index(arguments) => index::run(&arguments),
         Command::Cache(command) => cache::run(&command),

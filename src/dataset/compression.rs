@@ -69,6 +69,11 @@ pub(super) fn is_data(path: &Path) -> bool {
     format(path) != Format::Json || ending == "txt" || JSON.contains(&ending.as_str())
 }
 
+/// Whether the name is that of a file of records, not of text.
+pub fn is_records(path: &Path) -> bool {
+    is_data(path) && ending_unpacked(path) != "txt"
+}
+
 /// Whether the name says that the file is packed.
 pub(super) fn is_packed(path: &Path) -> bool {
     packing(path) != Packing::Plain

@@ -18,7 +18,9 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
+pub use compression::is_records;
 pub use error::Error;
+pub use lines::text_lines;
 pub use pairs::{Functions, Pair, PairFile};
 pub use record::{FieldChoice, Label, Record};
 pub use records::Records;

@@ -100,6 +100,20 @@ impl FieldChoice {
         }
     }
 
+    /// The text in `record` as it stands: a string, or a list of strings joined by spaces.
+    pub fn verbatim(&self, record: &Record, path: &Path) -> Result<String, Error> {
+        let (name, value) = self.find(record, path)?;
+        let text = match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Array(parts) => {
+                let parts: Option<Vec<&str>> = parts.iter().map(Value::as_str).collect();
+                parts.map(|parts| parts.join(" "))
+            }
+            _ => None,
+        };
+        text.ok_or_else(|| self.wrong_type(record, path, name, "a string or a list of strings"))
+    }
+
     /// The label in `record`: a string or an integer.
     pub fn label(&self, record: &Record, path: &Path) -> Result<Label, Error> {
         let (name, value) = self.find(record, path)?;

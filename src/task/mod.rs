@@ -23,6 +23,7 @@ mod search;
 mod search_encoding;
 mod shares;
 mod stream;
+pub mod text_metrics;
 mod texts;
 
 pub use class_weights::ClassWeights;
