@@ -1,4 +1,6 @@
-//! Read-only memory maps: the one file that holds `unsafe`.
+//! Memory that the process does not own through Rust's allocator: the one file that holds `unsafe`.
+//!
+//! # Files, mapped read-only
 //!
 //! Mapping a file is unsafe because another process may truncate or rewrite it while the map
 //! lives: reads past a truncated end raise `SIGBUS`, and rewritten bytes change under a `&[u8]`.
@@ -11,6 +13,13 @@
 //!
 //! What a changed file could do is bounded: the bytes are only ever read as numbers, through
 //! slices whose bounds were checked against the length at open.
+//!
+//! # Page-locked memory, which a card copies from by itself
+//!
+//! CUDA's driver hands it out with whatever lies in it, and a card goes on reading from it after the
+//! call that began the copy has returned, which no borrow tells. So `PageLocked` is filled with zeros
+//! before there is a reference to it, and is given away for as long as a card reads from it: see
+//! `Copying`.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -20,6 +29,9 @@ use std::path::Path;
 use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::{Advice, UncheckedAdvice};
+
+#[cfg(feature = "cuda")]
+pub(crate) use page_locked::{Copying, PageLocked};
 
 /// Linux reads no more ahead at a time than the disk's `read_ahead_kb`, which is 128 where nobody
 /// has changed it, and forgets the rest of what it was asked for.
@@ -71,5 +83,108 @@ impl Deref for MappedFile {
 
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod page_locked {
+    use std::mem::{self, ManuallyDrop};
+    use std::sync::Arc;
+
+    use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
+    use candle_core::cuda_backend::cudarc::driver::{
+        CudaContext, CudaEvent, CudaSlice, CudaStream, DriverError, PinnedHostSlice,
+    };
+
+    /// Numbers in page-locked memory that no card reads from.
+    ///
+    /// cudarc's own event of the memory is of no use: it is noted by copies of the whole memory alone,
+    /// and not where a context notes no events. It is never recorded here, so that waiting for it is
+    /// waiting for nothing, and the memory may be freed at any time that a `PageLocked` is owned.
+    pub(crate) struct PageLocked {
+        memory: PinnedHostSlice<f32>,
+        /// The end of the latest copy.
+        copied: CudaEvent,
+    }
+
+    impl PageLocked {
+        /// As many zeros as `numbers`, or one, for a card of `context`. Fails where the driver or the
+        /// system has no more memory to lock.
+        pub(crate) fn new(context: &Arc<CudaContext>, numbers: usize) -> Result<Self, DriverError> {
+            let numbers = numbers.max(1);
+            // A thread that waits sleeps, and leaves its processor to others.
+            let copied = context.new_event(Some(CUevent_flags::CU_EVENT_BLOCKING_SYNC))?;
+            // No flags: write-combined memory, cudarc's usual, goes past the CPU's caches, and reading
+            // it is slow.
+            //
+            // SAFETY: the memory holds anything, and is given values before anything else is done
+            // with it. If that fails it is freed, as nothing reads from it.
+            let mut memory = unsafe { context.alloc_pinned_with_flags::<f32>(numbers, 0) }?;
+            let first = memory.as_mut_ptr()?;
+            // SAFETY: `first` is the start of `numbers` aligned numbers, which nobody else knows of
+            // yet; it is written through as a pointer, since there may be no reference to numbers
+            // without a value. Zero bits are the number 0.
+            unsafe { first.write_bytes(0, numbers) };
+            Ok(Self { memory, copied })
+        }
+
+        /// All of them.
+        pub(crate) fn numbers(&mut self) -> Result<&mut [f32], DriverError> {
+            self.memory.as_mut_slice()
+        }
+
+        /// Begins to copy the first `numbers` to memory of the card's own, which is `stream`'s next
+        /// work, and does not wait for the end.
+        ///
+        /// # Panics
+        /// If there are not so many.
+        pub(crate) fn copy(
+            self,
+            numbers: usize,
+            stream: &Arc<CudaStream>,
+        ) -> Result<(CudaSlice<f32>, Copying), DriverError> {
+            let Self { memory, copied } = self;
+            // Whatever fails, nobody knows whether the card reads from the memory: it is never freed
+            // then, nor written to.
+            let memory = ManuallyDrop::new(memory);
+            let copy = stream.clone_htod(&memory.as_slice()?[..numbers])?;
+            copied.record(stream)?;
+            let memory = ManuallyDrop::into_inner(memory);
+            Ok((copy, Copying(Some(Self { memory, copied }))))
+        }
+    }
+
+    /// Page-locked memory that a card may be reading from: out of reach until it has been waited for.
+    ///
+    /// Forgotten, it leaks; dropped, it waits, so that memory is not freed that is being read.
+    pub(crate) struct Copying(Option<PageLocked>);
+
+    impl Copying {
+        /// Waits until the card has read everything. This thread alone waits, no stream does.
+        ///
+        /// # Panics
+        /// Never: what it holds is taken out here and in `drop`, and both end it.
+        pub(crate) fn wait(mut self) -> Result<PageLocked, DriverError> {
+            let buffer = self.0.take().expect("held until now");
+            if let Err(error) = buffer.copied.synchronize() {
+                // Waits once more, or leaks.
+                self.0 = Some(buffer);
+                return Err(error);
+            }
+            Ok(buffer)
+        }
+    }
+
+    impl Drop for Copying {
+        fn drop(&mut self) {
+            if let Some(buffer) = self.0.take()
+                && let Err(error) = buffer.copied.synchronize()
+            {
+                // What failed may have been anything before: the card may still be reading.
+                let context = Arc::clone(buffer.memory.context());
+                mem::forget(buffer);
+                context.record_err::<()>(Err(error));
+            }
+        }
     }
 }

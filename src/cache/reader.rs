@@ -185,18 +185,37 @@ impl Cache {
     /// If the cache holds token ids alone.
     pub fn hidden_states(&self, sequences: &[usize]) -> Ragged<f32> {
         let width = self.manifest.width;
+        let offsets = self.offsets(sequences);
+        let mut values = vec![0.0; offsets[sequences.len()] * width];
+        self.read_hidden_states(sequences, &mut values);
+        Ragged::from_parts(values, offsets, width)
+    }
+
+    /// Where each of `sequences` starts when they lie end to end, and the end: `[sequences + 1]`, in
+    /// tokens.
+    pub fn offsets(&self, sequences: &[usize]) -> Vec<usize> {
         let mut offsets = vec![0];
         for &index in sequences {
             offsets.push(offsets[offsets.len() - 1] + self.length(index));
         }
+        offsets
+    }
+
+    /// As [`hidden_states`](Self::hidden_states), to `values`, `[tokens, width]`, which the caller has.
+    ///
+    /// # Panics
+    /// If the cache holds token ids alone, or `values` is too short.
+    pub fn read_hidden_states(&self, sequences: &[usize], values: &mut [f32]) {
         self.will_need_each(sequences);
-        let mut values = vec![0.0; offsets[sequences.len()] * width];
-        for (&index, bounds) in sequences.iter().zip(offsets.windows(2)) {
+        let mut left = &mut *values;
+        for &index in sequences {
+            let numbers = self.length(index) * self.manifest.width;
+            let (states, rest) = left.split_at_mut(numbers);
+            left = rest;
             let (shard, index) = self.locate(index);
-            shard.read_hidden(index, &mut values[bounds[0] * width..bounds[1] * width]);
+            shard.read_hidden(index, states);
         }
-        self.read(size_of_val(values.as_slice()));
-        Ragged::from_parts(values, offsets, width)
+        self.read(size_of_val(values));
     }
 
     /// As [`will_need`](Self::will_need), of sequences that lie anywhere: those that follow one

@@ -6,7 +6,7 @@ use super::Error;
 use crate::cache::Cache;
 use crate::frozen::FrozenEncoder;
 use crate::ragged::Ragged;
-use crate::trainable::EncoderInput;
+use crate::trainable::{EncoderInput, Stage};
 
 /// Numbered sequences, ready for the trainable half.
 pub trait Activations {
@@ -30,6 +30,29 @@ impl Activations for CachedActivations<'_> {
             Some(_) => EncoderInput::HiddenStates(self.0.hidden_states(indices)),
             None => EncoderInput::TokenIds(self.0.token_ids(indices)),
         })
+    }
+}
+
+/// Out of a cache to where it is computed: hidden states are written once, to where `stage` wants them.
+pub(super) struct StagedActivations<'a> {
+    pub(super) cache: &'a Cache,
+    pub(super) stage: &'a dyn Stage,
+}
+
+impl Activations for StagedActivations<'_> {
+    fn length(&self, index: usize) -> usize {
+        self.cache.length(index)
+    }
+
+    fn input(&mut self, indices: &[usize]) -> Result<EncoderInput, Error> {
+        let Self { cache, stage } = *self;
+        if cache.manifest().precision.is_none() {
+            // Token ids are a few kilobytes, which the embeddings look at on the host.
+            return CachedActivations(cache).input(indices);
+        }
+        let width = cache.manifest().width;
+        let read = |states: &mut [f32]| cache.read_hidden_states(indices, states);
+        Ok(stage.stage(cache.offsets(indices), width, &read)?)
     }
 }
 

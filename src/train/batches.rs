@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use super::{Activations, CachedActivations, EpochOrder, Error};
+use super::activations::StagedActivations;
+use super::{Activations, EpochOrder, Error};
 use crate::cache::{Cache, Split};
 use crate::task::Batch;
 use crate::trainable::Stage;
@@ -61,13 +62,7 @@ pub(super) fn with_batches<T>(
                 if let Some(next) = rows.get(number + 1).filter(|_| order.read_ahead.is_empty()) {
                     cache.will_need_each(&split.sequences_of(next));
                 }
-                let batch = read_batch(&mut CachedActivations(cache), split, this);
-                let batch = batch.and_then(|batch| {
-                    Ok(Batch {
-                        input: stage.stage(batch.input)?,
-                        ..batch
-                    })
-                });
+                let batch = read_batch(&mut StagedActivations { cache, stage }, split, this);
                 // The receiver is gone when training was interrupted or failed.
                 if sender.send(batch).is_err() {
                     return;

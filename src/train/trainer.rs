@@ -6,8 +6,8 @@ use super::checkpoint::{StateTensor, TrainingState};
 use super::{Error, TrainSettings};
 use crate::task::{Batch, Model, Replica};
 use crate::trainable::{
-    self, AdamW, AdamWSettings, Copies, Gradients, LossScaler, MixedPrecision, Moment, Parameter,
-    Parameters, Part, PartLimit, Pass, Reduce, layer_scales, reduce_over,
+    self, AdamW, AdamWSettings, Copies, Gradients, InUse, LossScaler, MixedPrecision, Moment,
+    Parameter, Parameters, Part, PartLimit, Pass, Reduce, layer_scales, reduce_over,
 };
 
 const PARAMETER: &str = "parameter";
@@ -225,9 +225,11 @@ impl Trainer {
         }
         let (limit, share_scaled) = (self.micro_batch, share * scale);
         let replicas = &mut self.replicas;
+        let in_use = InUse::of(&batch.input);
         let loss =
             self.model
                 .add_gradients(replicas, (batch, share_scaled), &pass, limit, gradients)?;
+        drop(in_use);
         self.pending.shares.push(share);
         self.pending.losses.push(loss);
         Ok(())

@@ -3,6 +3,11 @@
 
 mod buckets;
 mod composed;
+#[cfg(feature = "cuda")]
+mod copy_ahead;
+// Its tests need no card.
+#[cfg(any(feature = "cuda", test))]
+mod double_buffer;
 mod dropout;
 mod embeddings;
 mod encoder;
@@ -21,6 +26,8 @@ mod ops_choice;
 mod optimizer;
 mod packed;
 mod packing;
+#[cfg(feature = "cuda")]
+mod page_locked;
 mod parameters;
 mod pass;
 mod pooling;
@@ -45,4 +52,4 @@ pub use parameters::{Parameter, Parameters, Weight};
 pub use pass::{Ops, Pass, Site};
 pub use pooling::Pooling;
 pub use reduce::{Copies, Reduce, reduce_over};
-pub use staging::{BATCHES_AHEAD, BATCHES_AHEAD_ON_CARD, Stage, Staged, stage_for};
+pub use staging::{BATCHES_AHEAD, BATCHES_AHEAD_ON_CARD, InUse, Stage, Staged, stage_for};

@@ -42,10 +42,53 @@ impl Staged {
     }
 }
 
+/// Staged states that the device computes on. What it is told to compute while this lives is done after
+/// the copy, and before their memory is used for anything else.
+///
+/// candle sees to both for most operations, but not for all: a cast to another type looks at the stream
+/// that the memory came from, not at the one that computes.
+pub struct InUse(Option<Tensor>);
+
+impl InUse {
+    /// States of `input`, if it is staged.
+    pub fn of(input: &EncoderInput) -> Self {
+        let staged = match input {
+            EncoderInput::Staged(staged) => Some(staged.states.clone()),
+            EncoderInput::HiddenStates(_) | EncoderInput::TokenIds(_) => None,
+        };
+        if let Some(states) = &staged {
+            note_use(states);
+        }
+        Self(staged)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if let Some(states) = &self.0 {
+            note_use(states);
+        }
+    }
+}
+
+/// Between what is being done on the device and what is to come.
+fn note_use(states: &Tensor) {
+    #[cfg(feature = "cuda")]
+    super::copy_ahead::note_use(states);
+    #[cfg(not(feature = "cuda"))]
+    let _ = states;
+}
+
 /// What brings a batch to where it is computed, in the thread that reads batches ahead.
 pub trait Stage: Send + Sync {
-    /// The same sequences, on the device.
-    fn stage(&self, input: EncoderInput) -> Result<EncoderInput, Error>;
+    /// Hidden states f32 `[tokens, width]` on the device, of sequences that start at `offsets`, the
+    /// last of which is the end. `read` writes all of them, once, to memory that a copy begins in.
+    fn stage(
+        &self,
+        offsets: Vec<usize>,
+        width: usize,
+        read: &dyn Fn(&mut [f32]),
+    ) -> Result<EncoderInput, Error>;
 
     /// Batches that are to lie ready while a step is computed.
     fn ahead(&self) -> usize;
@@ -55,7 +98,7 @@ pub trait Stage: Send + Sync {
 pub fn stage_for(devices: &[&Device]) -> Result<Box<dyn Stage>, Error> {
     match devices {
         #[cfg(feature = "cuda")]
-        [Device::Cuda(device)] => Ok(Box::new(cuda::CopyAhead::new(device)?)),
+        [Device::Cuda(device)] => Ok(Box::new(super::copy_ahead::CopyAhead::new(device)?)),
         // Of several devices each takes its share of a batch itself.
         _ => Ok(Box::new(InPlace)),
     }
@@ -65,66 +108,20 @@ pub fn stage_for(devices: &[&Device]) -> Result<Box<dyn Stage>, Error> {
 struct InPlace;
 
 impl Stage for InPlace {
-    fn stage(&self, input: EncoderInput) -> Result<EncoderInput, Error> {
-        Ok(input)
+    fn stage(
+        &self,
+        offsets: Vec<usize>,
+        width: usize,
+        read: &dyn Fn(&mut [f32]),
+    ) -> Result<EncoderInput, Error> {
+        let mut values = vec![0.0; offsets[offsets.len() - 1] * width];
+        read(&mut values);
+        Ok(EncoderInput::HiddenStates(Ragged::from_parts(
+            values, offsets, width,
+        )))
     }
 
     fn ahead(&self) -> usize {
         BATCHES_AHEAD
-    }
-}
-
-#[cfg(feature = "cuda")]
-mod cuda {
-    use std::sync::Arc;
-
-    use candle_core::cuda_backend::WrapErr;
-    use candle_core::cuda_backend::cudarc::driver::CudaStream;
-    use candle_core::op::BackpropOp;
-    use candle_core::{CudaDevice, CudaStorage, Storage, Tensor};
-
-    use super::{EncoderInput, Error, Stage, Staged};
-
-    /// Copies on a stream of its own, while the device computes on another.
-    ///
-    /// cudarc notes in an event when the copy of a tensor is done, and lets the other stream wait
-    /// for that event before its first kernel that reads the tensor: see `CudaSlice`.
-    pub(super) struct CopyAhead {
-        device: CudaDevice,
-        stream: Arc<CudaStream>,
-    }
-
-    impl CopyAhead {
-        pub(super) fn new(device: &CudaDevice) -> Result<Self, Error> {
-            let context = device.cuda_stream().context().clone();
-            Ok(Self {
-                device: device.clone(),
-                stream: context.new_stream().w()?,
-            })
-        }
-    }
-
-    impl Stage for CopyAhead {
-        fn stage(&self, input: EncoderInput) -> Result<EncoderInput, Error> {
-            // Token ids are a few kilobytes, which the embeddings look at on the host.
-            let EncoderInput::HiddenStates(states) = input else {
-                return Ok(input);
-            };
-            let shape = (states.tokens(), states.width());
-            let (values, offsets) = states.into_parts();
-            let slice = self.stream.clone_htod(&values).w()?;
-            // The values go when this returns. Only this thread waits: the step is in another.
-            self.stream.synchronize().w()?;
-            let storage = CudaStorage::wrap_cuda_slice(slice, self.device.clone());
-            let (storage, no_op) = (Storage::Cuda(storage), BackpropOp::none());
-            Ok(EncoderInput::Staged(Staged {
-                states: Tensor::from_storage(storage, shape, no_op, false),
-                offsets,
-            }))
-        }
-
-        fn ahead(&self) -> usize {
-            super::BATCHES_AHEAD_ON_CARD
-        }
     }
 }
