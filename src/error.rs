@@ -3,7 +3,8 @@
 use std::io;
 
 use crate::{
-    cache, checkpoint, cuda, dataset, export, frozen, index, precompute, task, train, trainable,
+    cache, checkpoint, cuda, dataset, export, frozen, generation, index, precompute, task, train,
+    trainable,
 };
 
 /// What an error knows beyond its message.
@@ -55,6 +56,9 @@ pub enum Error {
     /// An index could not be made or used.
     #[error(transparent)]
     Index(#[from] index::Error),
+    /// Text was not written.
+    #[error(transparent)]
+    Generation(#[from] generation::Error),
     /// The command line asks for something that cannot be.
     #[error("{problem}")]
     Usage {
@@ -88,6 +92,7 @@ impl Error {
             Self::Train(error) => Some(error),
             Self::Export(error) => Some(error),
             Self::Index(error) => Some(error),
+            Self::Generation(error) => Some(error),
             Self::Usage { .. } | Self::Output(_) | Self::Interrupted { .. } => None,
         }
     }

@@ -12,6 +12,7 @@
 //! - [`dataset`]: records out of files.
 //! - [`task`]: records to token sequences; head, loss and metrics.
 //! - [`frozen`]: the frozen half as an ONNX graph, run by ONNX Runtime.
+//! - [`generation`]: text that a whole model writes.
 //! - [`cache`]: what it put out, on disk.
 //! - [`precompute`]: the first command: from records to a cache.
 //! - [`trainable`]: the top layers as differentiable functions, and the optimizer.
@@ -35,6 +36,7 @@ pub mod error;
 pub mod estimate;
 pub mod export;
 pub mod frozen;
+pub mod generation;
 pub mod index;
 pub mod interrupt;
 mod mapping;

@@ -17,6 +17,18 @@ pub enum Targets {
     },
     /// A number for each row.
     Numbers(Vec<f32>),
+    /// Text that is to be written.
+    Texts {
+        /// For each row the place in its sequence of the first token that is scored; all behind it
+        /// are too.
+        first_scored: Vec<u32>,
+        /// Tokens of each row's sequence.
+        lengths: Vec<u32>,
+        /// What text is wanted, row by row; empty of rows that are only learnt from.
+        references: Vec<String>,
+    },
+    /// The tokens that are scored in a batch of such rows, one for each vector.
+    Tokens(Vec<u32>),
 }
 
 impl Targets {
@@ -27,6 +39,8 @@ impl Targets {
             Self::Classes(classes) => classes.len(),
             Self::Sets { classes, members } => members.len() / classes,
             Self::Numbers(numbers) => numbers.len(),
+            Self::Texts { first_scored, .. } => first_scored.len(),
+            Self::Tokens(tokens) => tokens.len(),
         }
     }
 
@@ -51,6 +65,19 @@ impl Targets {
                 }
             }
             Self::Numbers(numbers) => Self::Numbers(rows.iter().map(|&row| numbers[row]).collect()),
+            Self::Texts {
+                first_scored,
+                lengths,
+                references,
+            } => Self::Texts {
+                first_scored: rows.iter().map(|&row| first_scored[row]).collect(),
+                lengths: rows.iter().map(|&row| lengths[row]).collect(),
+                references: rows
+                    .iter()
+                    .filter_map(|&row| references.get(row).cloned())
+                    .collect(),
+            },
+            Self::Tokens(tokens) => Self::Tokens(rows.iter().map(|&row| tokens[row]).collect()),
         }
     }
 
@@ -65,6 +92,22 @@ impl Targets {
             (Self::Classes(classes), Self::Classes(more)) => classes.extend(more),
             (Self::Numbers(numbers), Self::Numbers(more)) => numbers.extend(more),
             (Self::Sets { members, .. }, Self::Sets { members: more, .. }) => members.extend(more),
+            (
+                Self::Texts {
+                    first_scored,
+                    lengths,
+                    references,
+                },
+                Self::Texts {
+                    first_scored: more_scored,
+                    lengths: more_lengths,
+                    references: more_references,
+                },
+            ) => {
+                first_scored.extend(more_scored);
+                lengths.extend(more_lengths);
+                references.extend(more_references);
+            }
             _ => panic!("a split has one kind of targets"),
         }
     }
@@ -72,8 +115,33 @@ impl Targets {
     /// The classes; none where targets are something else.
     pub fn classes(&self) -> &[i64] {
         match self {
-            Self::None | Self::Sets { .. } | Self::Numbers(_) => &[],
             Self::Classes(classes) => classes,
+            _ => &[],
+        }
+    }
+
+    /// The tokens that are scored in a batch; none where targets are something else.
+    pub fn tokens(&self) -> &[u32] {
+        match self {
+            Self::Tokens(tokens) => tokens,
+            _ => &[],
+        }
+    }
+
+    /// How many tokens are scored.
+    pub fn scored(&self) -> usize {
+        match self {
+            Self::Tokens(tokens) => tokens.len(),
+            Self::Texts {
+                first_scored,
+                lengths,
+                ..
+            } => {
+                let rows = first_scored.iter().zip(lengths);
+                rows.map(|(first, length)| length.saturating_sub(*first) as usize)
+                    .sum()
+            }
+            _ => 0,
         }
     }
 }

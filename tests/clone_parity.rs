@@ -71,6 +71,7 @@ fn activations(golden: &Golden, checkpoint: &Checkpoint, freeze: Freeze) -> Fres
     FreshActivations {
         sequences: golden.sequences(),
         frozen,
+        pattern: checkpoint.config.attention_pattern,
     }
 }
 

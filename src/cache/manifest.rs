@@ -68,6 +68,11 @@ pub struct Parity {
     pub tokens: usize,
     /// The largest absolute difference of two numbers.
     pub max_absolute_error: f64,
+    /// The same, of a token whose numbers are large in parts of their root mean square: where that is
+    /// above 1. Decoders have tokens with numbers in the thousands (Sun et al., 2024). Absent in older
+    /// caches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_scaled_error: Option<f64>,
     /// The mean of the absolute differences.
     pub mean_absolute_error: f64,
     /// The mean over tokens of the cosine between the two hidden states.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use safetensors::SafeTensors;
-use safetensors::tensor::Dtype;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use super::shard::Shard;
@@ -19,6 +19,13 @@ pub(super) const CLASSES: &str = "labels";
 pub(super) const SETS: &str = "label_sets";
 /// The number of each row, F32 `[rows]`.
 pub(super) const NUMBERS: &str = "label_numbers";
+/// The place of the first token that is scored.
+pub(super) const FIRST_SCORED: &str = "first_scored";
+/// Tokens of the sequence.
+pub(super) const LENGTHS: &str = "lengths";
+/// The texts that are wanted, in UTF-8, one after the other, and where each begins and the last ends.
+pub(super) const REFERENCES: &str = "references";
+pub(super) const REFERENCE_OFFSETS: &str = "reference_offsets";
 
 /// An open cache: shards are mapped, nothing is read until it is asked for.
 pub struct Cache {
@@ -313,6 +320,9 @@ fn read_targets(tensors: &SafeTensors, rows: usize) -> Result<Targets, String> {
         let numbers = numbers.iter().map(|number| f32::from_le_bytes(*number));
         return Ok(Targets::Numbers(numbers.collect()));
     }
+    if let Some(texts) = read_texts(&find, tensors, rows)? {
+        return Ok(texts);
+    }
     let width = match tensors.tensor(SETS) {
         Ok(sets) => sets.shape().get(1).copied().unwrap_or_default().max(1),
         Err(_) => return Ok(Targets::None),
@@ -329,10 +339,70 @@ fn read_targets(tensors: &SafeTensors, rows: usize) -> Result<Targets, String> {
     })
 }
 
+/// Looks up a tensor of one number a row.
+type Find<'f, 't> =
+    dyn Fn(&str, Dtype, Option<usize>) -> Result<Option<TensorView<'t>>, String> + 'f;
+
+/// The texts that `rows` rows are to come to, if they are.
+fn read_texts(find: &Find, tensors: &SafeTensors, rows: usize) -> Result<Option<Targets>, String> {
+    let words = |tensor: TensorView| -> Vec<u32> {
+        let (numbers, _) = tensor.data().as_chunks::<4>();
+        let numbers = numbers.iter().map(|number| u32::from_le_bytes(*number));
+        numbers.collect()
+    };
+    let Some(first_scored) = find(FIRST_SCORED, Dtype::U32, None)?.map(words) else {
+        return Ok(None);
+    };
+    let lengths = find(LENGTHS, Dtype::U32, None)?.map(words);
+    let lengths = lengths.ok_or_else(|| format!("`{LENGTHS}` is missing"))?;
+    let wrong = first_scored
+        .iter()
+        .zip(&lengths)
+        .position(|(&first, &length)| first == 0 || first > length);
+    if let Some(row) = wrong {
+        return Err(format!(
+            "`{FIRST_SCORED}` of row {row} is not within its sequence"
+        ));
+    }
+    let references = match (
+        tensors.tensor(REFERENCE_OFFSETS),
+        tensors.tensor(REFERENCES),
+    ) {
+        (Ok(offsets), texts) => {
+            // Empty where every reference is.
+            let text = texts.map(|text| text.data().to_vec()).unwrap_or_default();
+            cut(offsets.data(), &text, rows).ok_or_else(|| {
+                format!("`{REFERENCE_OFFSETS}` does not cut `{REFERENCES}` into texts")
+            })?
+        }
+        _ => Vec::new(),
+    };
+    Ok(Some(Targets::Texts {
+        first_scored,
+        lengths,
+        references,
+    }))
+}
+
+/// `text` cut at the little-endian i64 `offsets` into `rows` texts, if it can be.
+fn cut(offsets: &[u8], text: &[u8], rows: usize) -> Option<Vec<String>> {
+    let (offsets, _) = offsets.as_chunks::<8>();
+    let offsets = offsets
+        .iter()
+        .map(|bytes| usize::try_from(i64::from_le_bytes(*bytes)).ok());
+    let offsets = offsets.collect::<Option<Vec<usize>>>()?;
+    if offsets.len() != rows + 1 {
+        return None;
+    }
+    let texts = offsets.windows(2).map(|bounds| {
+        let bytes = text.get(bounds[0]..bounds[1])?;
+        String::from_utf8(bytes.to_vec()).ok()
+    });
+    texts.collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use safetensors::tensor::TensorView;
-
     use super::*;
 
     /// A file with the right checksum is still not taken at its word.

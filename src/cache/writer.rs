@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::previous::{self, PREVIOUS, Previous, same_states};
-use super::reader::{CLASSES, NUMBERS, SETS};
+use super::reader::{CLASSES, FIRST_SCORED, LENGTHS, NUMBERS, REFERENCE_OFFSETS, REFERENCES, SETS};
 use super::shard::{self, Shard};
 use super::share::{Share, is_share};
 use super::{EncodedStates, Error, MANIFEST, Manifest, ShardEntry, SplitEntry};
@@ -430,27 +430,16 @@ fn write_split(folder: &Path, split: &SplitRows) -> Result<SplitEntry, Error> {
         .iter()
         .flat_map(|row| row.to_le_bytes())
         .collect();
-    let (name, dtype, shape, target_bytes) = match &split.targets {
-        Targets::None => ("", Dtype::U8, vec![0], Vec::new()),
-        Targets::Classes(classes) => {
-            let bytes = classes.iter().flat_map(|class| class.to_le_bytes());
-            (CLASSES, Dtype::I64, vec![rows], bytes.collect())
-        }
-        Targets::Sets { classes, members } => {
-            (SETS, Dtype::U8, vec![rows, *classes], members.clone())
-        }
-        Targets::Numbers(numbers) => {
-            let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
-            (NUMBERS, Dtype::F32, vec![rows], bytes.collect())
-        }
-    };
+    let targets = target_tensors(&split.targets, rows);
     let view = |dtype, shape, bytes| TensorView::new(dtype, shape, bytes).map_err(invalid);
     let mut tensors = vec![(
         "rows",
         view(Dtype::U32, vec![rows, split.columns], &row_bytes)?,
     )];
-    if !target_bytes.is_empty() {
-        tensors.push((name, view(dtype, shape, &target_bytes)?));
+    for (name, dtype, shape, bytes) in &targets {
+        if !bytes.is_empty() {
+            tensors.push((name, view(*dtype, shape.clone(), bytes)?));
+        }
     }
     let bytes = safetensors::serialize(tensors, None).map_err(invalid)?;
     let file = format!("{}.safetensors", split.name);
@@ -464,6 +453,62 @@ fn write_split(folder: &Path, split: &SplitRows) -> Result<SplitEntry, Error> {
         bytes: bytes.len() as u64,
         blake3: hash(&bytes),
     })
+}
+
+/// What the `rows` rows of a split are to come to, as tensors: name, type, shape, bytes.
+fn target_tensors(
+    targets: &Targets,
+    rows: usize,
+) -> Vec<(&'static str, Dtype, Vec<usize>, Vec<u8>)> {
+    let words = |numbers: &[u32]| {
+        numbers
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect()
+    };
+    match targets {
+        Targets::None => Vec::new(),
+        Targets::Classes(classes) => {
+            let bytes = classes.iter().flat_map(|class| class.to_le_bytes());
+            vec![(CLASSES, Dtype::I64, vec![rows], bytes.collect())]
+        }
+        Targets::Sets { classes, members } => {
+            vec![(SETS, Dtype::U8, vec![rows, *classes], members.clone())]
+        }
+        Targets::Numbers(numbers) => {
+            let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
+            vec![(NUMBERS, Dtype::F32, vec![rows], bytes.collect())]
+        }
+        Targets::Texts {
+            first_scored,
+            lengths,
+            references,
+        } => {
+            let mut tensors = vec![
+                (FIRST_SCORED, Dtype::U32, vec![rows], words(first_scored)),
+                (LENGTHS, Dtype::U32, vec![rows], words(lengths)),
+            ];
+            if !references.is_empty() {
+                let mut offsets = vec![0i64];
+                let mut text = Vec::new();
+                for reference in references {
+                    text.extend_from_slice(reference.as_bytes());
+                    offsets.push(text.len() as i64);
+                }
+                let bytes = offsets.iter().flat_map(|offset| offset.to_le_bytes());
+                let ends = (
+                    REFERENCE_OFFSETS,
+                    Dtype::I64,
+                    vec![rows + 1],
+                    bytes.collect(),
+                );
+                tensors.push(ends);
+                tensors.push((REFERENCES, Dtype::U8, vec![text.len()], text));
+            }
+            tensors
+        }
+        Targets::Tokens(_) => unreachable!("of a batch"),
+    }
 }
 
 fn invalid(error: safetensors::SafeTensorError) -> Error {

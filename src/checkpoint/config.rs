@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::family::{HeadConfig, Positions};
-use super::{Error, Family};
+use super::family::{BlockActivation, HeadConfig, Positions};
+use super::{AttentionPattern, Error, Family, RotaryPositions};
 
 /// An encoder's sizes and constants. What it is made of, by name, follows from them:
 /// [`embeddings`](Self::embeddings), [`layer`](Self::layer), [`final_norm`](Self::final_norm).
@@ -20,6 +20,9 @@ pub struct EncoderConfig {
     pub layers: usize,
     /// Attention heads a layer.
     pub attention_heads: usize,
+    /// Heads a layer that keys and values have: fewer where several heads of queries share one
+    /// (grouped-query attention: Ainslie et al., 2023).
+    pub key_value_heads: usize,
     /// Width of the feed-forward block.
     pub intermediate_size: usize,
     /// Rows of the word embeddings.
@@ -33,11 +36,15 @@ pub struct EncoderConfig {
     pub text_separator: Option<u32>,
     /// Which parts have biases.
     pub biases: Biases,
-    /// Base of the wavelengths by which queries and keys are turned, in a family that does so.
-    pub rotary: Option<f64>,
+    /// How queries and keys are turned, in a family that does so.
+    pub rotary: Option<RotaryPositions>,
+    /// Which tokens a token attends to.
+    pub attention_pattern: AttentionPattern,
     /// The layers that attend to near tokens only, in a family that has such.
     pub local: Option<LocalAttention>,
-    /// Added to the variance in every LayerNorm.
+    /// The activation of the feed-forward blocks.
+    pub activation: BlockActivation,
+    /// Added to the variance in every LayerNorm, to the mean square in every RMSNorm.
     pub layer_norm_epsilon: f64,
     /// Dropout probabilities.
     pub dropout: DropoutRates,
@@ -47,13 +54,20 @@ pub struct EncoderConfig {
     pub padding_id: u32,
     /// What it says of the family's own sequence classifier.
     pub head: HeadConfig,
+    /// Ends a text that is written, in a family that writes some.
+    pub end_token: Option<u32>,
+    /// Whether the matrix from states to words is that of the embeddings.
+    pub tied_language_head: bool,
 }
 
 /// Which parts of an encoder have biases.
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Biases {
-    /// Attention's linear layers.
+    /// Attention's projections to queries, keys and values.
     pub attention: bool,
+    /// Attention's output.
+    pub attention_output: bool,
     /// Those of the feed-forward blocks.
     pub feed_forward: bool,
     /// The LayerNorms.
@@ -64,6 +78,7 @@ impl Biases {
     /// Everywhere.
     pub const ALL: Self = Self {
         attention: true,
+        attention_output: true,
         feed_forward: true,
         norms: true,
     };
@@ -75,7 +90,7 @@ pub struct LocalAttention {
     /// How far away a token may be on either side.
     pub window: usize,
     /// As [`EncoderConfig::rotary`], of these layers.
-    pub rotary: Option<f64>,
+    pub rotary: Option<RotaryPositions>,
     /// Which layers they are.
     pub layers: LayerKinds,
 }
@@ -224,6 +239,11 @@ impl EncoderConfig {
         self.hidden_size / self.attention_heads
     }
 
+    /// Width of the keys of all heads, and of their values.
+    pub fn key_value_size(&self) -> usize {
+        self.key_value_heads * self.head_size()
+    }
+
     fn check(&self) -> Result<(), String> {
         let [width, layers, heads] = self.family.size_fields();
         let rates = self.dropout;
@@ -243,6 +263,13 @@ impl EncoderConfig {
             let (width_found, heads_found) = (self.hidden_size, self.attention_heads);
             Err(format!(
                 "`{width}` {width_found} is not a multiple of `{heads}` {heads_found}"
+            ))
+        } else if self.key_value_heads == 0
+            || !self.attention_heads.is_multiple_of(self.key_value_heads)
+        {
+            let (heads_found, shared) = (self.attention_heads, self.key_value_heads);
+            Err(format!(
+                "`{heads}` {heads_found} is not a multiple of `num_key_value_heads` {shared}"
             ))
         } else if self.rotary.is_some() && !self.head_size().is_multiple_of(2) {
             Err(format!(

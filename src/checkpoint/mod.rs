@@ -2,6 +2,7 @@
 //! `pytorch_model.bin` (or the sharded index of either) and `tokenizer.json` or the vocabulary
 //! files of older checkpoints.
 
+mod attention_pattern;
 mod config;
 mod error;
 mod family;
@@ -20,17 +21,20 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
+pub use attention_pattern::{AttentionPattern, PrefixRule};
 pub use config::{Biases, DropoutRates, EncoderConfig, LayerKinds, LocalAttention};
 pub use error::Error;
 pub use family::{
-    Activation, Attention, Embeddings, Family, FeedForward, HeadConfig, HeadFields, HeadInput,
-    Layer, Linear, Norm, NormPlacement, Positions, Projections, SequenceHead, Table, TokenTypes,
+    Activation, Attention, BlockActivation, Embeddings, Family, FeedForward, HeadConfig,
+    HeadFields, HeadInput, LanguageHead, Layer, Linear, Norm, NormKind, NormPlacement, Positions,
+    Projections, SequenceHead, Table, TokenTypes, Wide,
 };
 pub use freeze::Freeze;
 pub use hub::{HubError, locate};
 pub use pytorch::PytorchError;
 pub use relative_position::relative_position_bucket;
 pub(crate) use rotary::Rotation;
+pub use rotary::{RotaryPositions, RotaryScaling};
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 

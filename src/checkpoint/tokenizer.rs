@@ -147,8 +147,41 @@ impl Tokenizer {
         Ok(sequences)
     }
 
+    /// Encodes `texts` without any special token around them, whole.
+    pub fn encode_plain(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>, Error> {
+        let encodings = self.encode_batch(texts, usize::MAX, false)?;
+        Ok(encodings
+            .iter()
+            .map(|found| found.get_ids().to_vec())
+            .collect())
+    }
+
+    /// What the tokenizer puts in front of every text, as Llama's.
+    pub fn start_tokens(&self) -> Result<Vec<u32>, Error> {
+        let empty = guarded(|| self.inner.encode_fast("", true)).map_err(Error::Tokenize)?;
+        // One of two is the end.
+        Ok(empty.get_ids().iter().copied().take(1).collect())
+    }
+
+    /// The text of `ids`, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        guarded(|| self.inner.decode(ids, true)).map_err(Error::Tokenize)
+    }
+
+    /// The tokens whose text has the end of a line in it.
+    pub fn with_line_ends(&self) -> Result<Vec<u32>, Error> {
+        let tokens = guarded(|| Ok(self.inner.get_vocab(true))).map_err(Error::Tokenize)?;
+        let mut found = Vec::new();
+        for id in tokens.into_values() {
+            if self.decode(&[id])?.contains('\n') {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+
     /// What stands before a text in `mode`; the last of it stands after the text too.
-    fn around(&self, mode: &str) -> Result<[u32; 3], Error> {
+    pub fn around(&self, mode: &str) -> Result<[u32; 3], Error> {
         let unknown = || Error::Tokenize(format!("`{mode}` is no token of the vocabulary").into());
         let mode = self.id(mode).ok_or_else(unknown)?;
         let empty = guarded(|| self.inner.encode_fast("", true)).map_err(Error::Tokenize)?;

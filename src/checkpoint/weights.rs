@@ -105,6 +105,11 @@ impl Weights {
         self.replaced.insert(name.into(), replacement);
     }
 
+    /// Whether there is a tensor in the place of `name`.
+    pub fn is_replaced(&self, name: &str) -> bool {
+        self.replaced.contains_key(name)
+    }
+
     /// Checks that tensor `name` is there with `shape` and a type that can be read.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
         match self.replaced.get(name) {

@@ -51,6 +51,7 @@ impl<'a> Embedder<'a> {
                 let mut activations = FreshActivations {
                     sequences: split.sequences,
                     frozen: frozen.take(),
+                    pattern: self.loaded.model.attention_pattern(),
                 };
                 let tokens = &mut self.tokens;
                 let count = |done: u64| *tokens += done;

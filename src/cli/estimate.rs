@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 
 use super::freeze_list::check_depth;
 use super::options::{DeviceChoice, exact_bytes, missing};
-use super::task::{CLASSIFY_LENGTH, CLONE_LENGTH, CODE_LENGTH, QUERY_LENGTH};
+use super::task::{CLASSIFY_LENGTH, CLONE_LENGTH, CODE_LENGTH, QUERY_LENGTH, written};
 use super::{console, hub, recipe};
 use crate::cache::{Precision, SHARD_BYTES};
 use crate::checkpoint::{EncoderConfig, Freeze};
@@ -254,7 +254,13 @@ fn print(estimates: &[(&str, Estimate)], cache_bytes: Option<u64>) -> Result<(),
 
 /// Most tokens of a sequence, and sequences a row. Of two lengths the longer counts.
 fn length_and_columns(options: &EstimateOptions, config: &EncoderConfig) -> (usize, usize) {
-    match options.task.unwrap_or(TaskKind::Classify) {
+    let task = options.task.unwrap_or(TaskKind::Classify);
+    if let Some((_, [source, target])) = written(task) {
+        // Both are in one sequence.
+        let usual = (source + target).min(config.longest_sequence());
+        return (options.max_length.unwrap_or(usual), 1);
+    }
+    match task {
         TaskKind::Classify => (options.max_length.unwrap_or(CLASSIFY_LENGTH), 1),
         TaskKind::Clone => {
             let usual = CLONE_LENGTH.min(config.longest_sequence());
@@ -263,6 +269,9 @@ fn length_and_columns(options: &EstimateOptions, config: &EncoderConfig) -> (usi
         TaskKind::Search => {
             let query = options.max_query_length.unwrap_or(QUERY_LENGTH);
             (options.max_code_length.unwrap_or(CODE_LENGTH).max(query), 2)
+        }
+        TaskKind::Summarize | TaskKind::Generate | TaskKind::Complete => {
+            unreachable!("text is written")
         }
     }
 }

@@ -6,13 +6,19 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::console;
+use super::generation_options::GenerationOptions;
 use super::model::{LoadedModel, ModelOptions};
 use super::task::foreign_flag;
+use super::text_writer::TextWriter;
 use crate::cache::Split;
 use crate::dataset::Source;
 use crate::error::Error;
+use crate::progress::Progress;
 use crate::ragged::Ragged;
-use crate::task::{EncodedSplit, Encoding, Known, Role};
+use crate::targets::Targets;
+use crate::task::text_metrics::TextMetrics;
+use crate::task::text_metrics::{TextPair, TextScores};
+use crate::task::{EncodedSplit, Encoding, Known, Metrics, Role};
 use crate::train::{FreshActivations, evaluate};
 
 /// Measure a run on fresh data, straight through both halves, without a cache.
@@ -21,7 +27,8 @@ use crate::train::{FreshActivations, evaluate};
 Examples:
   telly evaluate --run runs/mine --data test.jsonl
   telly evaluate --model models/all-MiniLM-L6-v2 --task search --data test.jsonl   (untrained)
-  telly evaluate --run runs/search --data test.jsonl --code-base codebase.jsonl --rank-limit 1000")]
+  telly evaluate --run runs/search --data test.jsonl --code-base codebase.jsonl --rank-limit 1000
+  telly evaluate --run runs/generate --data test.jsonl --beam-size 5 --decode-samples 200")]
 pub(super) struct EvaluateArguments {
     #[command(flatten)]
     model: ModelOptions,
@@ -32,6 +39,12 @@ pub(super) struct EvaluateArguments {
     /// search: the codes that the queries are searched in [default: those of --data].
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     code_base: Option<PathBuf>,
+    /// summarize, generate, complete: write the texts of so many rows, from the first on; 0 of none
+    /// [default: all].
+    #[arg(long, value_name = "N", help_heading = "Generation")]
+    decode_samples: Option<usize>,
+    #[command(flatten)]
+    generation: GenerationOptions,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -43,6 +56,7 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
     let mut activations = FreshActivations {
         sequences,
         frozen: loaded.frozen()?,
+        pattern: loaded.model.attention_pattern(),
     };
     let code_base = code_base.as_ref();
     let metrics = evaluate(
@@ -52,7 +66,21 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
         code_base,
         "evaluate",
     )?;
-    let metrics = metrics.to_json();
+    let mut metrics = metrics;
+    if let Metrics::Text(of_loss) = &metrics
+        && arguments.decode_samples != Some(0)
+    {
+        let loss = of_loss.loss;
+        let written = write_texts(&loaded, &activations.sequences, &split, arguments)?;
+        metrics = Metrics::Text(match loss {
+            Some(loss) => written.with_loss(loss),
+            None => written,
+        });
+    }
+    let metrics = match &metrics {
+        Metrics::Text(metrics) if !arguments.json => metrics.to_table(),
+        metrics => metrics.to_json(),
+    };
     let object = if arguments.json {
         Map::from_iter([
             ("metrics".to_owned(), Value::Object(metrics)),
@@ -62,6 +90,50 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
         metrics
     };
     console::result(arguments.json, &object)
+}
+
+/// Writes the texts that the rows of `split` ask for and compares them with those that are wanted.
+fn write_texts(
+    loaded: &LoadedModel,
+    sequences: &Ragged<u32>,
+    split: &Split,
+    arguments: &EvaluateArguments,
+) -> Result<TextMetrics, Error> {
+    let (
+        Some(mut writer),
+        Targets::Texts {
+            first_scored,
+            references,
+            ..
+        },
+    ) = (
+        TextWriter::of(loaded, &arguments.generation)?,
+        &split.targets,
+    )
+    else {
+        unreachable!("only a task that writes text is measured by it")
+    };
+    let rows = arguments
+        .decode_samples
+        .unwrap_or(usize::MAX)
+        .min(split.len());
+    let mut prompts = Ragged::new(1);
+    for (row, &first) in first_scored.iter().enumerate().take(rows) {
+        prompts.push(&sequences.sequence(split.sequence(row, 0))[..first as usize]);
+    }
+    let mut progress = Progress::new("write", rows as u64, "texts");
+    let written = writer.write(&prompts, Some(&mut progress))?;
+    drop(progress);
+    let pairs = references.iter().zip(&written);
+    let pairs: Vec<TextPair> = pairs
+        .map(|(reference, hypothesis)| TextPair {
+            reference,
+            hypothesis,
+        })
+        .collect();
+    let task = loaded.encoding.text().map(|(task, _)| task);
+    let task = task.unwrap_or_else(|| unreachable!("it writes text"));
+    Ok(TextScores::new(task, &pairs).metrics())
 }
 
 /// The sequences of `source` and of the code base, the rows that they make, and what those are to be

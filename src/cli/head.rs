@@ -18,6 +18,11 @@ pub(super) struct HeadOptions {
     /// concat puts CodeXGLUE's classifier on both [default: cosine].
     #[arg(long, value_enum, help_heading = "Training")]
     pub head: Option<HeadChoice>,
+    /// summarize, generate, complete: train the matrix from states to words too, apart from the frozen
+    /// embeddings where it was the same.
+    #[arg(long, help_heading = "Training")]
+    #[serde(default)]
+    pub train_head: bool,
     #[command(flatten)]
     #[serde(flatten)]
     pub judgement: JudgementOptions,
@@ -93,6 +98,13 @@ impl HeadOptions {
         labels: Option<&Labels>,
     ) -> Result<HeadSettings, Error> {
         let usual = HeadSettings::usual(encoding, labels);
+        if self.train_head {
+            let HeadSettings::Language { task, .. } = usual else {
+                return Err(foreign_flag("--train-head", encoding.task()));
+            };
+            let train_head = true;
+            return Ok(HeadSettings::Language { task, train_head });
+        }
         let of_pairs = matches!(usual, HeadSettings::Cosine { .. });
         let head = match (self.head, usual.of_family()) {
             (None, _) | (Some(HeadChoice::Linear), Some(_)) => usual,

@@ -15,6 +15,7 @@ mod estimate;
 mod evaluate;
 mod export;
 mod freeze_list;
+mod generation_options;
 mod head;
 mod hub;
 mod index;
@@ -32,6 +33,7 @@ mod seeds;
 mod shard;
 mod split_files;
 mod task;
+mod text_writer;
 mod train;
 mod train_options;
 mod workers;
@@ -43,7 +45,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Explain};
-use crate::{interrupt, train as training};
+use crate::{generation, interrupt, train as training};
 
 /// Exit status when something failed while running.
 const FAILED: u8 = 1;
@@ -136,9 +138,9 @@ pub fn check_recipe(command: &str, path: &Path) -> Result<(), Error> {
 
 fn exit_status(error: &Error) -> u8 {
     match error {
-        Error::Interrupted { .. } | Error::Train(training::Error::Interrupted) => {
-            interrupt::EXIT_STATUS
-        }
+        Error::Interrupted { .. }
+        | Error::Train(training::Error::Interrupted)
+        | Error::Generation(generation::Error::Interrupted { .. }) => interrupt::EXIT_STATUS,
         error if error.is_input() => WRONG_INPUT,
         _ => FAILED,
     }

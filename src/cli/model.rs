@@ -64,7 +64,7 @@ pub(super) struct LoadedModel {
     pub fingerprint: String,
     freeze: Freeze,
     frozen_precision: FrozenPrecision,
-    runtime: RuntimeOptions,
+    pub(super) runtime: RuntimeOptions,
 }
 
 impl ModelOptions {
@@ -118,8 +118,9 @@ impl ModelOptions {
     }
 
     fn load_checkpoint(&self, model: &Path, source: &Source) -> Result<LoadedModel, Error> {
-        let checkpoint = Checkpoint::open(&hub::located(model)?)?;
+        let mut checkpoint = Checkpoint::open(&hub::located(model)?)?;
         let encoding = self.task.encoding(&checkpoint, Some(source))?;
+        encoding.prepare(&mut checkpoint)?;
         if encoding.task() == TaskKind::Classify {
             return Err(Error::Usage {
                 problem: "a pre-trained model has no classes yet".into(),
@@ -187,8 +188,8 @@ pub(super) fn open_run(run: &Path, moved: Option<&Path>) -> Result<(SavedRun, Ch
 }
 
 impl LoadedModel {
-    /// All layers, trained ones too, as one graph in 8-bit integers that gives pooled vectors.
-    pub(super) fn quantized(&self) -> Result<ModelSession, Error> {
+    /// The checkpoint with what was trained in its place.
+    pub(super) fn trained_checkpoint(&self) -> Result<Checkpoint, Error> {
         // Opened again: the tensors of this one are those of before the training.
         let mut checkpoint = Checkpoint::open(&self.checkpoint.folder)?;
         self.encoding.prepare(&mut checkpoint)?;
@@ -199,10 +200,17 @@ impl LoadedModel {
             let shape = parameter.variable.dims();
             checkpoint.weights.replace(&parameter.name, shape, values);
         }
+        Ok(checkpoint)
+    }
+
+    /// All layers, trained ones too, as one graph in 8-bit integers that gives pooled vectors.
+    pub(super) fn quantized(&self) -> Result<ModelSession, Error> {
+        let checkpoint = self.trained_checkpoint()?;
         let readout = Readout {
             pool: match self.model.pooling() {
                 Pooling::Cls => Pool::First,
                 Pooling::Mean => Pool::Mean,
+                Pooling::Scored => unreachable!("a model that writes text is exported by itself"),
             },
             columns: 1,
             layers: Vec::new(),

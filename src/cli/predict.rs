@@ -10,8 +10,10 @@ use serde_json::{Map, Value, json};
 use super::chunks::{self, Chunks};
 use super::console;
 use super::embedder::Embedder;
+use super::generation_options::GenerationOptions;
 use super::model::{LoadedModel, ModelOptions};
 use super::predictions::Output;
+use super::text_writer::TextWriter;
 use crate::dataset::{Dataset, Record, Source};
 use crate::error::Error;
 use crate::index::{Hit, Index, Top};
@@ -24,7 +26,8 @@ use crate::{interrupt, train};
 /// classify: the label and every class's probability; with `--objective multi-label` the labels
 /// that are likelier than not, with regression the number. search, and clone by groups: the text's
 /// embedding or, with --against or --index, the best matching records. clone by pairs: the label
-/// and the score that it comes from. Records are read and lines written a few hundred at a time,
+/// and the score that it comes from. summarize, generate, complete: the text that is written, as the
+/// field prediction. Records are read and lines written a few hundred at a time,
 /// so files may be of any size. A command that was stopped goes on when it is typed again: until
 /// the file is whole it is called FILE.partial.
 #[derive(Args)]
@@ -61,6 +64,8 @@ pub(super) struct PredictArguments {
     /// Where to write; `-` is stdout.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     output: PathBuf,
+    #[command(flatten)]
+    generation: GenerationOptions,
     /// Run all layers in 8-bit integers: faster on CPUs, and a little off.
     #[arg(long, help_heading = "Running")]
     quantize: bool,
@@ -76,6 +81,7 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
     check_flags(arguments)?;
     let mut predictor = Predictor {
         embedder: Embedder::new(&loaded, arguments.quantize)?,
+        writer: TextWriter::of(&loaded, &arguments.generation)?,
         loaded: &loaded,
         base: Base::Nothing,
         top: arguments.top.unwrap_or(10),
@@ -214,6 +220,8 @@ fn pass_by(
 struct Predictor<'a> {
     loaded: &'a LoadedModel,
     embedder: Embedder<'a>,
+    /// Of a task that writes text.
+    writer: Option<TextWriter>,
     base: Base,
     top: usize,
     logits: bool,
@@ -262,6 +270,7 @@ impl Predictor<'_> {
             "top": self.top,
             "logits": self.logits,
             "quantize": arguments.quantize,
+            "generation": self.writer.as_ref().map(|writer| &writer.settings),
         });
         Ok(blake3::hash(key.to_string().as_bytes())
             .to_hex()
@@ -278,6 +287,15 @@ impl Predictor<'_> {
     /// A line for each row of `encoded`, which was made of `records`.
     fn lines_of(&mut self, records: &[Record], encoded: EncodedSplit) -> Result<Vec<Value>, Error> {
         let loaded = self.loaded;
+        if let Some(writer) = &mut self.writer {
+            let numbers = encoded.rows.iter().map(|&number| number as usize);
+            let prompts = encoded.sequences.gather(&numbers.collect::<Vec<usize>>());
+            let written = writer.write(&prompts, None)?;
+            return Ok(written
+                .into_iter()
+                .map(|text| json!({ "prediction": text }))
+                .collect());
+        }
         let columns = self.embedder.embed(encoded)?;
         let pass = loaded.model.evaluation();
         let logits = if self.logits {

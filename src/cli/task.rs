@@ -7,7 +7,11 @@ use super::options::missing;
 use crate::checkpoint::{Checkpoint, Family};
 use crate::dataset::Source;
 use crate::error::Error;
-use crate::task::{CloneEncoding, CloneForm, Encoding, Objective, SearchEncoding, TaskKind};
+use crate::task::text_metrics::TextTask;
+use crate::task::{
+    CloneEncoding, CloneForm, Encoding, Objective, PositionOffset, SearchEncoding, TaskKind,
+    TextEncoding, TextLayout,
+};
 
 /// The token that `UniXcoder` is told with to encode and nothing else.
 const ENCODER_ONLY: &str = "<encoder-only>";
@@ -73,6 +77,32 @@ pub(super) struct TaskOptions {
     /// search: most tokens of a code [default: 256].
     #[arg(long, value_name = "TOKENS")]
     pub max_code_length: Option<usize>,
+    /// summarize, generate, complete: field of the source [default: summarize the first of
+    /// `code_tokens`, `function_tokens`, code, function; generate nl, `rewritten_intent`, intent,
+    /// description; complete input, code, content, text].
+    #[arg(long, value_name = "FIELD")]
+    pub source_field: Option<String>,
+    /// summarize, generate, complete: field of the target [default: summarize the first of
+    /// `docstring_tokens`, docstring, summary, nl; generate code, snippet; complete gt, and in
+    /// training whole texts where there is none].
+    #[arg(long, value_name = "FIELD")]
+    pub target_field: Option<String>,
+    /// summarize, generate, complete: most tokens of a source, special ones and prompt included
+    /// [default: 256, 350, 936; less where the model ends].
+    #[arg(long, value_name = "TOKENS")]
+    pub max_source_length: Option<usize>,
+    /// summarize, generate, complete: most tokens of a target, special ones included [default: 128,
+    /// 150, 64].
+    #[arg(long, value_name = "TOKENS")]
+    pub max_target_length: Option<usize>,
+    /// Decoders that summarize or generate: what stands around the source; the target comes behind
+    /// it [default: "{source}\n# Summary:\n" and "# {source}\n"].
+    #[arg(long, value_name = "TEXT")]
+    pub prompt_template: Option<String>,
+    /// UniXcoder that summarizes or generates: where a target's positions start, behind the source
+    /// or, as in the reference's training, behind a source of the greatest length [default: true].
+    #[arg(long, value_enum)]
+    pub position_offset: Option<PositionOffset>,
     /// Token before each text, as in UniXcoder: auto takes <encoder-only> if a RoBERTa-like model
     /// has it, none nothing [default: auto].
     #[arg(long, value_name = "TOKEN")]
@@ -88,6 +118,9 @@ impl TaskOptions {
     ) -> Result<Encoding, Error> {
         let task = self.task.ok_or_else(|| missing("--task"))?;
         self.refuse_others(task)?;
+        if let Some((task, lengths)) = written(task) {
+            return self.text_encoding(checkpoint, task, lengths);
+        }
         let mode_token = self.mode_token(checkpoint)?;
         Ok(match task {
             TaskKind::Classify => Encoding::Classify {
@@ -119,12 +152,85 @@ impl TaskOptions {
                     mode_token,
                 })
             }
+            TaskKind::Summarize | TaskKind::Generate | TaskKind::Complete => {
+                unreachable!("text is written")
+            }
         })
     }
 
+    /// The encoding of a task that has text written, of sources and targets of so many tokens unless
+    /// told.
+    fn text_encoding(
+        &self,
+        checkpoint: &Checkpoint,
+        task: TextTask,
+        [source, target]: [usize; 2],
+    ) -> Result<Encoding, Error> {
+        let template = self.prompt_template.as_deref();
+        let layout = TextLayout::of(checkpoint, task, template, self.position_offset)?;
+        let foreign = match layout {
+            TextLayout::Unixcoder { .. } => ("--prompt-template", template.is_some()),
+            TextLayout::Prompt { .. } => ("--position-offset", self.position_offset.is_some()),
+        };
+        if let (flag, true) = foreign {
+            return Err(Error::Usage {
+                problem: format!(
+                    "`{flag}` does not belong to a model of `model_type` {:?}",
+                    checkpoint.config.family.model_type()
+                ),
+                hint: "leave it out".into(),
+            });
+        }
+        // Both are in one sequence; of a shorter model the target keeps its share.
+        let longest = checkpoint.config.longest_sequence();
+        let target = target.min(longest / 4);
+        let max_target_length = self.max_target_length.unwrap_or(target);
+        let room = longest.saturating_sub(max_target_length);
+        let encoding = TextEncoding {
+            source_field: self.source_field.clone(),
+            target_field: self.target_field.clone(),
+            max_source_length: self.max_source_length.unwrap_or(source.min(room)),
+            max_target_length,
+            layout,
+        };
+        Ok(match task {
+            TextTask::Summarize => Encoding::Summarize(encoding),
+            TextTask::Generate => Encoding::Generate(encoding),
+            TextTask::Complete => Encoding::Complete(encoding),
+        })
+    }
+
+    fn text_fields(&self, text: TextEncoding) -> TextEncoding {
+        TextEncoding {
+            source_field: self.source_field.clone().or(text.source_field),
+            target_field: self.target_field.clone().or(text.target_field),
+            ..text
+        }
+    }
+
     fn refuse_others(&self, task: TaskKind) -> Result<(), Error> {
-        use TaskKind::{Classify, Clone, Search};
-        let flags: [(&str, bool, &[TaskKind]); 12] = [
+        use TaskKind::{Classify, Clone, Complete, Generate, Search, Summarize};
+        let texts: &[TaskKind] = &[Summarize, Generate, Complete];
+        let flags: [(&str, bool, &[TaskKind]); 19] = [
+            ("--source-field", self.source_field.is_some(), texts),
+            ("--target-field", self.target_field.is_some(), texts),
+            (
+                "--max-source-length",
+                self.max_source_length.is_some(),
+                texts,
+            ),
+            (
+                "--max-target-length",
+                self.max_target_length.is_some(),
+                texts,
+            ),
+            ("--prompt-template", self.prompt_template.is_some(), texts),
+            ("--position-offset", self.position_offset.is_some(), texts),
+            (
+                "--mode-token",
+                self.mode_token.is_some(),
+                &[Classify, Clone, Search],
+            ),
             ("--objective", self.objective.is_some(), &[Classify]),
             (
                 "--text-field",
@@ -263,7 +369,21 @@ impl TaskOptions {
                 label_field: or(&self.label_field, clone.label_field),
                 ..clone
             }),
+            Encoding::Summarize(text) => Encoding::Summarize(self.text_fields(text)),
+            Encoding::Generate(text) => Encoding::Generate(self.text_fields(text)),
+            Encoding::Complete(text) => Encoding::Complete(self.text_fields(text)),
         }
+    }
+}
+
+/// What `task` has written, if anything, and the most tokens of its sources and targets in the
+/// paper.
+pub(super) fn written(task: TaskKind) -> Option<(TextTask, [usize; 2])> {
+    match task {
+        TaskKind::Summarize => Some((TextTask::Summarize, [256, 128])),
+        TaskKind::Generate => Some((TextTask::Generate, [350, 150])),
+        TaskKind::Complete => Some((TextTask::Complete, [936, 64])),
+        TaskKind::Classify | TaskKind::Search | TaskKind::Clone => None,
     }
 }
 

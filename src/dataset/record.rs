@@ -69,9 +69,14 @@ impl FieldChoice {
 
     /// The value in `record`, which stands in the file `path`.
     fn find<'a>(&self, record: &'a Record, path: &Path) -> Result<(&str, &'a Value), Error> {
-        self.names
-            .iter()
-            .find_map(|name| record.fields.get(name).map(|value| (name.as_str(), value)))
+        let there = || {
+            let names = self.names.iter();
+            names.filter_map(|name| record.fields.get(name).map(|value| (name.as_str(), value)))
+        };
+        // Of several names, one that says something: CoNaLa's `rewritten_intent` may be null.
+        there()
+            .find(|(_, value)| !value.is_null())
+            .or_else(|| there().next())
             .ok_or_else(|| Error::MissingField {
                 path: path.to_owned(),
                 line: record.line,
@@ -79,6 +84,13 @@ impl FieldChoice {
                 found: record.fields.keys().cloned().collect(),
                 flag: self.flag,
             })
+    }
+
+    /// Whether `record` has it.
+    pub fn is_in(&self, record: &Record) -> bool {
+        self.names
+            .iter()
+            .any(|name| record.fields.contains_key(name))
     }
 
     /// The text in `record`: a string, or a list of strings joined by spaces as CodeXGLUE's

@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::classes::Target;
 use super::disguise::Disguise;
 use super::trained::file_name;
-use super::{Error, Format, Reading, TrainedModel, folder};
+use super::{Error, Format, Reading, TrainedModel, folder, text_model};
 use crate::frozen::FrozenPrecision;
-use crate::task::{Encoding, HeadSettings, Objective};
+use crate::task::{Encoding, HeadSettings, Objective, TextEncoding, TextLayout};
 use crate::trainable::Pooling;
 
 /// The keys of a recipe that name files of one machine: their last names are kept.
@@ -46,9 +46,21 @@ pub(super) fn write(
         identity.encoding.task(),
     );
     text.push_str(&how_to_load(trained, target));
-    text.push_str(
-        "\nThe texts were read with every run of white space as one space, as above. More tokens than the\nlengths above were cut off.\n",
+    let as_they_stand = matches!(
+        identity.encoding.text(),
+        Some((
+            _,
+            TextEncoding {
+                layout: TextLayout::Prompt { .. },
+                ..
+            }
+        ))
     );
+    text.push_str(if as_they_stand {
+        "\nThe texts were read as they stand. More tokens than the recipe's lengths were cut off.\n"
+    } else {
+        "\nThe texts were read with every run of white space as one space, as above. More tokens than the\nlengths above were cut off.\n"
+    });
     let rounded = match identity.frozen_precision {
         FrozenPrecision::Fp32 => None,
         FrozenPrecision::Tf32 => Some("TF32"),
@@ -73,6 +85,10 @@ fn front_matter(trained: &TrainedModel, format: Format) -> String {
     let (pipeline, library) = match (trained.gives_embeddings(), format) {
         (true, Format::HuggingFace { .. }) => ("sentence-similarity", "sentence-transformers"),
         (true, Format::Onnx { .. }) => ("sentence-similarity", "onnx"),
+        (false, Format::HuggingFace { .. }) if trained.writes_text() => {
+            ("text-generation", "transformers")
+        }
+        (false, Format::Onnx { .. }) if trained.writes_text() => ("text-generation", "onnx"),
         (false, Format::HuggingFace { .. }) => ("text-classification", "transformers"),
         (false, Format::Onnx { .. }) => ("text-classification", "onnx"),
     };
@@ -86,6 +102,7 @@ fn front_matter(trained: &TrainedModel, format: Format) -> String {
 /// A piece of Python that can be copied.
 fn how_to_load(trained: &TrainedModel, target: Option<&Target>) -> String {
     match target {
+        target if trained.writes_text() => text_model::how_to_load(trained, target),
         Some(_) if trained.gives_embeddings() => embedding(trained),
         Some(target) => classifier(trained, target),
         None => onnx(trained),
@@ -197,6 +214,7 @@ def embed(texts, max_length):
     let pooling = match trained.identity.pooling {
         Pooling::Cls => "the first token's state",
         Pooling::Mean => "the mean of all tokens' states",
+        Pooling::Scored => "the state of each token that is scored",
     };
     if let HeadSettings::Cosine { threshold, .. } = trained.head {
         let _ = writeln!(

@@ -83,6 +83,7 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
             reading: match trained.identity.pooling {
                 Pooling::Cls => Reading::FirstToken,
                 Pooling::Mean => Reading::MeanOfTokens,
+                Pooling::Scored => unreachable!("a model that writes text is exported by itself"),
             },
             config: Vec::new(),
             disguise: None,
@@ -91,7 +92,12 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
     if trained.head == HeadSettings::Concat {
         return Err(Error::NoPairClass);
     }
-    let sequence = trained.checkpoint.config.sequence_head();
+    let Some(sequence) = trained.checkpoint.config.sequence_head() else {
+        return Err(Error::NoSuchClass {
+            class: format!("{name}ForSequenceClassification"),
+            reason: "it reads the last token without a bias, which is not what the run was trained on",
+        });
+    };
     if matches!(trained.head, HeadSettings::HuggingFace { .. }) {
         return own_classifier(trained, &sequence, choice);
     }
@@ -178,6 +184,7 @@ fn own_classifier(
     let reads = match trained.identity.pooling {
         Pooling::Cls => "cls",
         Pooling::Mean => "mean",
+        Pooling::Scored => unreachable!("a model that writes text is exported by itself"),
     };
     Ok(Target {
         class: format!("{}ForSequenceClassification", config.family.class()),

@@ -49,7 +49,10 @@ pub(super) fn write(
             config.insert((*field).into(), (*value).into());
         }
     }
-    if !trained.gives_embeddings() {
+    if trained.writes_text() {
+        let tied = trained.checkpoint.config.tied_language_head && !trained.trains_head();
+        config.insert("tie_word_embeddings".into(), tied.into());
+    } else if !trained.gives_embeddings() {
         let names = trained.class_names();
         let by_class: Map<String, Value> = names
             .iter()

@@ -1,4 +1,5 @@
-//! The ONNX export: one graph from tokens to logits or embeddings.
+//! The ONNX export: one graph from tokens to logits or embeddings; of a model that writes text with
+//! keys and values of earlier tokens, as optimum names them.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{Error, ONNX_FILE, TrainedModel};
 use crate::checkpoint::{self, Activation, Linear};
 use crate::frozen::FrozenPrecision;
-use crate::frozen::onnx::{self, Dense, Pool, Readout, WholeModel};
+use crate::frozen::onnx::{self, Decoding, Dense, Pool, Readout, WholeModel};
 use crate::task::{HeadSettings, Objective};
 use crate::trainable::Pooling;
 
@@ -30,8 +31,12 @@ fn model(
     trained: &TrainedModel,
     precision: FrozenPrecision,
 ) -> Result<WholeModel, checkpoint::Error> {
-    let (readout, metadata) = (readout(trained)?, metadata(trained));
-    let checkpoint = &trained.checkpoint;
+    let (checkpoint, metadata) = (&trained.checkpoint, metadata(trained));
+    if trained.identity.pooling == Pooling::Scored {
+        let decoding = Decoding::AllTokens;
+        return onnx::write_decoder(checkpoint, decoding, precision, &metadata, ONNX_FILE);
+    }
+    let readout = readout(trained)?;
     onnx::write_whole(checkpoint, &readout, precision, &metadata, ONNX_FILE)
 }
 
@@ -40,6 +45,7 @@ fn readout(trained: &TrainedModel) -> Result<Readout, checkpoint::Error> {
     let pool = match trained.identity.pooling {
         Pooling::Cls => Pool::First,
         Pooling::Mean => Pool::Mean,
+        Pooling::Scored => unreachable!("a model that writes text is exported by itself"),
     };
     let layer = |name: &str, [inputs, outputs]: [usize; 2], activation| Dense {
         linear: Linear {
@@ -55,7 +61,9 @@ fn readout(trained: &TrainedModel) -> Result<Readout, checkpoint::Error> {
     let layers = match trained.head {
         HeadSettings::Linear { .. } => vec![layer("classifier", [width, classes], None)],
         HeadSettings::HuggingFace { .. } => {
-            let head = trained.checkpoint.config.sequence_head();
+            let Some(head) = trained.checkpoint.config.sequence_head() else {
+                unreachable!("a run has its family's head only where there is one")
+            };
             let activation = match head.activation {
                 Some(Activation::Tanh) => Some("Tanh"),
                 Some(Activation::Relu) => Some("Relu"),
@@ -74,9 +82,10 @@ fn readout(trained: &TrainedModel) -> Result<Readout, checkpoint::Error> {
             layer("classifier.dense", [2 * width, width], Some("Tanh")),
             layer("classifier.out_proj", [width, classes], None),
         ],
-        HeadSettings::Match { .. } | HeadSettings::Cosine { .. } | HeadSettings::Contrast => {
-            Vec::new()
-        }
+        HeadSettings::Match { .. }
+        | HeadSettings::Cosine { .. }
+        | HeadSettings::Contrast
+        | HeadSettings::Language { .. } => Vec::new(),
     };
     let columns = match trained.head {
         HeadSettings::Concat => 2,

@@ -11,6 +11,7 @@ mod folder;
 mod graph;
 mod sentence_transformers;
 mod tensors;
+mod text_model;
 mod tokenizer;
 mod trained;
 
@@ -73,7 +74,11 @@ pub fn export(
     publish_folder(out, MARKER, force, |folder| {
         let report = match format {
             Format::HuggingFace { stored, class } => {
-                let target = classes::target(trained, class)?;
+                let target = if trained.writes_text() {
+                    text_model::target(trained, class)?
+                } else {
+                    classes::target(trained, class)?
+                };
                 tensors::write(folder, trained, &target, stored)?;
                 config::write(folder, trained, Some((&target, stored)))?;
                 tokenizer::write(folder, trained, true)?;

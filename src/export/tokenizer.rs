@@ -9,7 +9,8 @@ use super::{Error, TrainedModel, config, folder};
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 /// Copied as they are, where the model has them.
-const COPIED: [&str; 5] = [
+const COPIED: [&str; 6] = [
+    "generation_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",

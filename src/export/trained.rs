@@ -71,8 +71,22 @@ impl TrainedModel {
             }
             HeadSettings::Linear { .. }
             | HeadSettings::HuggingFace { .. }
-            | HeadSettings::Concat => false,
+            | HeadSettings::Concat
+            | HeadSettings::Language { .. } => false,
         }
+    }
+
+    /// Whether it writes text.
+    pub fn writes_text(&self) -> bool {
+        matches!(self.head, HeadSettings::Language { .. })
+    }
+
+    /// Whether the matrix from states to words was trained apart from the embeddings.
+    pub(super) fn trains_head(&self) -> bool {
+        let HeadSettings::Language { train_head, .. } = self.head else {
+            return false;
+        };
+        train_head
     }
 
     /// Classes, 0 of a model without any.

@@ -6,9 +6,9 @@ use ndarray::Array2;
 use ort::value::Tensor;
 
 use super::onnx::{self, OnnxModel, Start};
-use super::session::{BatchInputs, GraphSessions, mask};
+use super::session::{BatchInputs, GraphSessions, mask, with_prefixes};
 use super::{BatchSize, ComputedBatch, Error, FrozenPrecision, Provider, Runtime, SessionOptions};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{AttentionPattern, Checkpoint};
 use crate::ragged::Ragged;
 
 /// The embeddings and bottom layers of a checkpoint in ONNX Runtime. It puts out the hidden states
@@ -16,6 +16,7 @@ use crate::ragged::Ragged;
 pub struct FrozenEncoder {
     sessions: GraphSessions,
     padding_id: u32,
+    pattern: AttentionPattern,
     graph_hashes: Vec<String>,
 }
 
@@ -48,6 +49,7 @@ impl FrozenEncoder {
                 options,
             )?,
             padding_id: checkpoint.config.padding_id,
+            pattern: checkpoint.config.attention_pattern,
             graph_hashes,
         })
     }
@@ -103,6 +105,7 @@ impl FrozenEncoder {
         sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
         let padding_id = i64::from(self.padding_id);
+        let pattern = self.pattern;
         let prepare = |batch: &[usize]| {
             let lengths: Vec<usize> = batch.iter().map(|&index| sequences.length(index)).collect();
             let mask = mask(&lengths);
@@ -119,6 +122,8 @@ impl FrozenEncoder {
                 onnx::INPUT_IDS => Tensor::from_array(ids)?,
                 onnx::ATTENTION_MASK => Tensor::from_array(mask)?,
             ];
+            let prefix = |index| pattern.prefix_length(sequences.sequence(index));
+            let inputs = with_prefixes(inputs, pattern, batch.iter().map(|&index| prefix(index)))?;
             Ok(Some(BatchInputs { inputs, lengths }))
         };
         let length = |index| sequences.length(index);

@@ -6,9 +6,9 @@ use ndarray::Array3;
 use ort::value::Tensor;
 
 use super::onnx::{self, Start};
-use super::session::{BatchInputs, GraphSessions, mask};
+use super::session::{BatchInputs, GraphSessions, mask, with_prefixes};
 use super::{BatchSize, ComputedBatch, Error, FrozenPrecision, Provider, Runtime, SessionOptions};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{AttentionPattern, Checkpoint};
 use crate::ragged::Ragged;
 
 /// The layers of a checkpoint from one depth to another in ONNX Runtime. On the CPU they put out the
@@ -16,6 +16,7 @@ use crate::ragged::Ragged;
 pub struct FrozenLayers {
     sessions: GraphSessions,
     start: usize,
+    pattern: AttentionPattern,
 }
 
 impl FrozenLayers {
@@ -36,7 +37,11 @@ impl FrozenLayers {
         let hidden_size = checkpoint.config.hidden_size;
         let input = onnx::hidden_state(start);
         let sessions = GraphSessions::open(runtime, model, &input, &[depth], hidden_size, options)?;
-        Ok(Self { sessions, start })
+        Ok(Self {
+            sessions,
+            start,
+            pattern: checkpoint.config.attention_pattern,
+        })
     }
 
     /// After how many layers the states that it puts out are: one depth.
@@ -64,18 +69,20 @@ impl FrozenLayers {
         self.sessions.fallback.as_deref()
     }
 
-    /// Runs each of `batches` together, whose sequences are as long as `length` says and whose states
-    /// `read` gives in its order, padded to its longest, several at a time, and hands them to `sink`
+    /// Runs each of `batches` together, whose sequences are as long as `length` says, whose states
+    /// `read` and whose token ids `ids` gives in its order, padded to its longest, several at a time, and hands them to `sink`
     /// as they are done, in no particular order, until it breaks off. A batch that memory has no room
     /// for comes in parts, in order.
     pub fn run(
         &mut self,
         length: impl Fn(usize) -> usize + Sync,
         read: impl Fn(&[usize]) -> Ragged<f32> + Sync,
+        ids: impl Fn(&[usize]) -> Ragged<u32> + Sync,
         batches: &[Vec<usize>],
         sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
         let input = onnx::hidden_state(self.start);
+        let pattern = self.pattern;
         let prepare = |batch: &[usize]| {
             let states = read(batch);
             let lengths: Vec<usize> = (0..states.len()).map(|row| states.length(row)).collect();
@@ -94,6 +101,13 @@ impl FrozenLayers {
                 input.clone() => Tensor::from_array(padded)?,
                 onnx::ATTENTION_MASK => Tensor::from_array(mask)?,
             ];
+            let inputs = if pattern.is_bidirectional() {
+                inputs
+            } else {
+                let ids = ids(batch);
+                let lengths = ids.iter().map(|ids| pattern.prefix_length(ids));
+                with_prefixes(inputs, pattern, lengths)?
+            };
             Ok(Some(BatchInputs { inputs, lengths }))
         };
         self.sessions.run(batches, length, prepare, sink)

@@ -3,6 +3,7 @@
 
 mod batches;
 mod cards;
+mod decoder_session;
 mod encoder;
 mod error;
 mod lane;
@@ -18,6 +19,7 @@ mod shared_weights;
 mod side_by_side;
 
 pub use batches::{BatchSize, CUDA_TOKEN_BUDGET, TOKEN_BUDGET, by_token_budget};
+pub use decoder_session::{DecoderSession, KeysAndValues, Step};
 pub use encoder::{FrozenEncoder, graph_hash};
 pub use error::Error;
 pub(crate) use error::OUT_OF_MEMORY_HINT;

@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 use ort::ep::CPU;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
+use ort::value::Tensor;
 
 use super::cards::{self, Fed, TF32_OVERRIDE};
 use super::lane::Lane;
@@ -17,6 +18,7 @@ use super::room::Room;
 use super::shared_weights::SharedWeights;
 use super::side_by_side::{ComputedBatch, side_by_side};
 use super::{BatchSize, Error, FrozenPrecision, Provider, ProviderChoice, Runtime};
+use crate::checkpoint::AttentionPattern;
 
 /// How the frozen half is to be run.
 #[derive(Debug, Clone, Default)]
@@ -166,6 +168,20 @@ pub(super) fn mask(lengths: &[usize]) -> Array2<i64> {
     })
 }
 
+/// `inputs` with the prefix lengths of the sequences, where the graph of `pattern` takes them.
+pub(super) fn with_prefixes(
+    mut inputs: Inputs,
+    pattern: AttentionPattern,
+    lengths: impl Iterator<Item = usize>,
+) -> ort::Result<Inputs> {
+    if !pattern.is_bidirectional() {
+        let lengths: Array1<i64> = lengths.map(|length| length as i64).collect();
+        let lengths = Tensor::from_array(lengths)?;
+        inputs.push((onnx::PREFIX_LENGTHS.into(), lengths.into()));
+    }
+    Ok(inputs)
+}
+
 /// Workers over a graph, the provider that they got, and why that is not CUDA.
 struct Opened {
     lanes: Vec<Lane>,
@@ -227,7 +243,9 @@ pub(super) fn open_session(
     }
     let open = || {
         let data = model.data.as_slice().into();
+        // A plan of memory is one for each shape, and no two batches need have the same.
         cpu_builder(runtime, options.threads)?
+            .with_memory_pattern(false)?
             .with_external_initializer_file_in_memory(onnx::DATA_FILE, data)?
             .commit_from_memory(&model.graph)
     };
@@ -317,8 +335,6 @@ pub(super) fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
-
-    use ort::value::Tensor;
 
     use super::*;
     use crate::checkpoint::Checkpoint;

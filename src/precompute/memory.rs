@@ -100,6 +100,7 @@ impl FrozenShape {
             tokens: self.length,
             longest: self.length,
             pooling: Pooling::Cls,
+            scored: 0,
             mixed_precision: MixedPrecision::None,
             recompute: false,
         });
@@ -179,7 +180,7 @@ impl FrozenShape {
             // Their sum and its norm.
             (2 * hidden, 0)
         } else {
-            let wide = config.layer(0).feed_forward.wide.outputs;
+            let wide = config.layer(0).feed_forward.wide.outputs();
             (8 * hidden + 2 * wide, length * heads)
         };
         let [states, scores] = [states, scores].map(|numbers| (4 * tokens * numbers) as u64);

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::cache::{Fingerprint, Manifest, Precision, SplitRows, Writer};
-use crate::checkpoint::{Checkpoint, Freeze, Identity};
+use crate::checkpoint::{AttentionPattern, Checkpoint, Freeze, Identity};
 use crate::dataset::Source;
 use crate::distinct::Distinct;
 use crate::error::Error;
@@ -127,7 +127,8 @@ impl Plan {
         let identity = checkpoint.identity()?;
         let manifests = freezes.iter().enumerate().map(|(place, &freeze)| {
             let running = frozen.map(|(runtime, encoder)| (runtime, encoder, place));
-            let mut fingerprint = fingerprint(&identity, freeze, encoding, precision, running);
+            let model = (&identity, checkpoint.config.attention_pattern);
+            let mut fingerprint = fingerprint(model, freeze, encoding, precision, running);
             for (field, value) in content.iter() {
                 fingerprint.set(field, value.clone());
             }
@@ -178,7 +179,7 @@ pub(super) fn runtime_name(runtime: &Runtime) -> String {
 /// What the activations follow from, but for the data. `running` is the frozen half, and the place
 /// of `freeze` among its depths.
 fn fingerprint(
-    identity: &Identity,
+    (identity, pattern): (&Identity, AttentionPattern),
     freeze: Freeze,
     encoding: &Encoding,
     precision: Precision,
@@ -190,7 +191,7 @@ fn fingerprint(
     fingerprint.set("tokenizer", identity.tokenizer.as_str());
     fingerprint.set("freeze", to_value(&freeze));
     fingerprint.set("encoding", to_value(encoding));
-    fingerprint.set("attention", "bidirectional");
+    fingerprint.set("attention", attention(pattern));
     match running {
         Some((runtime, encoder, place)) => {
             fingerprint.set("graph", encoder.graph_hashes()[place].as_str());
@@ -212,6 +213,15 @@ fn fingerprint(
         }
     }
     fingerprint
+}
+
+/// What a fingerprint calls `pattern`.
+fn attention(pattern: AttentionPattern) -> &'static str {
+    match pattern {
+        AttentionPattern::Bidirectional => "bidirectional",
+        AttentionPattern::Causal => "causal",
+        AttentionPattern::Prefix(_) => "prefix",
+    }
 }
 
 /// BLAKE3 over a split's rows in order: token ids, and labels by their names, or by their numbers
@@ -252,6 +262,20 @@ pub fn content_hash(split: &EncodedSplit, labels: Option<&Labels>) -> String {
                 hasher.update(&number.to_le_bytes());
             }
         }
+        Targets::Texts {
+            first_scored,
+            references,
+            ..
+        } => {
+            for first in first_scored {
+                hasher.update(&first.to_le_bytes());
+            }
+            for reference in references {
+                hasher.update(&(reference.len() as u64).to_le_bytes());
+                hasher.update(reference.as_bytes());
+            }
+        }
+        Targets::Tokens(_) => unreachable!("of a batch"),
     }
     hasher.finalize().to_hex().to_string()
 }

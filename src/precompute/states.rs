@@ -74,6 +74,7 @@ impl States for FromCache<'_> {
     ) -> Result<(), frozen::Error> {
         let read = |batch: &[usize]| self.source.hidden_states(batch);
         let length = |index| self.source.length(index);
-        self.layers.run(length, read, batches, sink)
+        let ids = |batch: &[usize]| self.source.token_ids(batch);
+        self.layers.run(length, read, ids, batches, sink)
     }
 }

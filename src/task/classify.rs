@@ -99,7 +99,7 @@ impl Classifier {
         outputs: usize,
         objective: Objective,
     ) -> Result<Self, Error> {
-        let head = builder.sequence_head();
+        let head = builder.sequence_head().ok_or(Error::NoFamilyHead)?;
         let unknown = || Error::UnknownActivation(builder.unknown_activation());
         let activation = head.activation.ok_or_else(unknown)?;
         let width = builder.hidden();

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::clone::{CloneEncoding, CloneForm};
 use super::search_encoding::{CodeBase, SearchEncoding};
+use super::text_encoding::TextEncoding;
+use super::text_metrics::TextTask;
 use super::texts::{Rows, TextEncoder};
 use super::{Error, Labels, Objective, classify};
 use crate::checkpoint::Checkpoint;
@@ -23,6 +25,12 @@ pub enum TaskKind {
     Search,
     /// Tell whether two functions do the same, or find those that do.
     Clone,
+    /// Say what a function does.
+    Summarize,
+    /// Write the code that a description asks for.
+    Generate,
+    /// Go on with a line of code.
+    Complete,
 }
 
 impl fmt::Display for TaskKind {
@@ -31,6 +39,9 @@ impl fmt::Display for TaskKind {
             Self::Classify => "classify",
             Self::Search => "search",
             Self::Clone => "clone",
+            Self::Summarize => "summarize",
+            Self::Generate => "generate",
+            Self::Complete => "complete",
         })
     }
 }
@@ -96,6 +107,12 @@ pub enum Encoding {
     Search(SearchEncoding),
     /// Two functions a row, or one.
     Clone(CloneEncoding),
+    /// A function and what it does, in one sequence a row.
+    Summarize(TextEncoding),
+    /// A description and its code, in one sequence a row.
+    Generate(TextEncoding),
+    /// Code, in one sequence a row.
+    Complete(TextEncoding),
 }
 
 /// One split's token sequences.
@@ -133,6 +150,19 @@ impl Encoding {
             Self::Classify { .. } => TaskKind::Classify,
             Self::Search(_) => TaskKind::Search,
             Self::Clone(_) => TaskKind::Clone,
+            Self::Summarize(_) => TaskKind::Summarize,
+            Self::Generate(_) => TaskKind::Generate,
+            Self::Complete(_) => TaskKind::Complete,
+        }
+    }
+
+    /// How it has text written, and what that is, if it does.
+    pub fn text(&self) -> Option<(TextTask, &TextEncoding)> {
+        match self {
+            Self::Summarize(text) => Some((TextTask::Summarize, text)),
+            Self::Generate(text) => Some((TextTask::Generate, text)),
+            Self::Complete(text) => Some((TextTask::Complete, text)),
+            Self::Classify { .. } | Self::Search(_) | Self::Clone(_) => None,
         }
     }
 
@@ -142,6 +172,7 @@ impl Encoding {
             Self::Classify { mode_token, .. } => mode_token,
             Self::Search(search) => &search.mode_token,
             Self::Clone(clone) => &clone.mode_token,
+            Self::Summarize(_) | Self::Generate(_) | Self::Complete(_) => &None,
         };
         token.as_deref()
     }
@@ -169,6 +200,9 @@ impl Encoding {
         if self.joins_texts() {
             checkpoint.take_pairs()?;
         }
+        if let Some((task, text)) = self.text() {
+            checkpoint.config.attention_pattern = text.attention_pattern(task, checkpoint)?;
+        }
         Ok(())
     }
 
@@ -181,19 +215,28 @@ impl Encoding {
                 ("--max-query-length", search.max_query_length),
                 ("--max-code-length", search.max_code_length),
             ],
+            Self::Summarize(text) | Self::Generate(text) | Self::Complete(text) => vec![
+                ("--max-source-length", text.max_source_length),
+                ("--max-target-length", text.max_target_length),
+            ],
         }
     }
 
     /// Tokens of the longest sequence that there can be.
     pub fn longest(&self) -> usize {
-        let lengths = self.lengths().into_iter();
-        lengths.map(|(_, length)| length).max().unwrap_or(0)
+        let lengths = self.lengths().into_iter().map(|(_, length)| length);
+        if self.text().is_some() {
+            // Both are in one sequence.
+            return lengths.sum();
+        }
+        lengths.max().unwrap_or(0)
     }
 
     /// Checks the lengths against what the model's positions allow.
     pub fn check_lengths(&self, longest: usize) -> Result<(), Error> {
         // A classifier token, one token of text, a separator; a mode token has a separator too.
         let shortest = match self {
+            _ if self.text().is_some() => 8,
             // Two texts, up to four special tokens.
             _ if self.joins_texts() => 6,
             _ if self.mode_token().is_some() => 5,
@@ -215,6 +258,13 @@ impl Encoding {
                 });
             }
         }
+        if self.longest() > longest {
+            return Err(Error::TooLong {
+                flag: "--max-source-length and --max-target-length together,",
+                found: self.longest(),
+                longest,
+            });
+        }
         Ok(())
     }
 
@@ -226,7 +276,7 @@ impl Encoding {
                 objective,
                 ..
             } => Some((classify::label_field(label_field.as_deref()), *objective)),
-            Self::Search(_) | Self::Clone(_) => None,
+            _ => None,
         }
     }
 
@@ -238,7 +288,7 @@ impl Encoding {
     /// Sequences a row of what is encoded for `role`; of hard negatives only the data knows.
     pub(super) fn columns(&self, role: Role, known: Known) -> usize {
         match self {
-            Self::Classify { .. } => 1,
+            Self::Classify { .. } | Self::Summarize(_) | Self::Generate(_) | Self::Complete(_) => 1,
             Self::Search(_) => match (role, known.code_base) {
                 (Role::Training, _) | (Role::Evaluation, None) => 2,
                 (Role::Evaluation, Some(_)) | (Role::CodeBase, _) => 1,
@@ -284,6 +334,9 @@ impl Encoding {
             }
             Self::Search(search) => search.encode(data, encoder, role, known.code_base),
             Self::Clone(clone) => clone.encode(data, encoder, true),
+            Self::Summarize(text) | Self::Generate(text) | Self::Complete(text) => {
+                text.encode(self.text_task(), data, checkpoint, (role, true))
+            }
         }
     }
 
@@ -300,7 +353,15 @@ impl Encoding {
             }
             Self::Search(search) => search.encode_queries(data, encoder),
             Self::Clone(clone) => clone.encode(data, encoder, false),
+            Self::Summarize(text) | Self::Generate(text) | Self::Complete(text) => {
+                let role = (Role::Evaluation, false);
+                text.encode(self.text_task(), data, checkpoint, role)
+            }
         }
+    }
+
+    fn text_task(&self) -> TextTask {
+        self.text().map_or(TextTask::Generate, |(task, _)| task)
     }
 
     /// Whether its records are searched: the codes of a search task, the functions of groups.
@@ -308,7 +369,7 @@ impl Encoding {
         match self {
             Self::Search(_) => true,
             Self::Clone(clone) => clone.form == CloneForm::Groups,
-            Self::Classify { .. } => false,
+            _ => false,
         }
     }
 
@@ -325,7 +386,7 @@ impl Encoding {
             Self::Clone(clone) if clone.form == CloneForm::Groups => {
                 clone.encode(data, encoder, false).map(Some)
             }
-            Self::Clone(_) | Self::Classify { .. } => Ok(None),
+            _ => Ok(None),
         }
     }
 }

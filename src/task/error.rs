@@ -46,6 +46,31 @@ pub enum Error {
     /// The model's own classifier has an activation that Telly does not compute.
     #[error("`--head huggingface` cannot be used with this model")]
     UnknownActivation(#[source] checkpoint::Error),
+    /// The model's family has no classifier of the form that Telly trains.
+    #[error(
+        "`--head huggingface` cannot be used with this model: its family's classifier reads the last token"
+    )]
+    NoFamilyHead,
+    /// The model is an encoder that was not made to write text.
+    #[error("`{folder}` is an encoder without `{token}`: it writes no text")]
+    WritesNoText {
+        /// The checkpoint.
+        folder: PathBuf,
+        /// What `UniXcoder` has.
+        token: &'static str,
+    },
+    /// A prompt has no place for the source, or several.
+    #[error("`--prompt-template {template:?}` does not hold `{{source}}` once")]
+    Template {
+        /// As given.
+        template: String,
+    },
+    /// Nothing ends a text.
+    #[error("`{folder}`: `config.json` has no `eos_token_id`, so that no text would end")]
+    NoEndToken {
+        /// The checkpoint.
+        folder: PathBuf,
+    },
     /// A pair's label says neither yes nor no.
     #[error("`{path}`, line {line}: label {found} is neither 0 nor 1")]
     NotZeroOrOne {
@@ -156,7 +181,7 @@ impl Explain for Error {
             Self::NoLabels { .. } => {
                 Some("the field of the labels holds a list, as [\"a\", \"b\"]".into())
             }
-            Self::UnknownActivation(_) => Some("use `--head linear`".into()),
+            Self::UnknownActivation(_) | Self::NoFamilyHead => Some("use `--head linear`".into()),
             Self::OneClass { .. } => Some("name another field with `--label-field`".into()),
             Self::NotZeroOrOne { .. } => Some(
                 "1 stands for clones, 0 for others; name another field with `--label-field`".into(),
@@ -179,6 +204,13 @@ impl Explain for Error {
             Self::SeparatorInText { token, .. } => Some(format!(
                 "write {token} in another way, with spaces between its characters, or leave the record out"
             )),
+            Self::WritesNoText { .. } => {
+                Some("take a UniXcoder checkpoint, or a decoder: llama, qwen2, starcoder2".into())
+            }
+            Self::Template { .. } => {
+                Some("write it like \"# {source}\\n\": the target comes behind it".into())
+            }
+            Self::NoEndToken { .. } => Some("add `eos_token_id` to `config.json`".into()),
             Self::TooLong { .. } | Self::TooShort { .. } => None,
         }
     }

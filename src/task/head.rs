@@ -12,11 +12,15 @@ use super::clone::CloneForm;
 use super::concat::Concat;
 use super::contrast::Contrast;
 use super::cosine::Cosine;
+use super::language_head::LanguageHead;
 use super::search::Matcher;
+use super::text_metrics::TextTask;
 use super::{CrossEntropy, Encoding, Error, Labels, Metrics, Objective};
-use crate::checkpoint::{self, Checkpoint, EncoderConfig, HeadInput, Linear, Norm, SequenceHead};
+use crate::checkpoint::{
+    self, Checkpoint, EncoderConfig, Freeze, HeadInput, Linear, Norm, SequenceHead,
+};
 use crate::targets::Targets;
-use crate::trainable::{Parameters, Pass, Pooling, Weight};
+use crate::trainable::{Gradients, Parameters, Pass, Pooling, Weight};
 
 /// Which head, and how it was set; kept with a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +58,13 @@ pub enum HeadSettings {
     Concat,
     /// Unit vectors; those of one group are to be told from all others.
     Contrast,
+    /// The matrix from states to words.
+    Language {
+        /// What is written.
+        task: TextTask,
+        /// Whether it is trained though the embeddings are not.
+        train_head: bool,
+    },
 }
 
 impl HeadSettings {
@@ -76,6 +87,12 @@ impl HeadSettings {
                 },
                 CloneForm::Groups => Self::Contrast,
             },
+            Encoding::Summarize(_) | Encoding::Generate(_) | Encoding::Complete(_) => {
+                Self::Language {
+                    task: encoding.text().map_or(TextTask::Generate, |(task, _)| task),
+                    train_head: false,
+                }
+            }
         }
     }
 
@@ -98,13 +115,18 @@ impl HeadSettings {
             },
             Self::Linear { .. } | Self::Concat => Pooling::Cls,
             Self::Match { .. } | Self::Cosine { .. } | Self::Contrast => Pooling::Mean,
+            Self::Language { .. } => Pooling::Scored,
         }
     }
 
     /// Whether it can stand on vectors of `pooling` in the model of `config`: most families' own
     /// classifiers read the first token and nothing else.
     pub fn takes(&self, pooling: Pooling, config: &EncoderConfig) -> bool {
-        let chosen = config.sequence_head().fields.reads.is_some();
+        let own = config.sequence_head();
+        if (pooling == Pooling::Scored) != matches!(self, Self::Language { .. }) {
+            return false;
+        }
+        let chosen = own.is_some_and(|head| head.fields.reads.is_some());
         chosen || pooling == Pooling::Cls || !matches!(self, Self::HuggingFace { .. })
     }
 
@@ -126,6 +148,9 @@ impl HeadSettings {
             }),
             Self::Concat => Box::new(Concat::new(builder)?),
             Self::Contrast => Box::new(Contrast),
+            Self::Language { task, train_head } => {
+                Box::new(LanguageHead::new(builder, *task, *train_head)?)
+            }
         })
     }
 }
@@ -143,6 +168,24 @@ pub trait Head: Send + Sync {
 
     /// The mean loss over the rows of a batch, a scalar.
     fn loss(&self, columns: &[Tensor], targets: &Targets, pass: &Pass) -> Result<Tensor, Error>;
+
+    /// The mean loss of `vectors`, a scalar that nobody waits for yet, and `share` times its gradient
+    /// with respect to them, of a head that computes both without candle's way back; those of its own
+    /// parameters go to `gradients`.
+    fn loss_and_gradient(
+        &self,
+        _vectors: &Tensor,
+        (_targets, _share): (&Targets, f64),
+        _pass: &Pass,
+        _gradients: &mut Gradients,
+    ) -> Option<Result<(Tensor, Tensor), Error>> {
+        None
+    }
+
+    /// What is written, of a head that writes text.
+    fn task(&self) -> Option<TextTask> {
+        None
+    }
 
     /// What the rows come to.
     fn predict(&self, columns: &[Tensor], pass: &Pass) -> Result<Predictions, Error>;
@@ -228,6 +271,7 @@ pub struct Candidates {
 pub(super) struct HeadBuilder<'a> {
     parameters: &'a mut Parameters,
     checkpoint: &'a Checkpoint,
+    pub(super) freeze: Freeze,
     random: ChaCha8Rng,
 }
 
@@ -236,11 +280,13 @@ impl<'a> HeadBuilder<'a> {
     pub(super) fn new(
         parameters: &'a mut Parameters,
         checkpoint: &'a Checkpoint,
+        freeze: Freeze,
         seed: u64,
     ) -> Self {
         Self {
             parameters,
             checkpoint,
+            freeze,
             random: ChaCha8Rng::seed_from_u64(seed),
         }
     }
@@ -271,8 +317,43 @@ impl<'a> HeadBuilder<'a> {
         ))
     }
 
+    /// What turns the last states into logits.
+    pub(super) fn language_head(&self) -> checkpoint::LanguageHead {
+        self.checkpoint.config.language_head()
+    }
+
+    /// The handle of a parameter that is there already.
+    pub(super) fn parameter(&self, name: &str) -> Option<Weight> {
+        self.parameters.handle(name)
+    }
+
+    /// The checkpoint's matrix `name` `[vocabulary, hidden]` as the parameter `own`.
+    pub(super) fn own_matrix(&mut self, name: &str, own: &str) -> Result<Weight, Error> {
+        let shape = self.matrix_shape();
+        // A run's own is read back under its own name.
+        let weights = &self.checkpoint.weights;
+        let values = match weights.check(own, &shape) {
+            Ok(()) => weights.tensor(own, &shape)?,
+            Err(_) => weights.tensor(name, &shape)?,
+        };
+        Ok(self.parameters.add(own, &shape, values)?)
+    }
+
+    /// The checkpoint's matrix `name` `[vocabulary, hidden]`, not to be trained.
+    pub(super) fn frozen_matrix(&self, name: &str) -> Result<Tensor, Error> {
+        let shape = self.matrix_shape();
+        let values = self.checkpoint.weights.tensor(name, &shape)?;
+        let matrix = Tensor::from_vec(values, &shape[..], self.parameters.device());
+        Ok(matrix.map_err(crate::trainable::Error::from)?)
+    }
+
+    fn matrix_shape(&self) -> [usize; 2] {
+        let config = &self.checkpoint.config;
+        [config.vocabulary_size, config.hidden_size]
+    }
+
     /// The classifier of the model's family.
-    pub(super) fn sequence_head(&self) -> SequenceHead {
+    pub(super) fn sequence_head(&self) -> Option<SequenceHead> {
         self.checkpoint.config.sequence_head()
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::pair_metrics::PairMetrics;
 use super::retrieval::RetrievalMetrics;
+use super::text_metrics::TextMetrics;
 use super::{MultiLabelMetrics, RegressionMetrics};
 
 /// The metrics of one task on one split.
@@ -24,6 +25,8 @@ pub enum Metrics {
     Pairs(PairMetrics),
     /// Of `clone`, by groups.
     Retrieval(RetrievalMetrics),
+    /// Of `summarize`, `generate` and `complete`.
+    Text(TextMetrics),
 }
 
 impl Metrics {
@@ -54,6 +57,7 @@ impl Metrics {
                 "threshold": metrics.threshold,
                 "loss": metrics.loss,
             }),
+            Self::Text(metrics) => return metrics.to_json(),
             Self::Retrieval(metrics) => json!({
                 "map@r": metrics.map_at_r,
                 "loss": metrics.loss,
@@ -74,6 +78,7 @@ impl Metrics {
             Self::Ranking(metrics) => ("mrr", metrics.mean_reciprocal_rank),
             Self::Pairs(metrics) => ("f1", metrics.f1),
             Self::Retrieval(metrics) => ("map@r", metrics.map_at_r),
+            Self::Text(metrics) => ("loss", metrics.loss.unwrap_or(f64::NAN)),
         }
     }
 
@@ -88,11 +93,12 @@ impl Metrics {
     /// an error with its sign turned. None of a name that the task does not have.
     pub fn score(&self, name: Option<&str>) -> Option<f64> {
         let Some(name) = name else {
-            return Some(self.selection().1);
+            let (name, value) = self.selection();
+            return Some(if name == "loss" { -value } else { value });
         };
         let value = self.to_json().get(name)?.as_f64()?;
         Some(match name {
-            "loss" | "mse" => -value,
+            "loss" | "mse" | "perplexity" => -value,
             _ => value,
         })
     }
@@ -106,6 +112,7 @@ impl Metrics {
             Self::Ranking(metrics) => metrics.loss,
             Self::Pairs(metrics) => metrics.loss,
             Self::Retrieval(metrics) => metrics.loss,
+            Self::Text(metrics) => metrics.loss.unwrap_or(f64::NAN),
         }
     }
 }

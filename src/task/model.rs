@@ -3,8 +3,9 @@
 use candle_core::{Device, Tensor, Var};
 
 use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
+use super::text_metrics::TextTask;
 use super::{CrossEntropy, Error, Metrics};
-use crate::checkpoint::{Checkpoint, Freeze};
+use crate::checkpoint::{AttentionPattern, Checkpoint, Freeze};
 use crate::targets::Targets;
 use crate::trainable::{
     EncoderInput, Footprint, Gradients, Ops, OpsChoice, Parameters, Part, PartLimit, Pass, Pooling,
@@ -31,6 +32,7 @@ pub struct Model {
     pub(super) pooling: Pooling,
     head: Box<dyn Head>,
     layers: usize,
+    pattern: AttentionPattern,
     footprint: Footprint,
     ops: Ops,
 }
@@ -48,7 +50,7 @@ impl Model {
     ) -> Result<Self, Error> {
         let mut parameters = Parameters::new(device);
         let encoder = TrainableEncoder::load(checkpoint, freeze, &mut parameters)?;
-        let mut builder = HeadBuilder::new(&mut parameters, checkpoint, seed);
+        let mut builder = HeadBuilder::new(&mut parameters, checkpoint, freeze, seed);
         let head = head.build(&mut builder)?;
         Ok(Self {
             parameters,
@@ -56,6 +58,7 @@ impl Model {
             pooling,
             head,
             layers: checkpoint.config.layers,
+            pattern: checkpoint.config.attention_pattern,
             footprint: Footprint::new(&checkpoint.config, freeze),
             ops: OpsChoice::Auto.resolve(device.is_cpu())?,
         })
@@ -155,6 +158,13 @@ impl Model {
         gradients: &mut Gradients,
     ) -> Result<(Tensor, Tensor), Error> {
         self.profile().time(Part::Head, || {
+            let targets = (rows.targets, rows.share);
+            if let Some(found) = self
+                .head
+                .loss_and_gradient(vectors, targets, pass, gradients)
+            {
+                return found;
+            }
             let vectors = Var::from_tensor(vectors)?;
             let columns = rows.columns_of(&self.head.embed(&vectors)?)?;
             let loss = self.head.loss(&columns, rows.targets, pass)?;
@@ -166,6 +176,27 @@ impl Model {
             };
             Ok((loss.detach(), gradient))
         })
+    }
+
+    /// What is written, of a model that writes text.
+    pub fn text_task(&self) -> Option<TextTask> {
+        self.head.task()
+    }
+
+    /// Which tokens of a sequence attend to which.
+    pub fn attention_pattern(&self) -> AttentionPattern {
+        self.pattern
+    }
+
+    /// The mean loss over the tokens that are scored in `batch`, and how many they are: of a model
+    /// that writes text, without gradients.
+    pub fn loss(&self, batch: Batch, pass: &Pass) -> Result<(f64, usize), Error> {
+        let packing = batch.input.packing();
+        let pooled = self
+            .encoder
+            .pool(batch.input, packing, self.pooling, pass)?;
+        let loss = self.head.loss(&[pooled.vectors], &batch.targets, pass)?;
+        Ok((f64::from(loss.to_scalar::<f32>()?), batch.targets.scored()))
     }
 
     /// What rows come to. `columns` holds, for each column, the embedded `[rows, hidden]`.

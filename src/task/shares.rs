@@ -126,7 +126,7 @@ impl Model {
         })
     }
 
-    /// Lets `turn` make of the vectors of `share`, `[sequences, hidden]`, the gradient with respect
+    /// Lets `turn` make of the vectors of `share`, `[vectors, hidden]`, the gradient with respect
     /// to them, and adds those of the encoder's parameters to `gradients`; stops if it makes none.
     fn there_and_back(
         &self,
@@ -141,10 +141,10 @@ impl Model {
             packing,
             sequences,
         } = share;
-        let parts = packing.part(sequences.clone()).parts(limit);
+        let own = packing.part(sequences.clone());
+        let parts = own.parts(limit);
         if parts.len() <= 1 {
-            let packing = packing.part(sequences);
-            let pooled = self.encoder.pool(input, packing, self.pooling, pass)?;
+            let pooled = self.encoder.pool(input, own, self.pooling, pass)?;
             if let Some(gradient) = turn(pooled.vectors.clone(), gradients)? {
                 let gradient = gradient.to_device(self.parameters.device())?;
                 pooled.backward(&gradient, &self.parameters, gradients)?;
@@ -164,7 +164,8 @@ impl Model {
         };
         let gradient = gradient.to_device(self.parameters.device())?;
         for part in parts {
-            let gradient = gradient.narrow(0, part.start, part.len())?;
+            let vectors = own.vectors(self.pooling, part.clone());
+            let gradient = gradient.narrow(0, vectors.start, vectors.len())?;
             pool(&part, pass)?.backward(&gradient, &self.parameters, gradients)?;
         }
         Ok(())

@@ -65,7 +65,7 @@ impl Encoding {
         }
         let groups = match self {
             Self::Clone(clone) => clone.group_choice(),
-            Self::Classify { .. } | Self::Search(_) => None,
+            _ => None,
         };
         let mut split = Collector::new(self.columns(role, known));
         let mut numbers = Groups::default();

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::Error;
 use crate::cache::Cache;
+use crate::checkpoint::AttentionPattern;
 use crate::frozen::FrozenEncoder;
 use crate::ragged::Ragged;
 use crate::trainable::{EncoderInput, Stage};
@@ -13,29 +14,56 @@ pub trait Activations {
     /// Tokens of sequence `index`.
     fn length(&self, index: usize) -> usize;
 
+    /// The token ids of those named by `indices`.
+    fn token_ids(&self, indices: &[usize]) -> Ragged<u32>;
+
     /// The sequences named by `indices`, packed in that order.
     fn input(&mut self, indices: &[usize]) -> Result<EncoderInput, Error>;
 }
 
 /// Out of a cache.
-pub struct CachedActivations<'a>(pub &'a Cache);
+pub struct CachedActivations<'a> {
+    /// What holds them.
+    pub cache: &'a Cache,
+    /// Which tokens attend to which.
+    pub pattern: AttentionPattern,
+}
+
+/// `input` of the sequences `ids`, attending by `pattern`.
+fn attending(
+    input: EncoderInput,
+    pattern: AttentionPattern,
+    ids: impl FnOnce() -> Ragged<u32>,
+) -> EncoderInput {
+    if pattern.is_bidirectional() {
+        return input;
+    }
+    let prefixes = ids().iter().map(|ids| pattern.prefix_length(ids)).collect();
+    input.with_prefixes(prefixes)
+}
 
 impl Activations for CachedActivations<'_> {
     fn length(&self, index: usize) -> usize {
-        self.0.length(index)
+        self.cache.length(index)
+    }
+
+    fn token_ids(&self, indices: &[usize]) -> Ragged<u32> {
+        self.cache.token_ids(indices)
     }
 
     fn input(&mut self, indices: &[usize]) -> Result<EncoderInput, Error> {
-        Ok(match self.0.manifest().precision {
-            Some(_) => EncoderInput::HiddenStates(self.0.hidden_states(indices)),
-            None => EncoderInput::TokenIds(self.0.token_ids(indices)),
-        })
+        let input = match self.cache.manifest().precision {
+            Some(_) => EncoderInput::HiddenStates(self.cache.hidden_states(indices)),
+            None => EncoderInput::TokenIds(self.cache.token_ids(indices)),
+        };
+        Ok(attending(input, self.pattern, || self.token_ids(indices)))
     }
 }
 
 /// Out of a cache to where it is computed: hidden states are written once, to where `stage` wants them.
 pub(super) struct StagedActivations<'a> {
     pub(super) cache: &'a Cache,
+    pub(super) pattern: AttentionPattern,
     pub(super) stage: &'a dyn Stage,
 }
 
@@ -44,15 +72,24 @@ impl Activations for StagedActivations<'_> {
         self.cache.length(index)
     }
 
+    fn token_ids(&self, indices: &[usize]) -> Ragged<u32> {
+        self.cache.token_ids(indices)
+    }
+
     fn input(&mut self, indices: &[usize]) -> Result<EncoderInput, Error> {
-        let Self { cache, stage } = *self;
+        let Self {
+            cache,
+            pattern,
+            stage,
+        } = *self;
         if cache.manifest().precision.is_none() {
             // Token ids are a few kilobytes, which the embeddings look at on the host.
-            return CachedActivations(cache).input(indices);
+            return CachedActivations { cache, pattern }.input(indices);
         }
         let width = cache.manifest().width;
         let read = |states: &mut [f32]| cache.read_hidden_states(indices, states);
-        Ok(stage.stage(cache.offsets(indices), width, &read)?)
+        let input = stage.stage(cache.offsets(indices), width, &read)?;
+        Ok(attending(input, pattern, || cache.token_ids(indices)))
     }
 }
 
@@ -62,6 +99,8 @@ pub struct FreshActivations {
     pub sequences: Ragged<u32>,
     /// The frozen half, of one depth; absent when nothing is frozen.
     pub frozen: Option<FrozenEncoder>,
+    /// Which tokens attend to which.
+    pub pattern: AttentionPattern,
 }
 
 impl Activations for FreshActivations {
@@ -69,9 +108,14 @@ impl Activations for FreshActivations {
         self.sequences.length(index)
     }
 
+    fn token_ids(&self, indices: &[usize]) -> Ragged<u32> {
+        self.sequences.gather(indices)
+    }
+
     fn input(&mut self, indices: &[usize]) -> Result<EncoderInput, Error> {
         let Some(frozen) = &mut self.frozen else {
-            return Ok(EncoderInput::TokenIds(self.sequences.gather(indices)));
+            let input = EncoderInput::TokenIds(self.sequences.gather(indices));
+            return Ok(attending(input, self.pattern, || self.token_ids(indices)));
         };
         // One part for each that runs at a time.
         let part = indices.len().div_ceil(frozen.batches_at_a_time());
@@ -90,6 +134,7 @@ impl Activations for FreshActivations {
         for sequence in done.iter().flat_map(Ragged::iter) {
             states.push(sequence);
         }
-        Ok(EncoderInput::HiddenStates(states))
+        let input = EncoderInput::HiddenStates(states);
+        Ok(attending(input, self.pattern, || self.token_ids(indices)))
     }
 }

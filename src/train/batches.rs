@@ -6,16 +6,21 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use super::activations::StagedActivations;
 use super::{Activations, EpochOrder, Error};
 use crate::cache::{Cache, Split};
+use crate::checkpoint::AttentionPattern;
+use crate::targets::Targets;
 use crate::task::Batch;
 use crate::trainable::Stage;
 
 /// Reads the rows of `split` numbered `rows`: a sequence that occurs in several of them is read,
-/// and will be computed, once.
+/// and will be computed, once, unless its tokens are scored.
 pub fn read_batch(
     activations: &mut dyn Activations,
     split: &Split,
     rows: &[usize],
 ) -> Result<Batch, Error> {
+    if let Targets::Texts { first_scored, .. } = &split.targets {
+        return read_scored(activations, split, rows, first_scored);
+    }
     let mut sequences = Vec::new();
     let mut places = Vec::new();
     let mut known = HashMap::new();
@@ -37,10 +42,34 @@ pub fn read_batch(
     })
 }
 
+/// Reads rows whose tokens are scored from their `first_scored` on: each is predicted from the state
+/// of the token before it.
+fn read_scored(
+    activations: &mut dyn Activations,
+    split: &Split,
+    rows: &[usize],
+    first_scored: &[u32],
+) -> Result<Batch, Error> {
+    let sequences = split.sequences_of(rows);
+    let ids = activations.token_ids(&sequences);
+    let (mut scored, mut tokens) = (Vec::new(), Vec::new());
+    for (&row, ids) in rows.iter().zip(ids.iter()) {
+        let first = first_scored[row] as usize;
+        scored.push(first - 1..ids.len() - 1);
+        tokens.extend_from_slice(&ids[first..]);
+    }
+    Ok(Batch {
+        input: activations.input(&sequences)?.with_scored(scored),
+        places: (0..sequences.len()).collect(),
+        columns: 1,
+        targets: Targets::Tokens(tokens),
+    })
+}
+
 /// Calls `work` with the batches of `rows`, which another thread reads ahead from `cache` and
 /// `stage` brings to the device. They are what is left of `order` from `place` on.
 pub(super) fn with_batches<T>(
-    (cache, stage): (&Cache, &dyn Stage),
+    (cache, pattern, stage): (&Cache, AttentionPattern, &dyn Stage),
     split: &Split,
     rows: &[Vec<usize>],
     (order, place): (&EpochOrder, usize),
@@ -62,7 +91,12 @@ pub(super) fn with_batches<T>(
                 if let Some(next) = rows.get(number + 1).filter(|_| order.read_ahead.is_empty()) {
                     cache.will_need_each(&split.sequences_of(next));
                 }
-                let batch = read_batch(&mut StagedActivations { cache, stage }, split, this);
+                let mut activations = StagedActivations {
+                    cache,
+                    pattern,
+                    stage,
+                };
+                let batch = read_batch(&mut activations, split, this);
                 // The receiver is gone when training was interrupted or failed.
                 if sender.send(batch).is_err() {
                     return;

@@ -143,6 +143,7 @@ impl TrainingShape {
             tokens,
             longest,
             pooling: self.pooling,
+            scored: tokens,
             mixed_precision: self.mixed_precision,
             recompute: self.recompute,
         }
@@ -159,6 +160,7 @@ impl TrainingShape {
             sequences: 0,
             tokens: 0,
             longest: 0,
+            scored: 0,
             ..self.part(PartLimit::NONE)
         })
     }
@@ -252,6 +254,7 @@ impl TrainingShape {
             tokens: sequences * longest,
             longest,
             pooling: self.pooling,
+            scored: sequences * longest,
             mixed_precision: MixedPrecision::None,
             recompute: false,
         }

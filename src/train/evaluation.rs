@@ -3,11 +3,12 @@
 use candle_core::Tensor;
 
 use super::estimate::EVALUATED_TOKENS;
-use super::{Activations, Error};
+use super::{Activations, Error, read_batch};
 use crate::cache::Split;
 use crate::frozen::by_token_budget;
 use crate::interrupt;
 use crate::progress::Progress;
+use crate::task::text_metrics::TextMetrics;
 use crate::task::{Candidates, EmbeddedSplit, Metrics, Model};
 
 /// One vector for each of `sequences`, `[sequences, hidden]`; each is computed once however
@@ -105,6 +106,32 @@ pub(super) fn embed_split<'a>(
     })
 }
 
+/// The mean loss of the tokens that are scored in `split`, a few rows at a time.
+fn mean_loss(
+    model: &Model,
+    activations: &mut dyn Activations,
+    split: &Split,
+    label: &str,
+) -> Result<f64, Error> {
+    let lengths: Vec<usize> = (0..split.len())
+        .map(|row| activations.length(split.sequence(row, 0)))
+        .collect();
+    let mut progress = Progress::new(label, lengths.iter().sum::<usize>() as u64, "tokens");
+    let pass = model.evaluation();
+    let (mut sum, mut count) = (0.0, 0);
+    for rows in by_token_budget(&lengths, EVALUATED_TOKENS) {
+        if interrupt::requested() {
+            return Err(Error::Interrupted);
+        }
+        let batch = read_batch(activations, split, &rows)?;
+        let (mean, tokens) = model.loss(batch, &pass)?;
+        sum += mean * tokens as f64;
+        count += tokens;
+        progress.advance(rows.iter().map(|&row| lengths[row] as u64).sum());
+    }
+    Ok(sum / count.max(1) as f64)
+}
+
 /// Metrics of `model` on `split`, whose rows are to be found in `code_base` if there is one.
 pub fn evaluate(
     model: &Model,
@@ -113,6 +140,10 @@ pub fn evaluate(
     code_base: Option<&Split>,
     label: &str,
 ) -> Result<Metrics, Error> {
+    if let Some(task) = model.text_task() {
+        let loss = mean_loss(model, activations, split, label)?;
+        return Ok(Metrics::Text(TextMetrics::of_loss(task, loss)));
+    }
     let embedded = embed_split(model, activations, split, code_base, label)?;
     Ok(model.metrics(&embedded, &model.evaluation())?)
 }

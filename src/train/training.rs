@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::batches::with_batches;
 use super::checkpoint::{BestEpoch, Position, StateTensor, TrainingState};
-use super::evaluation::embed_split;
+use super::evaluation::{embed_split, evaluate};
 use super::memory::part_limit;
 use super::summary::{Summary, median};
 use super::trainer::{StepReport, Trainer, named};
@@ -267,6 +267,7 @@ impl<'a> Training<'a> {
         }
         let (cache, split) = (self.cache, Arc::clone(&self.rows));
         let stage = Arc::clone(&self.stage);
+        let pattern = self.trainer.model.attention_pattern();
         let order = EpochOrder::new(settings.shuffle, cache, &split, settings.seed, epoch);
         let batches = order.batches(settings.batch_size);
         self.position.epoch_seconds.resize(epoch + 1, 0.0);
@@ -276,7 +277,7 @@ impl<'a> Training<'a> {
         progress.skip(self.tokens_of(&before) as u64);
         let left = &batches[self.position.batch..];
         with_batches(
-            (cache, &*stage),
+            (cache, pattern, &*stage),
             &split,
             left,
             (&order, before.len()),
@@ -364,7 +365,17 @@ impl<'a> Training<'a> {
     }
 
     fn evaluate(&mut self, split: &Split, name: &str, epoch: usize) -> Result<Metrics, Error> {
-        let mut activations = CachedActivations(self.cache);
+        let mut activations = CachedActivations {
+            cache: self.cache,
+            pattern: self.trainer.model.attention_pattern(),
+        };
+        if self.trainer.model.text_task().is_some() {
+            let metrics = self.profile().time_apart(Part::Evaluation, || {
+                evaluate(&self.trainer.model, &mut activations, split, None, name)
+            })?;
+            self.log_metrics(name, epoch, &metrics)?;
+            return Ok(metrics);
+        }
         let code_base = self.code_base.as_ref();
         let embedded = self.profile().time_apart(Part::Evaluation, || {
             embed_split(
@@ -382,13 +393,17 @@ impl<'a> Training<'a> {
         let metrics = self.profile().time_apart(Part::Evaluation, || {
             self.trainer.model.metrics(&embedded, &pass)
         })?;
+        self.log_metrics(name, epoch, &metrics)?;
+        Ok(metrics)
+    }
+
+    fn log_metrics(&mut self, name: &str, epoch: usize, metrics: &Metrics) -> Result<(), Error> {
         self.run.log(&json!({
             "step": self.position.step,
             "epoch": epoch,
             "split": name,
             "metrics": metrics.to_json(),
-        }))?;
-        Ok(metrics)
+        }))
     }
 
     /// Whether the validation split is to be evaluated before the next step.

@@ -26,6 +26,8 @@ pub(super) struct Bucket {
     pub(super) length: usize,
     /// Tokens of each.
     lengths: Vec<usize>,
+    /// Tokens of each one's prefix, if its tokens do not all attend to each other.
+    prefixes: Vec<Option<usize>>,
 }
 
 /// All sequences of a packing in buckets, one after the other: each bucket has `length` slots for
@@ -57,36 +59,37 @@ impl Bucket {
     }
 
     /// What is added to scores `[sequences, heads, length, length]`: the lowest number where the
-    /// key is padding or farther than `window` from the query, else 0. None where that is nowhere.
+    /// key is padding, farther than `window` from the query, or behind it and the prefix; else 0. None
+    /// where that is nowhere.
     fn hidden(&self, window: Option<usize>, device: &Device) -> Result<Option<Tensor>> {
         let length = self.length;
         let is_padded = self.lengths.iter().any(|&own| own < length);
         let window = window.filter(|window| length > window + 1);
-        if !is_padded && window.is_none() {
+        let is_ordered = self.prefixes.iter().any(Option::is_some);
+        if !is_padded && !is_ordered && window.is_none() {
             return Ok(None);
         }
         let hide = |hidden: bool| if hidden { f32::MIN } else { 0.0 };
-        let hidden = match window {
+        if window.is_none() && !is_ordered {
             // Alike for every query.
-            None => {
-                let own = self.lengths.iter();
-                let keys = own.flat_map(|&own| (0..length).map(move |key| hide(key >= own)));
-                let shape = (self.sequences(), 1, 1, length);
-                Tensor::from_vec(keys.collect(), shape, device)?
+            let own = self.lengths.iter();
+            let keys = own.flat_map(|&own| (0..length).map(move |key| hide(key >= own)));
+            let shape = (self.sequences(), 1, 1, length);
+            return Ok(Some(Tensor::from_vec(keys.collect(), shape, device)?));
+        }
+        let window = window.unwrap_or(length);
+        let mut pairs = Vec::with_capacity(self.slots() * length);
+        for (&own, prefix) in self.lengths.iter().zip(&self.prefixes) {
+            let prefix = prefix.unwrap_or(own);
+            for query in 0..length {
+                // The keys that are seen lie side by side.
+                let end = own.min(prefix.max(query + 1)).min(query + window + 1);
+                let seen = query.saturating_sub(window)..end;
+                pairs.extend((0..length).map(|key| hide(!seen.contains(&key))));
             }
-            Some(window) => {
-                let mut pairs = Vec::with_capacity(self.slots() * length);
-                for &own in &self.lengths {
-                    for query in 0..length {
-                        let far = |key: usize| key >= own || query.abs_diff(key) > window;
-                        pairs.extend((0..length).map(|key| hide(far(key))));
-                    }
-                }
-                let shape = (self.sequences(), 1, length, length);
-                Tensor::from_vec(pairs, shape, device)?
-            }
-        };
-        Ok(Some(hidden))
+        }
+        let shape = (self.sequences(), 1, length, length);
+        Ok(Some(Tensor::from_vec(pairs, shape, device)?))
     }
 
     /// Dropout's factors of probabilities `[sequences, heads, length, length]`: those of a sequence
@@ -147,8 +150,8 @@ impl Buckets {
         })
     }
 
-    /// For each bucket, what hides padding and what is farther away than `window` from its scores,
-    /// `[sequences, 1, 1 or length, length]`; none where that is nothing.
+    /// For each bucket, what hides from its scores padding, what is farther away than `window` and what
+    /// a token does not attend to, `[sequences, 1, 1 or length, length]`; none where that is nothing.
     pub(super) fn hidden(&self, window: Option<usize>) -> Result<Vec<Option<Tensor>>> {
         if let Some(hidden) = self.hidden.borrow().get(&window) {
             return Ok(hidden.clone());
@@ -180,19 +183,39 @@ fn divide(packing: &Packing) -> Vec<Bucket> {
     let mut list: Vec<Bucket> = Vec::new();
     for sequence in order {
         let length = packing.length(sequence);
+        let prefix = packing.prefix(sequence);
         match list.last_mut() {
             Some(bucket) if bucket.takes(length) => {
                 bucket.sequences.push(sequence);
                 bucket.lengths.push(length);
+                bucket.prefixes.push(prefix);
             }
             _ => list.push(Bucket {
                 sequences: vec![sequence],
                 length,
                 lengths: vec![length],
+                prefixes: vec![prefix],
             }),
         }
     }
     list
+}
+
+/// Some rows of `x` `[tokens, width]`, none of them twice.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a batch holds far fewer than 2³²"
+)]
+pub(super) fn select(x: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    let (tokens, _) = x.dims2()?;
+    let mut back = vec![NO_ROW; tokens];
+    for (index, &row) in rows.iter().enumerate() {
+        back[row] = index as u32;
+    }
+    let back = Tensor::from_vec(back, tokens, x.device())?;
+    let numbers: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+    let rows = Tensor::from_vec(numbers, rows.len(), x.device())?;
+    x.contiguous()?.apply_op2(&rows, Rows { back })
 }
 
 /// candle's `index_select` of rows, each of which is taken once at most. Its gradient is then
@@ -336,7 +359,7 @@ mod tests {
         };
         let buckets = Buckets::new(packing, &Device::Cpu)?;
         let inputs = [&q_own, &k_own, &v_own];
-        let context = attention(inputs, (packing, &buckets), 2, settings)?;
+        let context = attention(inputs, (packing, &buckets), [2, 2], settings)?;
         let store = (&context * own(weights)?)?.sum_all()?.backward()?;
         let mut results = vec![context.flatten_all()?.to_vec1()?];
         for variable in [q, k, v, bias.as_tensor()] {

@@ -2,11 +2,11 @@
 
 use candle_core::Tensor;
 
-use super::layers::LayerNorm;
+use super::layers::Norm;
 use super::ops::dropout;
 use super::pass::Site;
 use super::{Error, Packing, Parameters, Pass, Weight};
-use crate::checkpoint::{Checkpoint, Positions, Table, TokenTypes};
+use crate::checkpoint::{AttentionPattern, Checkpoint, Positions, Table, TokenTypes};
 use crate::ragged::Ragged;
 
 /// The embeddings, trained only when nothing is frozen.
@@ -14,7 +14,9 @@ pub(super) struct Embeddings {
     words: Weight,
     positions: Option<(Weight, Positions)>,
     token_types: Option<(Weight, TokenTypes)>,
-    norm: LayerNorm,
+    norm: Option<Norm>,
+    /// Whose target's positions may be moved on.
+    pattern: AttentionPattern,
     padding_id: u32,
     dropout: f64,
 }
@@ -47,7 +49,11 @@ impl Embeddings {
             words,
             positions,
             token_types,
-            norm: LayerNorm::load(checkpoint, &blocks.norm, parameters)?,
+            norm: match &blocks.norm {
+                Some(norm) => Some(Norm::load(checkpoint, norm, parameters)?),
+                None => None,
+            },
+            pattern: config.attention_pattern,
             padding_id: config.padding_id,
             dropout: config.dropout.embeddings,
         })
@@ -65,7 +71,11 @@ impl Embeddings {
         let words = Tensor::from_slice(ids.values(), tokens, device)?;
         let mut sum = self.words.index_select(&words, 0)?;
         if let Some((table, numbering)) = &self.positions {
-            let rows = ids.iter().flat_map(|ids| self.rows(*numbering, ids));
+            let sequences = ids.iter().enumerate();
+            let rows = sequences.flat_map(|(index, ids)| {
+                let prefix = packing.prefix(index);
+                self.rows(*numbering, ids, prefix)
+            });
             let rows = Tensor::from_vec(rows.collect::<Vec<u32>>(), tokens, device)?;
             sum = (sum + table.index_select(&rows, 0)?)?;
         }
@@ -80,15 +90,17 @@ impl Embeddings {
                 }
             };
         }
-        let normalised = self.norm.forward(&sum)?;
+        if let Some(norm) = &self.norm {
+            sum = norm.forward(&sum)?;
+        }
         let settings = pass.dropout(Site::Embeddings, self.dropout);
-        Ok(dropout(&normalised, settings, packing.first_token)?)
+        Ok(dropout(&sum, settings, packing.first_token)?)
     }
 
     /// Row of the position embeddings of each token, as in the frozen graph.
     #[allow(clippy::cast_possible_truncation)]
-    fn rows(&self, numbering: Positions, ids: &[u32]) -> Vec<u32> {
-        match numbering {
+    fn rows(&self, numbering: Positions, ids: &[u32], prefix: Option<usize>) -> Vec<u32> {
+        let mut rows: Vec<u32> = match numbering {
             Positions::FromZero => (0..ids.len() as u32).collect(),
             Positions::AfterPadding => ids
                 .iter()
@@ -101,6 +113,13 @@ impl Embeddings {
                     })
                 })
                 .collect(),
+        };
+        if let Some(prefix) = prefix {
+            let shift = self.pattern.position_shift(prefix) as u32;
+            for row in &mut rows[prefix..] {
+                *row += shift;
+            }
         }
+        rows
     }
 }

@@ -7,8 +7,9 @@ use candle_core::{Device, Tensor};
 
 use super::composed::{self, start_from};
 use super::embeddings::Embeddings;
-use super::layers::{EncoderLayer, LayerNorm};
+use super::layers::{EncoderLayer, Norm};
 use super::packed::{self, Profile, Workspace};
+use super::packing::Selection;
 use super::relative_position::RelativePositions;
 use super::{Error, Gradients, Ops, Packing, Parameters, Pass, Pooling, Staged};
 use crate::checkpoint::{Checkpoint, Freeze};
@@ -22,12 +23,50 @@ pub enum EncoderInput {
     Staged(Staged),
     /// Token ids, when the embeddings are trained too.
     TokenIds(Ragged<u32>),
+    /// One of these, of whose tokens not all attend to all others or not all are read.
+    Selected(Box<Self>, Selection),
 }
 
 impl EncoderInput {
-    /// Where each sequence lies.
+    /// The same, in which each token attends to its sequence's prefix and to the tokens up to itself:
+    /// as [`Packing::with_prefixes`].
+    #[must_use]
+    pub fn with_prefixes(self, prefixes: Vec<usize>) -> Self {
+        let (input, mut selection) = self.without_selection();
+        selection.prefixes = Some(prefixes);
+        Self::Selected(Box::new(input), selection)
+    }
+
+    /// The same, of which [`Pooling::Scored`] reads some tokens: as [`Packing::with_scored`].
+    #[must_use]
+    pub fn with_scored(self, scored: Vec<Range<usize>>) -> Self {
+        let (input, mut selection) = self.without_selection();
+        selection.scored = Some(scored);
+        Self::Selected(Box::new(input), selection)
+    }
+
+    /// The tokens, and apart from them what is made of them.
+    pub(super) fn without_selection(self) -> (Self, Selection) {
+        match self {
+            Self::Selected(input, selection) => (*input, selection),
+            whole => (whole, Selection::default()),
+        }
+    }
+
+    /// Where each sequence lies, and which of its tokens attend to which.
     pub fn packing(&self) -> Packing {
-        Packing::new(self.offsets())
+        let packing = Packing::new(self.offsets());
+        let Self::Selected(_, selection) = self else {
+            return packing;
+        };
+        let packing = match &selection.prefixes {
+            Some(prefixes) => packing.with_prefixes(prefixes.clone()),
+            None => packing,
+        };
+        match &selection.scored {
+            Some(scored) => packing.with_scored(scored.clone()),
+            None => packing,
+        }
     }
 
     /// How many tokens.
@@ -45,6 +84,7 @@ impl EncoderInput {
             Self::HiddenStates(states) => states.offsets(),
             Self::Staged(staged) => &staged.offsets,
             Self::TokenIds(ids) => ids.offsets(),
+            Self::Selected(input, _) => input.offsets(),
         }
     }
 
@@ -55,6 +95,10 @@ impl EncoderInput {
             Self::HiddenStates(states) => Self::HiddenStates(states.gather(&indices())),
             Self::Staged(staged) => Self::Staged(staged.part(sequences)?),
             Self::TokenIds(ids) => Self::TokenIds(ids.gather(&indices())),
+            Self::Selected(input, selection) => Self::Selected(
+                Box::new(input.part(sequences.clone())?),
+                selection.part(sequences),
+            ),
         })
     }
 }
@@ -65,15 +109,15 @@ pub struct TrainableEncoder {
     embeddings: Option<Embeddings>,
     pub(super) relative_positions: Option<RelativePositions>,
     pub(super) layers: Vec<EncoderLayer>,
-    pub(super) final_norm: Option<LayerNorm>,
+    pub(super) final_norm: Option<Norm>,
     pub(super) hidden_size: usize,
     pub(super) workspace: Workspace,
     device: Device,
 }
 
-/// One vector a sequence, and the way back from it.
+/// One vector a sequence or scored token, and the way back from them.
 pub struct Pooled<'a> {
-    /// `[sequences, hidden]`, cut off from what it was computed from.
+    /// `[vectors, hidden]`, cut off from what it was computed from.
     pub vectors: Tensor,
     encoder: &'a TrainableEncoder,
     tape: Tape<'a>,
@@ -103,7 +147,7 @@ impl TrainableEncoder {
             .map(|layer| EncoderLayer::load(checkpoint, layer, parameters))
             .collect::<Result<_, _>>()?;
         let final_norm = checkpoint.config.final_norm();
-        let final_norm = final_norm.map(|norm| LayerNorm::load(checkpoint, &norm, parameters));
+        let final_norm = final_norm.map(|norm| Norm::load(checkpoint, &norm, parameters));
         Ok(Self {
             embeddings,
             relative_positions,
@@ -160,7 +204,8 @@ impl TrainableEncoder {
         &self.workspace.profile
     }
 
-    /// One vector for each sequence of `input`, which `packing` describes.
+    /// One vector for each sequence of `input`, which `packing` describes, or for each token that is
+    /// scored.
     ///
     /// # Panics
     /// If `input` is of the kind that this encoder does not take.
@@ -192,8 +237,8 @@ impl TrainableEncoder {
         pooling: Pooling,
         pass: &Pass,
     ) -> Result<Pooled<'_>, Error> {
-        let sequences = packing.sequences();
-        let (states, embeddings) = match (input, &self.embeddings) {
+        let vectors = packing.vectors(pooling, 0..packing.sequences()).len();
+        let (states, embeddings) = match (input.without_selection().0, &self.embeddings) {
             (EncoderInput::HiddenStates(states), None) => (states.into_parts().0, None),
             (EncoderInput::Staged(staged), None) => (staged.states.flatten_all()?.to_vec1()?, None),
             (EncoderInput::TokenIds(ids), Some(embeddings)) => {
@@ -204,7 +249,7 @@ impl TrainableEncoder {
         };
         let (pooled, tape) = packed::forward(self, states, packing, pooling, pass)?;
         Ok(Pooled {
-            vectors: Tensor::from_vec(pooled, (sequences, self.hidden_size), &self.device)?,
+            vectors: Tensor::from_vec(pooled, (vectors, self.hidden_size), &self.device)?,
             encoder: self,
             tape: match tape {
                 Some(tape) => Tape::Packed(tape, embeddings),
@@ -216,7 +261,7 @@ impl TrainableEncoder {
     /// What goes into the lowest layer, `[tokens, hidden]`: `input`, or its embeddings with candle's
     /// way back.
     fn states(&self, input: EncoderInput, packing: &Packing, pass: &Pass) -> Result<Tensor, Error> {
-        match (input, &self.embeddings) {
+        match (input.without_selection().0, &self.embeddings) {
             (EncoderInput::HiddenStates(states), None) => {
                 let shape = (packing.tokens(), self.hidden_size);
                 Ok(Tensor::from_vec(
@@ -247,7 +292,7 @@ impl Pooled<'_> {
     }
 
     /// Adds to `gradients` those of the encoder's parameters, from the `gradient` of the
-    /// vectors, `[sequences, hidden]`.
+    /// vectors, `[vectors, hidden]`.
     ///
     /// # Panics
     /// If the pass did not ask for a way back.

@@ -3,10 +3,10 @@
 use candle_core::{D, DType, Tensor};
 
 use super::buckets::Buckets;
-use super::ops::{self, attention, dropout, layer_norm, linear_in};
+use super::ops::{self, attention, dropout, layer_norm, linear_in, rms_norm};
 use super::pass::Site;
 use super::{Error, Packing, Parameters, Pass, Weight};
-use crate::checkpoint::{self, Checkpoint, NormPlacement, Rotation};
+use crate::checkpoint::{self, BlockActivation, Checkpoint, NormKind, NormPlacement, Rotation};
 
 /// What all layers are told about the sequences of one pass.
 pub(super) struct Setting {
@@ -53,14 +53,15 @@ impl Linear {
     }
 }
 
-/// A LayerNorm's handles.
-pub(super) struct LayerNorm {
+/// A norm's handles.
+pub(super) struct Norm {
+    pub(super) kind: NormKind,
     pub(super) weight: Weight,
     pub(super) bias: Option<Weight>,
     pub(super) epsilon: f64,
 }
 
-impl LayerNorm {
+impl Norm {
     pub(super) fn load(
         checkpoint: &Checkpoint,
         block: &checkpoint::Norm,
@@ -72,6 +73,7 @@ impl LayerNorm {
             parameters.load(&checkpoint.weights, &name, &[config.hidden_size])
         };
         Ok(Self {
+            kind: block.kind,
             weight: part("weight")?,
             bias: block.bias.then(|| part("bias")).transpose()?,
             epsilon: config.layer_norm_epsilon,
@@ -79,8 +81,11 @@ impl LayerNorm {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let bias = self.bias.as_deref();
-        Ok(layer_norm(x, &self.weight, bias, self.epsilon)?)
+        let (weight, bias) = (&self.weight, self.bias.as_deref());
+        Ok(match self.kind {
+            NormKind::Layer => layer_norm(x, weight, bias, self.epsilon)?,
+            NormKind::RootMeanSquare => rms_norm(x, weight, bias, self.epsilon)?,
+        })
     }
 }
 
@@ -106,7 +111,8 @@ impl Projections {
         })
     }
 
-    /// Queries, keys and values of `x` `[tokens, hidden]`, each of that shape.
+    /// Queries of `x` `[tokens, hidden]`, of that shape, and its keys and values, of the width of
+    /// theirs.
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<[Tensor; 3], Error> {
         // Once for all three.
         let x = &x.to_dtype(pass.number_type())?;
@@ -129,19 +135,74 @@ impl Projections {
     }
 }
 
+/// What widens hidden states in a feed-forward block.
+pub(super) enum Wide {
+    One(Linear),
+    /// What goes through the activation, and what multiplies it.
+    GateAndUp(Box<[Linear; 2]>),
+}
+
+impl Wide {
+    fn load(
+        checkpoint: &Checkpoint,
+        blocks: &checkpoint::Wide,
+        parameters: &mut Parameters,
+    ) -> Result<Self, Error> {
+        let mut load = |block| Linear::load(checkpoint, block, parameters);
+        Ok(match blocks {
+            checkpoint::Wide::One(block) => Self::One(load(block)?),
+            checkpoint::Wide::GateAndUp([gate, up]) => {
+                Self::GateAndUp(Box::new([load(gate)?, load(up)?]))
+            }
+        })
+    }
+
+    /// The linear layers, in the order of what they put out.
+    pub(super) fn linears(&self) -> &[Linear] {
+        match self {
+            Self::One(linear) => std::slice::from_ref(linear),
+            Self::GateAndUp(linears) => linears.as_slice(),
+        }
+    }
+
+    /// Numbers a row that they put out in all.
+    pub(super) fn outputs(&self) -> usize {
+        self.linears().iter().map(|linear| linear.outputs).sum()
+    }
+
+    /// What goes through the activation and what multiplies it, `[tokens, half]` each.
+    fn gate_and_up(&self, x: &Tensor, half: usize, pass: &Pass) -> Result<[Tensor; 2], Error> {
+        Ok(match self {
+            Self::One(linear) => {
+                let wide = linear.forward(x, pass)?;
+                let part = |index: usize| wide.narrow(D::Minus1, index * half, half);
+                [part(0)?, part(1)?]
+            }
+            Self::GateAndUp(linears) => {
+                // Once for both.
+                let x = &x.to_dtype(pass.number_type())?;
+                [linears[0].forward(x, pass)?, linears[1].forward(x, pass)?]
+            }
+        })
+    }
+}
+
 /// One encoder layer.
 pub(super) struct EncoderLayer {
     pub(super) norms: NormPlacement,
     pub(super) projections: Projections,
     pub(super) attention_output: Linear,
     /// None where the first layer takes the embeddings as they are.
-    pub(super) attention_norm: Option<LayerNorm>,
+    pub(super) attention_norm: Option<Norm>,
     /// Twice as wide as the inputs of `output` when gated.
-    pub(super) intermediate: Linear,
+    pub(super) wide: Wide,
+    pub(super) activation: BlockActivation,
     pub(super) output: Linear,
-    pub(super) output_norm: LayerNorm,
+    pub(super) output_norm: Norm,
     pub(super) gated: bool,
     pub(super) heads: usize,
+    /// Those of keys and values.
+    pub(super) key_value_heads: usize,
     /// How queries and keys are turned by their positions.
     pub(super) rotation: Option<Rotation>,
     /// Farthest token that a token attends to.
@@ -162,23 +223,26 @@ impl EncoderLayer {
         let blocks = config.layer(layer);
         let (attention, feed_forward) = (&blocks.attention, &blocks.feed_forward);
         let projections = Projections::load(checkpoint, &attention.projections, parameters)?;
-        let mut linear = |block| Linear::load(checkpoint, block, parameters);
-        let attention_output = linear(&attention.output)?;
-        let intermediate = linear(&feed_forward.wide)?;
-        let output = linear(&feed_forward.narrow)?;
-        let mut norm = |block| LayerNorm::load(checkpoint, block, parameters);
+        let attention_output = Linear::load(checkpoint, &attention.output, parameters)?;
+        let wide = Wide::load(checkpoint, &feed_forward.wide, parameters)?;
+        let output = Linear::load(checkpoint, &feed_forward.narrow, parameters)?;
+        let mut norm = |block| Norm::load(checkpoint, block, parameters);
         let head_size = config.head_size();
         Ok(Self {
             norms: blocks.norms,
             projections,
             attention_output,
             attention_norm: attention.norm.as_ref().map(&mut norm).transpose()?,
-            intermediate,
+            wide,
+            activation: feed_forward.activation,
             output,
             output_norm: norm(&feed_forward.norm)?,
             gated: feed_forward.gated,
             heads: config.attention_heads,
-            rotation: attention.rotary.map(|base| Rotation::new(base, head_size)),
+            key_value_heads: config.key_value_heads,
+            rotation: attention
+                .rotary
+                .map(|rotary| Rotation::new(&rotary, head_size)),
             window: attention.window,
             probability_dropout: config.dropout.probabilities,
             attention_dropout: config.dropout.attention.unwrap_or(0.0),
@@ -233,13 +297,13 @@ impl EncoderLayer {
         let packing = &setting.packing;
         let [mut queries, mut keys, values] = self.projections.forward(x, pass)?;
         if let Some(rotation) = &self.rotation {
-            let turn = |x: &Tensor| ops::turn(x, packing, self.heads, rotation);
+            let turn = |x: &Tensor| ops::turn(x, packing, rotation);
             (queries, keys) = (turn(&queries)?, turn(&keys)?);
         }
         let context = attention(
             [&queries, &keys, &values],
             (packing, &setting.buckets),
-            self.heads,
+            [self.heads, self.key_value_heads],
             ops::Scores {
                 bias: setting.bias.as_ref(),
                 window: self.window,
@@ -259,17 +323,27 @@ impl EncoderLayer {
         pass: &Pass,
     ) -> Result<Tensor, Error> {
         let settings = pass.dropout(Site::Output(index), self.feed_forward_dropout);
-        let wide = self.intermediate.forward(x, pass)?;
         if self.gated {
-            let half = self.output.inputs;
-            let gate = wide.narrow(D::Minus1, half, half)?;
-            let active = (wide.narrow(D::Minus1, 0, half)?.gelu_erf()? * gate)?;
+            let [gate, up] = self.wide.gate_and_up(x, self.output.inputs, pass)?;
+            let active = (self.activate(&gate)? * up)?;
             let active = active.to_dtype(DType::F32)?;
             let active = dropout(&active, settings, packing.first_token)?;
             return Ok(self.output.forward(&active, pass)?.to_dtype(DType::F32)?);
         }
-        let narrow = self.output.forward(&wide.gelu_erf()?, pass)?;
+        let Wide::One(wide) = &self.wide else {
+            unreachable!("two linear layers are of a gated block")
+        };
+        let active = self.activate(&wide.forward(x, pass)?)?;
+        let narrow = self.output.forward(&active, pass)?;
         let narrow = narrow.to_dtype(DType::F32)?;
         Ok(dropout(&narrow, settings, packing.first_token)?)
+    }
+
+    fn activate(&self, x: &Tensor) -> Result<Tensor, Error> {
+        Ok(match self.activation {
+            BlockActivation::Gelu => x.gelu_erf()?,
+            BlockActivation::GeluTanh => x.gelu()?,
+            BlockActivation::Silu => x.silu()?,
+        })
     }
 }

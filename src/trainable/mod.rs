@@ -47,7 +47,7 @@ pub use mixed_precision::MixedPrecision;
 pub use ops_choice::OpsChoice;
 pub use optimizer::{AdamW, AdamWSettings, Moment};
 pub use packed::{Part, Profile, peak_flops};
-pub use packing::{Packing, PartLimit};
+pub use packing::{Packing, PartLimit, Selection};
 pub use parameters::{Parameter, Parameters, Weight};
 pub use pass::{Ops, Pass, Site};
 pub use pooling::Pooling;

@@ -6,7 +6,7 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::buckets::Buckets;
+use super::buckets::{Buckets, select};
 use super::{Dropout, Packing, Pooling};
 use crate::checkpoint::Rotation;
 
@@ -68,16 +68,29 @@ pub fn layer_norm(
     }
 }
 
+/// Root mean square normalisation over the last dimension (Zhang, Sennrich, 2019):
+/// `y = x / √(mean of x² + ε) · weight + bias`, if there is a bias.
+pub fn rms_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    epsilon: f64,
+) -> Result<Tensor> {
+    let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
+    let root = (mean_square + epsilon)?.sqrt()?;
+    let scaled = x.broadcast_div(&root)?.broadcast_mul(weight)?;
+    match bias {
+        Some(bias) => scaled.broadcast_add(bias),
+        None => Ok(scaled),
+    }
+}
+
 /// Turns each head of `x` `[tokens, heads · d]` by its token's position in its sequence: of each
 /// pair, `(a cos - b sin, b cos + a sin)`.
-pub(super) fn turn(
-    x: &Tensor,
-    packing: &Packing,
-    heads: usize,
-    rotation: &Rotation,
-) -> Result<Tensor> {
+pub(super) fn turn(x: &Tensor, packing: &Packing, rotation: &Rotation) -> Result<Tensor> {
     let (tokens, width) = x.dims2()?;
-    let half = width / heads / 2;
+    let half = rotation.steps.len();
+    let heads = width / (2 * half);
     let number_type = x.dtype();
     let x = x.to_dtype(DType::F32)?.reshape((tokens, heads, 2 * half))?;
     let (first, second) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
@@ -107,13 +120,15 @@ pub struct Scores<'a> {
 }
 
 /// Multi-head scaled dot-product self-attention, each token attending to every token of its own
-/// sequence within the window: `softmax(Q Kᵀ / √d) V` (Vaswani et al., 2017). Matrices are
-/// `[tokens, heads · d]`, of any type; the softmax is in f32. Sequences of about one length are
-/// computed side by side, in the buckets of their packing.
+/// sequence within the window, or to those that the packing says: `softmax(Q Kᵀ / √d) V` (Vaswani
+/// et al., 2017). Matrices are `[tokens, heads · d]`, of any type; the softmax is in f32. Sequences
+/// of about one length are computed side by side, in the buckets of their packing. Of the two
+/// numbers of heads the second is that of keys and values: each is for as many heads of queries as
+/// come on one of them (Ainslie et al., 2023).
 pub(super) fn attention(
     [queries, keys, values]: [&Tensor; 3],
     (packing, buckets): (&Packing, &Buckets),
-    heads: usize,
+    [heads, shared]: [usize; 2],
     settings: Scores,
 ) -> Result<Tensor> {
     let (_, width) = queries.dims2()?;
@@ -128,14 +143,22 @@ pub(super) fn attention(
     let mut first = 0;
     for (bucket, hidden) in buckets.list.iter().zip(hidden) {
         let (sequences, length) = (bucket.sequences(), bucket.length);
-        let split = |x: &Tensor| {
+        let split = |x: &Tensor, heads: usize| {
             let rows = x.narrow(0, first, bucket.slots())?;
             rows.reshape((sequences, length, heads, head_size))?
                 .transpose(1, 2)?
                 .contiguous()
         };
-        let (q, k, v) = (split(&queries)?, split(&keys)?, split(&values)?);
-        let mut scores = (q.matmul(&k.t()?)?.to_dtype(DType::F32)? * scale)?;
+        let q = split(&queries, heads)?;
+        let (k, v) = (split(&keys, shared)?, split(&values, shared)?);
+        // Queries of the heads that share keys are one below the other.
+        let stacked = |x: &Tensor| {
+            let rows = heads / shared * length;
+            x.reshape((sequences, shared, rows, x.dim(D::Minus1)?))
+        };
+        let scores = stacked(&q)?.matmul(&k.t()?)?;
+        let scores = scores.reshape((sequences, heads, length, length))?;
+        let mut scores = (scores.to_dtype(DType::F32)? * scale)?;
         if let Some(bias) = settings.bias {
             let bias = bias.narrow(1, 0, length)?.narrow(2, 0, length)?;
             scores = scores.broadcast_add(&bias)?;
@@ -149,18 +172,22 @@ pub(super) fn attention(
             probabilities = (probabilities * mask)?;
         }
         let probabilities = probabilities.to_dtype(v.dtype())?;
-        let context = probabilities.matmul(&v)?.transpose(1, 2)?;
+        let context = stacked(&probabilities)?.matmul(&v)?;
+        let context = context.reshape((sequences, heads, length, head_size))?;
+        let context = context.transpose(1, 2)?;
         contexts.push(context.reshape((bucket.slots(), width))?);
         first += bucket.slots();
     }
     buckets.gather(&Tensor::cat(&contexts, 0)?)
 }
 
-/// One vector a sequence: `[tokens, width]` to `[sequences, width]`.
+/// One vector a sequence, or the states that are scored: `[tokens, width]` to `[vectors, width]`.
 pub fn pool(x: &Tensor, packing: &Packing, pooling: Pooling) -> Result<Tensor> {
     match pooling {
         Pooling::Cls => first_token(x, packing),
         Pooling::Mean => averaging_matrix(packing, x)?.matmul(x),
+        Pooling::Scored if packing.reads_all(pooling) => Ok(x.clone()),
+        Pooling::Scored => select(x, &packing.rows_read(pooling)),
     }
 }
 

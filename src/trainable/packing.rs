@@ -1,6 +1,30 @@
-//! Where each sequence of a packed batch lies.
+//! Where each sequence of a packed batch lies, and what is made of its tokens.
 
 use std::ops::Range;
+
+use super::Pooling;
+
+/// Which tokens of each sequence attend to which, and which are read in the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// As [`Packing::with_prefixes`].
+    pub(super) prefixes: Option<Vec<usize>>,
+    /// As [`Packing::with_scored`].
+    pub(super) scored: Option<Vec<Range<usize>>>,
+}
+
+impl Selection {
+    /// Of some sequences alone.
+    #[must_use]
+    pub(super) fn part(&self, sequences: Range<usize>) -> Self {
+        let prefixes = self.prefixes.as_ref();
+        let scored = self.scored.as_ref();
+        Self {
+            prefixes: prefixes.map(|prefixes| prefixes[sequences.clone()].to_vec()),
+            scored: scored.map(|scored| scored[sequences].to_vec()),
+        }
+    }
+}
 
 /// Sequences one after the other without padding, as a part of a batch.
 #[derive(Debug, Clone)]
@@ -11,6 +35,7 @@ pub struct Packing {
     pub first_token: usize,
     /// Sum of the squared lengths of the batch's sequences before this part.
     first_square: usize,
+    pub(super) selection: Selection,
 }
 
 /// How much of a batch is worked on at a time.
@@ -31,13 +56,87 @@ impl PartLimit {
 }
 
 impl Packing {
-    /// A whole batch, from the offsets of a [`Ragged`](crate::ragged::Ragged).
+    /// A whole batch, from the offsets of a [`Ragged`](crate::ragged::Ragged). Every token attends
+    /// to all of its sequence.
     pub fn new(offsets: &[usize]) -> Self {
         Self {
             offsets: offsets.to_vec(),
             first_token: 0,
             first_square: 0,
+            selection: Selection::default(),
         }
+    }
+
+    /// The same, but each token attends to its sequence's prefix, the first so many tokens, and to
+    /// those up to itself: one number a sequence, 0 in a decoder.
+    ///
+    /// # Panics
+    /// If there is not one a sequence.
+    #[must_use]
+    pub fn with_prefixes(mut self, prefixes: Vec<usize>) -> Self {
+        assert_eq!(prefixes.len(), self.sequences(), "one prefix a sequence");
+        self.selection.prefixes = Some(prefixes);
+        self
+    }
+
+    /// The same, of whose tokens those at these places of each sequence are read by
+    /// [`Pooling::Scored`]; all of them unless that is said.
+    ///
+    /// # Panics
+    /// If there is not one a sequence, or it reaches beyond its sequence.
+    #[must_use]
+    pub fn with_scored(mut self, scored: Vec<Range<usize>>) -> Self {
+        assert_eq!(scored.len(), self.sequences(), "one range a sequence");
+        let within = |(index, places): (usize, &Range<usize>)| {
+            places.start <= places.end && places.end <= self.length(index)
+        };
+        assert!(
+            scored.iter().enumerate().all(within),
+            "places of a sequence"
+        );
+        self.selection.scored = Some(scored);
+        self
+    }
+
+    /// Tokens of the prefix of sequence `index`; none where every token attends to all of them.
+    pub fn prefix(&self, index: usize) -> Option<usize> {
+        let prefix = self.selection.prefixes.as_ref()?[index];
+        (prefix < self.length(index)).then_some(prefix)
+    }
+
+    /// Places in sequence `index` of the tokens that `pooling` reads from the last layer.
+    pub fn read(&self, pooling: Pooling, index: usize) -> Range<usize> {
+        match (pooling, &self.selection.scored) {
+            (Pooling::Cls, _) => 0..1,
+            (Pooling::Scored, Some(scored)) => scored[index].clone(),
+            (Pooling::Scored, None) | (Pooling::Mean, _) => 0..self.length(index),
+        }
+    }
+
+    /// Whether those are all.
+    pub fn reads_all(&self, pooling: Pooling) -> bool {
+        let mut sequences = 0..self.sequences();
+        sequences.all(|index| self.read(pooling, index).len() == self.length(index))
+    }
+
+    /// Their rows among all, ascending.
+    pub fn rows_read(&self, pooling: Pooling) -> Vec<usize> {
+        let sequences = self.offsets[..self.sequences()].iter().enumerate();
+        let rows = sequences.flat_map(|(index, first)| {
+            let places = self.read(pooling, index);
+            places.map(move |place| first + place)
+        });
+        rows.collect()
+    }
+
+    /// Which of the vectors that `pooling` makes are those of `sequences`.
+    pub fn vectors(&self, pooling: Pooling, sequences: Range<usize>) -> Range<usize> {
+        let count = |sequences: Range<usize>| match pooling {
+            Pooling::Cls | Pooling::Mean => sequences.len(),
+            Pooling::Scored => sequences.map(|index| self.read(pooling, index).len()).sum(),
+        };
+        let start = count(0..sequences.start);
+        start..start + count(sequences)
     }
 
     /// Of this whole batch, the part that holds `sequences`.
@@ -49,6 +148,7 @@ impl Packing {
             offsets: offsets.iter().map(|offset| offset - first).collect(),
             first_token: first,
             first_square: squares(&self.offsets[..=sequences.start]).sum(),
+            selection: self.selection.part(sequences),
         }
     }
 
@@ -133,6 +233,7 @@ fn squares(offsets: &[usize]) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::{Packing, PartLimit};
+    use crate::trainable::Pooling;
 
     #[test]
     fn a_part_is_numbered_as_in_the_whole() {
@@ -142,6 +243,23 @@ mod tests {
         assert_eq!(part.offsets, [0, 3, 4]);
         assert_eq!((part.first_token, part.tokens()), (2, 4));
         assert_eq!(part.probabilities(3), [12, 39]);
+    }
+
+    #[test]
+    fn a_part_keeps_prefixes_and_scored_places() {
+        let whole = Packing::new(&[0, 2, 5, 6]);
+        assert_eq!(whole.prefix(1), None);
+        assert_eq!(whole.vectors(Pooling::Scored, 1..3), 2..6);
+        let whole = whole.with_prefixes(vec![0, 2, 1]);
+        let whole = whole.with_scored(vec![1..2, 0..2, 1..1]);
+        let prefixes = [0, 1, 2].map(|index| whole.prefix(index));
+        assert_eq!(prefixes, [Some(0), Some(2), None]);
+        assert_eq!(whole.vectors(Pooling::Scored, 1..3), 1..3);
+        assert_eq!(whole.vectors(Pooling::Mean, 1..3), 1..3);
+        let part = whole.part(1..3);
+        assert_eq!((part.prefix(0), part.prefix(1)), (Some(2), None));
+        assert_eq!(part.read(Pooling::Scored, 0), 0..2);
+        assert_eq!(part.vectors(Pooling::Scored, 0..2), 0..2);
     }
 
     #[test]

@@ -20,7 +20,9 @@ impl Parameter {
     /// Whether weight decay applies: to matrices and embeddings, not to biases, MPNet's table of
     /// biases by relative position among them, and LayerNorms, whatever the family calls them.
     pub fn decays(&self) -> bool {
-        let is_norm = |part: &str| part == "LayerNorm" || part == "norm" || part.ends_with("_norm");
+        let is_norm = |part: &str| {
+            part == "norm" || part.ends_with("_norm") || part.to_lowercase().ends_with("layernorm")
+        };
         !self.name.contains("bias") && !self.name.split('.').any(is_norm)
     }
 }
@@ -84,6 +86,18 @@ impl Parameters {
             variable,
         });
         Ok(handle)
+    }
+
+    /// The handle of the parameter `name`, if it is there.
+    pub fn handle(&self, name: &str) -> Option<Weight> {
+        let slot = self
+            .list
+            .iter()
+            .position(|parameter| parameter.name == name)?;
+        Some(Weight {
+            tensor: self.list[slot].variable.as_tensor().clone(),
+            slot,
+        })
     }
 
     /// The parameters in order.

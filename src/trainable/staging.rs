@@ -54,6 +54,7 @@ impl InUse {
     pub fn of(input: &EncoderInput) -> Self {
         let staged = match input {
             EncoderInput::Staged(staged) => Some(staged.states.clone()),
+            EncoderInput::Selected(input, _) => return Self::of(input),
             EncoderInput::HiddenStates(_) | EncoderInput::TokenIds(_) => None,
         };
         if let Some(states) = &staged {

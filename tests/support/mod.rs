@@ -47,6 +47,14 @@ pub const TINY_MODELS: [&str; 7] = {
     [a, b, c, d, e, f, "modernbert-biased-tiny"]
 };
 
+/// Tiny decoders: of each family, and one with scaled rotary positions and tied matrices.
+pub const DECODERS: [&str; 4] = [
+    "llama-tiny",
+    "llama-scaled-tiny",
+    "qwen2-tiny",
+    "starcoder2-tiny",
+];
+
 /// all-MiniLM-L6-v2, as `scripts/setup.sh` brings it.
 pub fn minilm() -> PathBuf {
     let folder = project().join("models/all-MiniLM-L6-v2");

@@ -4,11 +4,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Activation, Description, Family, HeadConfig, HeadFields, HeadNames, Names, NormPlacement,
-    Positions, ProjectionNames,
+    Activation, BlockActivation, Description, Family, HeadConfig, HeadFields, HeadNames, Names,
+    NormKind, NormPlacement, Positions, ProjectionNames, WideNames,
 };
 use crate::checkpoint::config::{Biases, ConfigFile, DropoutRates};
-use crate::checkpoint::{EncoderConfig, Error};
+use crate::checkpoint::{AttentionPattern, EncoderConfig, Error};
 
 pub(super) const BERT: Description = Description {
     model_type: "bert",
@@ -18,9 +18,10 @@ pub(super) const BERT: Description = Description {
     names: NAMES,
     positions: Some(Positions::FromZero),
     norms: NormPlacement::AfterResidual,
+    norm_kind: NormKind::Layer,
     gated: false,
     class: "Bert",
-    sequence_head: HeadNames {
+    sequence_head: Some(HeadNames {
         square: "pooler.dense",
         prefixed: true,
         drops_input: false,
@@ -28,14 +29,14 @@ pub(super) const BERT: Description = Description {
         norm: None,
         last: "classifier",
         fields: HeadFields::NONE,
-    },
+    }),
 };
 
 pub(super) const NAMES: Names = Names {
     words: "embeddings.word_embeddings",
     positions: "embeddings.position_embeddings",
     token_types: "embeddings.token_type_embeddings",
-    embeddings_norm: "embeddings.LayerNorm",
+    embeddings_norm: Some("embeddings.LayerNorm"),
     relative_positions: None,
     layers: "encoder.layer.",
     projections: ProjectionNames::Separate([
@@ -45,10 +46,11 @@ pub(super) const NAMES: Names = Names {
     ]),
     attention_output: "attention.output.dense",
     attention_norm: "attention.output.LayerNorm",
-    wide: "intermediate.dense",
+    wide: WideNames::One("intermediate.dense"),
     narrow: "output.dense",
     feed_forward_norm: "output.LayerNorm",
     final_norm: None,
+    language_head: None,
 };
 
 /// The fields that are read; the defaults are what transformers assumes for one that is not there.
@@ -111,6 +113,7 @@ pub(super) fn read(
         hidden_size: found.hidden_size,
         layers: found.num_hidden_layers,
         attention_heads: found.num_attention_heads,
+        key_value_heads: found.num_attention_heads,
         intermediate_size: found.intermediate_size,
         vocabulary_size: found.vocab_size,
         position_embeddings: found.max_position_embeddings,
@@ -118,7 +121,9 @@ pub(super) fn read(
         text_separator: None,
         biases: Biases::ALL,
         rotary: None,
+        attention_pattern: AttentionPattern::Bidirectional,
         local: None,
+        activation: BlockActivation::Gelu,
         layer_norm_epsilon: found.layer_norm_eps,
         dropout: DropoutRates {
             embeddings: found.hidden_dropout_prob,
@@ -130,5 +135,7 @@ pub(super) fn read(
         initializer_range: found.initializer_range,
         padding_id: found.pad_token_id.unwrap_or(padding_id),
         head: HeadConfig::USUAL,
+        end_token: None,
+        tied_language_head: true,
     })
 }

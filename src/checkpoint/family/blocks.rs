@@ -1,8 +1,8 @@
 //! The blocks that an encoder is made of, with the names and sizes of their tensors.
 
-use super::{Description, ProjectionNames};
-use crate::checkpoint::EncoderConfig;
+use super::{Description, ProjectionNames, WideNames};
 use crate::checkpoint::relative_position::RELATIVE_BUCKETS;
+use crate::checkpoint::{EncoderConfig, RotaryPositions};
 
 /// An embedding table, `[rows, hidden]`, stored as `name.weight`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +26,22 @@ pub struct Linear {
     pub bias: bool,
 }
 
-/// A LayerNorm: `name.weight` and, perhaps, `name.bias`, both `[hidden]`.
+/// How a norm makes numbers comparable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// `(x - mean) / √(variance + ε)`: LayerNorm (Ba, Kiros, Hinton, 2016).
+    Layer,
+    /// `x / √(mean of x² + ε)`: RMSNorm (Zhang, Sennrich, 2019).
+    RootMeanSquare,
+}
+
+/// A norm: `name.weight` and, perhaps, `name.bias`, both `[hidden]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Norm {
     /// What both names start with.
     pub name: String,
+    /// Which one.
+    pub kind: NormKind,
     /// Whether there is a bias.
     pub bias: bool,
 }
@@ -73,7 +84,7 @@ pub enum NormPlacement {
     BeforeBlock,
 }
 
-/// The embeddings: the sum of rows of the tables, normalised.
+/// The embeddings: the sum of rows of the tables, normalised in a family that does so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Embeddings {
     /// By token id.
@@ -82,8 +93,8 @@ pub struct Embeddings {
     pub positions: Option<(Table, Positions)>,
     /// By token type, in a family that has them.
     pub token_types: Option<(Table, TokenTypes)>,
-    /// Over the sum.
-    pub norm: Norm,
+    /// Over the sum, in a family that has one.
+    pub norm: Option<Norm>,
 }
 
 /// What projects hidden states to queries, keys and values.
@@ -104,20 +115,67 @@ pub struct Attention {
     pub projections: Projections,
     /// Of the heads joined again.
     pub output: Linear,
-    /// Queries and keys are turned by their position, with this base of the wavelengths.
-    pub rotary: Option<f64>,
+    /// Queries and keys are turned by their position.
+    pub rotary: Option<RotaryPositions>,
     /// A token attends to tokens at most this far away; to all of its sequence when absent.
     pub window: Option<usize>,
 }
 
-/// The feed-forward block: `narrow(gelu(wide(x)))`, or, when it is gated,
-/// `narrow(gelu(first half of wide(x)) · second half)`.
+/// What stands between the two linear layers of a feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockActivation {
+    /// The exact one, by erf.
+    Gelu,
+    /// By the hyperbolic tangent (Hendrycks, Gimpel, 2016).
+    GeluTanh,
+    /// `x · sigmoid(x)`.
+    Silu,
+}
+
+/// What widens hidden states in a feed-forward block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wide {
+    /// One linear layer; of a gated block twice as wide as it is narrowed from, what goes through
+    /// the activation in front.
+    One(Linear),
+    /// Of a gated block: one that goes through the activation, and one that multiplies it.
+    GateAndUp([Linear; 2]),
+}
+
+impl Wide {
+    /// The linear layers, in the order of what they put out.
+    pub fn linears(&self) -> &[Linear] {
+        match self {
+            Self::One(linear) => std::slice::from_ref(linear),
+            Self::GateAndUp(linears) => linears,
+        }
+    }
+
+    /// Numbers a row that they put out in all.
+    pub fn outputs(&self) -> usize {
+        self.linears().iter().map(|linear| linear.outputs).sum()
+    }
+}
+
+/// The matrix that turns the last states into logits, one for each word; without a bias.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanguageHead {
+    /// The name of its tensor, `[vocabulary, hidden]`.
+    pub name: String,
+    /// Whether that is the table of the embeddings.
+    pub tied: bool,
+}
+
+/// The feed-forward block: `narrow(activation(wide(x)))`, or, when it is gated,
+/// `narrow(activation(first half of wide(x)) · second half)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedForward {
     /// Before or after, as the layer's norms stand.
     pub norm: Norm,
     /// From a hidden state; twice as wide when gated.
-    pub wide: Linear,
+    pub wide: Wide,
+    /// Of what is wide.
+    pub activation: BlockActivation,
     /// Back to a hidden state.
     pub narrow: Linear,
     /// Whether one half of the wide states is multiplied by the other; dropout then comes before
@@ -185,7 +243,8 @@ impl Layer {
     fn tensors(&self, width: usize) -> Vec<Shape> {
         let feed_forward = &self.feed_forward;
         let linears = self.attention.projections.linears().iter();
-        let linears = linears.chain([&self.attention.output, &feed_forward.wide]);
+        let linears = linears.chain([&self.attention.output]);
+        let linears = linears.chain(feed_forward.wide.linears());
         let linears = linears.chain([&feed_forward.narrow]);
         let norms = self.attention.norm.iter().chain([&feed_forward.norm]);
         let norms = norms.flat_map(|norm| norm.tensors(width));
@@ -199,8 +258,11 @@ impl EncoderConfig {
     }
 
     pub(super) fn norm(&self, name: String) -> Norm {
-        let bias = self.biases.norms;
-        Norm { name, bias }
+        Norm {
+            name,
+            kind: self.description().norm_kind,
+            bias: self.biases.norms,
+        }
     }
 
     /// What hidden states start from.
@@ -222,7 +284,7 @@ impl EncoderConfig {
                 let types = types.map_or(TokenTypes::Zero, TokenTypes::OneAfter);
                 (table(names.token_types, rows), types)
             }),
-            norm: self.norm(names.embeddings_norm.into()),
+            norm: names.embeddings_norm.map(|name| self.norm(name.into())),
         }
     }
 
@@ -238,13 +300,16 @@ impl EncoderConfig {
             outputs,
             bias,
         };
-        let square = |name| linear(name, [hidden, hidden], biases.attention);
+        let shared = self.key_value_size();
         let norm = |name: &str| self.norm(format!("{prefix}{name}"));
         let wide = if description.gated { 2 } else { 1 };
         // Saturating: a broken configuration may hold any number.
         let wide = self.intermediate_size.saturating_mul(wide);
-        // With norms in front, the first layer's input is normalised already.
-        let first = layer == 0 && description.norms == NormPlacement::BeforeBlock;
+        let widening = |name, outputs| linear(name, [outputs, hidden], biases.feed_forward);
+        // With norms in front, the first layer's input may be normalised already.
+        let first = layer == 0
+            && description.norms == NormPlacement::BeforeBlock
+            && names.embeddings_norm.is_some();
         let local = self
             .local
             .as_ref()
@@ -254,19 +319,37 @@ impl EncoderConfig {
             attention: Attention {
                 norm: (!first).then(|| norm(names.attention_norm)),
                 projections: match names.projections {
-                    ProjectionNames::Separate(names) => Projections::Separate(names.map(square)),
+                    ProjectionNames::Separate([query, key, value]) => {
+                        let project =
+                            |name, outputs| linear(name, [outputs, hidden], biases.attention);
+                        Projections::Separate([
+                            project(query, hidden),
+                            project(key, shared),
+                            project(value, shared),
+                        ])
+                    }
                     ProjectionNames::Fused(name) => {
                         let shape = [hidden.saturating_mul(3), hidden];
                         Projections::Fused(linear(name, shape, biases.attention))
                     }
                 },
-                output: square(names.attention_output),
+                output: linear(
+                    names.attention_output,
+                    [hidden, hidden],
+                    biases.attention_output,
+                ),
                 rotary: local.map_or(self.rotary, |local| local.rotary),
                 window: local.map(|local| local.window),
             },
             feed_forward: FeedForward {
                 norm: norm(names.feed_forward_norm),
-                wide: linear(names.wide, [wide, hidden], biases.feed_forward),
+                wide: match names.wide {
+                    WideNames::One(name) => Wide::One(widening(name, wide)),
+                    WideNames::GateAndUp(names) => {
+                        Wide::GateAndUp(names.map(|name| widening(name, self.intermediate_size)))
+                    }
+                },
+                activation: self.activation,
                 narrow: linear(
                     names.narrow,
                     [hidden, self.intermediate_size],
@@ -283,6 +366,17 @@ impl EncoderConfig {
     pub fn final_norm(&self) -> Option<Norm> {
         let name = self.description().names.final_norm;
         name.map(|name| self.norm(name.into()))
+    }
+
+    /// What turns the last states into logits. In a family that has no matrix of its own for that,
+    /// as in `UniXcoder` (Guo et al., 2022), it is the table of the embeddings.
+    pub fn language_head(&self) -> LanguageHead {
+        let names = &self.description().names;
+        let own = names.language_head.filter(|_| !self.tied_language_head);
+        LanguageHead {
+            name: format!("{}.weight", own.unwrap_or(names.words)),
+            tied: own.is_none(),
+        }
     }
 
     /// Name and shape, `[buckets, heads]`, of the bias by relative position that all layers add to
@@ -305,7 +399,12 @@ impl EncoderConfig {
         let relative = self.relative_positions();
         tables
             .map(move |table| table.tensor(width))
-            .chain(embeddings.norm.tensors(width))
+            .chain(
+                embeddings
+                    .norm
+                    .into_iter()
+                    .flat_map(move |norm| norm.tensors(width)),
+            )
             .chain((0..self.layers).flat_map(move |layer| self.layer(layer).tensors(width)))
             .chain(relative.map(|(name, shape)| (name.into(), shape.to_vec())))
             .chain(

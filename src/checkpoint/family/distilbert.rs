@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use super::bert::{BERT, NAMES};
 use super::{
-    Activation, Description, Family, HeadConfig, HeadFields, HeadNames, Names, ProjectionNames,
+    Activation, BlockActivation, Description, Family, HeadConfig, HeadFields, HeadNames, Names,
+    ProjectionNames, WideNames,
 };
 use crate::checkpoint::config::{Biases, ConfigFile, DropoutRates};
-use crate::checkpoint::{EncoderConfig, Error};
+use crate::checkpoint::{AttentionPattern, EncoderConfig, Error};
 
 pub(super) const DISTILBERT: Description = Description {
     model_type: "distilbert",
@@ -25,13 +26,13 @@ pub(super) const DISTILBERT: Description = Description {
         ]),
         attention_output: "attention.out_lin",
         attention_norm: "sa_layer_norm",
-        wide: "ffn.lin1",
+        wide: WideNames::One("ffn.lin1"),
         narrow: "ffn.lin2",
         feed_forward_norm: "output_layer_norm",
         ..NAMES
     },
     class: "DistilBert",
-    sequence_head: HeadNames {
+    sequence_head: Some(HeadNames {
         square: "pre_classifier",
         prefixed: false,
         drops_input: false,
@@ -39,7 +40,7 @@ pub(super) const DISTILBERT: Description = Description {
         norm: None,
         last: "classifier",
         fields: HeadFields::NONE,
-    },
+    }),
     ..BERT
 };
 
@@ -87,6 +88,7 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         hidden_size: found.dim,
         layers: found.n_layers,
         attention_heads: found.n_heads,
+        key_value_heads: found.n_heads,
         intermediate_size: found.hidden_dim,
         vocabulary_size: found.vocab_size,
         position_embeddings: found.max_position_embeddings,
@@ -94,7 +96,9 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         text_separator: None,
         biases: Biases::ALL,
         rotary: None,
+        attention_pattern: AttentionPattern::Bidirectional,
         local: None,
+        activation: BlockActivation::Gelu,
         layer_norm_epsilon: EPSILON,
         dropout: DropoutRates {
             embeddings: found.dropout,
@@ -106,5 +110,7 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         initializer_range: found.initializer_range,
         padding_id: found.pad_token_id.unwrap_or(0),
         head: HeadConfig::USUAL,
+        end_token: None,
+        tied_language_head: true,
     })
 }

@@ -9,14 +9,15 @@
 mod bert;
 mod blocks;
 mod distilbert;
+mod llama;
 mod modernbert;
 mod mpnet;
 mod roberta;
 mod sequence_head;
 
 pub use blocks::{
-    Attention, Embeddings, FeedForward, Layer, Linear, Norm, NormPlacement, Positions, Projections,
-    Table, TokenTypes,
+    Attention, BlockActivation, Embeddings, FeedForward, LanguageHead, Layer, Linear, Norm,
+    NormKind, NormPlacement, Positions, Projections, Table, TokenTypes, Wide,
 };
 pub use sequence_head::{Activation, HeadConfig, HeadFields, HeadInput, SequenceHead};
 
@@ -60,6 +61,12 @@ families! {
     DistilBert = distilbert::DISTILBERT,
     /// ModernBERT.
     ModernBert = modernbert::MODERNBERT,
+    /// Llama: SmolLM2 and others.
+    Llama = llama::LLAMA,
+    /// Qwen2 and Qwen2.5, Coder among them.
+    Qwen2 = llama::QWEN2,
+    /// StarCoder2.
+    Starcoder2 = llama::STARCODER2,
 }
 
 /// All that is particular to a family.
@@ -76,12 +83,13 @@ struct Description {
     /// How the rows of the position embeddings are chosen, in a family that has them.
     positions: Option<Positions>,
     norms: NormPlacement,
+    norm_kind: NormKind,
     /// Whether one half of the wide states is multiplied by the other.
     gated: bool,
     /// What the names of its classes in transformers start with.
     class: &'static str,
-    /// Its own sequence classifier.
-    sequence_head: HeadNames,
+    /// Its own sequence classifier, in a family that has one of this form.
+    sequence_head: Option<HeadNames>,
 }
 
 /// What a family's tensors are called, without `.weight` and `.bias`; those of a layer after the
@@ -90,7 +98,8 @@ struct Names {
     words: &'static str,
     positions: &'static str,
     token_types: &'static str,
-    embeddings_norm: &'static str,
+    /// What the norm over the embeddings is called, in a family that has one.
+    embeddings_norm: Option<&'static str>,
     /// What the bias by relative position is called, in a family that has one.
     relative_positions: Option<&'static str>,
     /// What stands before a layer's number.
@@ -98,11 +107,22 @@ struct Names {
     projections: ProjectionNames,
     attention_output: &'static str,
     attention_norm: &'static str,
-    wide: &'static str,
+    wide: WideNames,
     narrow: &'static str,
     feed_forward_norm: &'static str,
     /// What the norm after the last layer is called, in a family that has one.
     final_norm: Option<&'static str>,
+    /// What the matrix from states to words is called where it is not that of the embeddings, in a
+    /// family that has such.
+    language_head: Option<&'static str>,
+}
+
+/// What widens hidden states.
+enum WideNames {
+    /// One matrix.
+    One(&'static str),
+    /// One that goes through the activation, and one that multiplies it.
+    GateAndUp([&'static str; 2]),
 }
 
 /// What projects to queries, keys and values.

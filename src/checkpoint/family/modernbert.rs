@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Activation, Description, Family, HeadConfig, HeadFields, HeadInput, HeadNames, Names,
-    NormPlacement, ProjectionNames,
+    Activation, BlockActivation, Description, Family, HeadConfig, HeadFields, HeadInput, HeadNames,
+    Names, NormKind, NormPlacement, ProjectionNames, WideNames,
 };
 use crate::checkpoint::config::{Biases, ConfigFile, DropoutRates, LayerKinds, LocalAttention};
-use crate::checkpoint::{EncoderConfig, Error};
+use crate::checkpoint::{AttentionPattern, EncoderConfig, Error, RotaryPositions};
 
 pub(super) const MODERNBERT: Description = Description {
     model_type: "modernbert",
@@ -21,23 +21,25 @@ pub(super) const MODERNBERT: Description = Description {
         // No tables by these names.
         positions: "",
         token_types: "",
-        embeddings_norm: "embeddings.norm",
+        embeddings_norm: Some("embeddings.norm"),
         relative_positions: None,
         layers: "layers.",
         projections: ProjectionNames::Fused("attn.Wqkv"),
         attention_output: "attn.Wo",
         attention_norm: "attn_norm",
-        wide: "mlp.Wi",
+        wide: WideNames::One("mlp.Wi"),
         narrow: "mlp.Wo",
         feed_forward_norm: "mlp_norm",
         final_norm: Some("final_norm"),
+        language_head: None,
     },
     positions: None,
     norms: NormPlacement::BeforeBlock,
+    norm_kind: NormKind::Layer,
     gated: true,
     class: "ModernBert",
     // Its token classifier has the same layers, on every token.
-    sequence_head: HeadNames {
+    sequence_head: Some(HeadNames {
         square: "head.dense",
         prefixed: false,
         drops_input: false,
@@ -48,7 +50,7 @@ pub(super) const MODERNBERT: Description = Description {
             reads: Some("classifier_pooling"),
             activation: Some("classifier_activation"),
         },
-    },
+    }),
 };
 
 /// What a layer is called that attends to all of its sequence.
@@ -157,6 +159,7 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         hidden_size: found.hidden_size,
         layers: found.num_hidden_layers,
         attention_heads: found.num_attention_heads,
+        key_value_heads: found.num_attention_heads,
         intermediate_size: found.intermediate_size,
         vocabulary_size: found.vocab_size,
         position_embeddings: found.max_position_embeddings,
@@ -164,16 +167,19 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         text_separator: None,
         biases: Biases {
             attention: found.attention_bias,
+            attention_output: found.attention_bias,
             feed_forward: found.mlp_bias,
             norms: found.norm_bias,
         },
-        rotary: Some(global),
+        rotary: Some(RotaryPositions::unscaled(global)),
+        attention_pattern: AttentionPattern::Bidirectional,
         local: Some(LocalAttention {
             // The field is the width of the whole window.
             window: found.local_attention / 2,
-            rotary: Some(local),
+            rotary: Some(RotaryPositions::unscaled(local)),
             layers: kinds,
         }),
+        activation: BlockActivation::Gelu,
         layer_norm_epsilon: found.norm_eps,
         dropout: DropoutRates {
             embeddings: found.embedding_dropout,
@@ -185,6 +191,8 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         initializer_range: found.initializer_range,
         padding_id: found.pad_token_id.unwrap_or(PADDING_ID),
         head: classifier(file)?,
+        end_token: None,
+        tied_language_head: true,
     })
 }
 
@@ -273,7 +281,10 @@ mod tests {
     fn kinds(config: &EncoderConfig) -> Vec<(Option<usize>, Option<f64>)> {
         let layers = (0..config.layers).map(|layer| config.layer(layer).attention);
         layers
-            .map(|attention| (attention.window, attention.rotary))
+            .map(|attention| {
+                let theta = attention.rotary.map(|rotary| rotary.theta);
+                (attention.window, theta)
+            })
             .collect()
     }
 

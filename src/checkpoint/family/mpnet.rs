@@ -27,7 +27,7 @@ pub(super) const MPNET: Description = Description {
     },
     positions: Some(Positions::AfterPadding),
     class: "MPNet",
-    sequence_head: HEAD,
+    sequence_head: Some(HEAD),
     ..BERT
 };
 

@@ -10,7 +10,7 @@ pub(super) const ROBERTA: Description = Description {
     read: |file| bert::read(file, Family::Roberta, 1),
     positions: Some(Positions::AfterPadding),
     class: "Roberta",
-    sequence_head: HEAD,
+    sequence_head: Some(HEAD),
     ..BERT
 };
 

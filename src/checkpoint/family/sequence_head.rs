@@ -118,11 +118,11 @@ pub struct SequenceHead {
 }
 
 impl EncoderConfig {
-    /// The family's own sequence classifier.
-    pub fn sequence_head(&self) -> SequenceHead {
-        let names = &self.family.description().sequence_head;
+    /// The family's own sequence classifier, in one that has it in front of the first token.
+    pub fn sequence_head(&self) -> Option<SequenceHead> {
+        let names = self.family.description().sequence_head.as_ref()?;
         let chosen = self.head.activation.as_deref();
-        SequenceHead {
+        Some(SequenceHead {
             square: Linear {
                 name: names.square.into(),
                 inputs: self.hidden_size,
@@ -135,6 +135,6 @@ impl EncoderConfig {
             norm: names.norm.map(|name| self.norm(name.into())),
             last: names.last,
             fields: names.fields,
-        }
+        })
     }
 }

@@ -34,6 +34,7 @@ pub(super) enum Attribute {
     Float(&'static str, f32),
     Int(&'static str, i64),
     Ints(&'static str, &'static [i64]),
+    Text(&'static str, &'static str),
 }
 
 /// An ONNX model: the graph, and the weights it points to.
@@ -325,6 +326,10 @@ fn attribute(attribute: &Attribute) -> AttributeProto {
         Attribute::Ints(name, numbers) => {
             proto.ints = numbers.to_vec();
             (name, AttributeType::Ints)
+        }
+        Attribute::Text(name, text) => {
+            proto.s = Some(text.as_bytes().to_vec());
+            (name, AttributeType::String)
         }
     };
     proto.name = (*name).into();

@@ -2,15 +2,22 @@
 //! standard operators.
 
 use super::builder::{Attribute, Axis, GraphBuilder, OnnxModel, Value};
-use super::scores::Shared;
+use super::scores::{Reach, Shared};
 use super::{linear, positions};
-use crate::checkpoint::{self, Checkpoint, EncoderConfig, Linear, Norm, Positions, Table, Weights};
+use crate::checkpoint::{
+    self, AttentionPattern, Checkpoint, EncoderConfig, Linear, Norm, NormKind, Positions,
+    PrefixRule, Table, Weights,
+};
 use crate::frozen::FrozenPrecision;
 
 /// The graph's name for its token ids, i64 `[batch, length]`.
 pub const INPUT_IDS: &str = "input_ids";
 /// The graph's name for its mask, i64 `[batch, length]`: 1 for a token, 0 for padding.
 pub const ATTENTION_MASK: &str = "attention_mask";
+/// The graph's name for the number of tokens of each sequence that all of its tokens attend to, i64
+/// `[batch]`: its input where the attention pattern is not bidirectional. With it a graph computes
+/// all three patterns.
+pub const PREFIX_LENGTHS: &str = "prefix_lengths";
 /// The name of the external data file while the model is in memory.
 pub const DATA_FILE: &str = "frozen.onnx.data";
 
@@ -75,8 +82,16 @@ pub fn write(
         }
     };
     let mask = writer.graph.input(ATTENTION_MASK, &batch_by_length());
+    let prefix_lengths = writer.prefix_lengths();
+    let prefix_lengths = prefix_lengths.as_ref();
     let mut hidden = match start {
-        Start::TokenIds => writer.embeddings(&input, &mask)?,
+        Start::TokenIds => {
+            let places = Places::Counted {
+                mask: &mask,
+                prefix_lengths,
+            };
+            writer.embeddings(&input, places)?
+        }
         Start::HiddenStates(_) => input,
     };
     let EncoderWriter {
@@ -85,7 +100,12 @@ pub fn write(
         weights,
         ..
     } = &mut writer;
-    let mut shared = Shared::new(graph, config, weights, &mask, deepest > first)?;
+    let reach = Reach {
+        mask: &mask,
+        prefix_lengths,
+        last: None,
+    };
+    let mut shared = Shared::new(graph, config, weights, &reach, deepest > first)?;
     for layer in first..=deepest {
         if depths.contains(&layer) {
             let axes = [
@@ -126,14 +146,26 @@ pub(super) fn write_all_layers(
     };
     let ids = writer.graph.input(INPUT_IDS, &batch_by_length());
     let mask = writer.graph.input(ATTENTION_MASK, &batch_by_length());
-    let mut hidden = writer.embeddings(&ids, &mask)?;
+    // What is put on top reads one vector a sequence: that of a decoder has no prefix.
+    let no_prefix = (!writer.config.attention_pattern.is_bidirectional())
+        .then(|| writer.graph.int("no_prefix", &[1], &[0]));
+    let places = Places::Counted {
+        mask: &mask,
+        prefix_lengths: no_prefix.as_ref(),
+    };
+    let mut hidden = writer.embeddings(&ids, places)?;
     let EncoderWriter {
         graph,
         config,
         weights,
         ..
     } = &mut writer;
-    let mut shared = Shared::new(graph, config, weights, &mask, true)?;
+    let reach = Reach {
+        mask: &mask,
+        prefix_lengths: no_prefix.as_ref(),
+        last: None,
+    };
+    let mut shared = Shared::new(graph, config, weights, &reach, true)?;
     for layer in 0..checkpoint.config.layers {
         hidden = writer.layer(layer, &hidden, &mut shared)?;
     }
@@ -147,20 +179,45 @@ pub(super) fn write_all_layers(
     })
 }
 
-fn batch_by_length() -> [Axis; 2] {
+pub(super) fn batch_by_length() -> [Axis; 2] {
     [Axis::Dynamic("batch"), Axis::Dynamic("length")]
+}
+
+/// Where the tokens of a sequence stand.
+#[derive(Clone, Copy)]
+pub(super) enum Places<'a> {
+    /// Each at its place among those of the mask `[batch, length]`, behind a prefix as the attention
+    /// pattern says.
+    Counted {
+        mask: &'a Value,
+        prefix_lengths: Option<&'a Value>,
+    },
+    /// At these rows of the position embeddings, `[batch, length]`.
+    Given(&'a Value),
 }
 
 pub(super) struct EncoderWriter<'a> {
     pub(super) graph: GraphBuilder,
     pub(super) config: &'a EncoderConfig,
-    weights: &'a Weights,
-    precision: FrozenPrecision,
+    pub(super) weights: &'a Weights,
+    pub(super) precision: FrozenPrecision,
 }
 
 impl EncoderWriter<'_> {
-    /// Sum of word and, where there are any, position and token type embeddings, normalised.
-    fn embeddings(&mut self, ids: &Value, mask: &Value) -> Result<Value, checkpoint::Error> {
+    /// Declares [`PREFIX_LENGTHS`] where the attention pattern asks for them.
+    pub(super) fn prefix_lengths(&mut self) -> Option<Value> {
+        let wanted = !self.config.attention_pattern.is_bidirectional();
+        let axes = [Axis::Dynamic("batch")];
+        wanted.then(|| self.graph.input(PREFIX_LENGTHS, &axes))
+    }
+
+    /// Sum of word and, where there are any, position and token type embeddings, normalised where
+    /// the family does so.
+    pub(super) fn embeddings(
+        &mut self,
+        ids: &Value,
+        places: Places,
+    ) -> Result<Value, checkpoint::Error> {
         let blocks = self.config.embeddings();
         let scope = "embeddings";
         let words = self.table(&blocks.words)?;
@@ -176,7 +233,29 @@ impl EncoderWriter<'_> {
         let axis = || [Attribute::Int("axis", 0)];
         let mut sum = graph.node(scope, "Gather", &[&words, ids], &axis());
         let position = positions.map(|(table, numbering)| {
-            let rows = positions::rows(graph, numbering, self.config.padding_id, [ids, mask]);
+            let rows = match places {
+                Places::Given(rows) => rows.clone(),
+                Places::Counted {
+                    mask,
+                    prefix_lengths,
+                } => {
+                    let padding = self.config.padding_id;
+                    let rows = positions::rows(graph, numbering, padding, [ids, mask]);
+                    match (prefix_lengths, self.config.attention_pattern) {
+                        (
+                            Some(prefix_lengths),
+                            AttentionPattern::Prefix(PrefixRule {
+                                padded_source: Some(padded),
+                                ..
+                            }),
+                        ) => {
+                            let lengths = [mask, prefix_lengths];
+                            positions::behind_padding(graph, &rows, padded, lengths)
+                        }
+                        _ => rows,
+                    }
+                }
+            };
             graph.node(scope, "Gather", &[&table, &rows], &axis())
         });
         if let Some((table, types)) = types {
@@ -187,7 +266,7 @@ impl EncoderWriter<'_> {
         if let Some(position) = position {
             sum = graph.node(scope, "Add", &[&sum, &position], &[]);
         }
-        self.norm(&blocks.norm, &sum)
+        self.norm_if_any(blocks.norm.as_ref(), &sum)
     }
 
     pub(super) fn linear(
@@ -217,7 +296,11 @@ impl EncoderWriter<'_> {
         self.weight(&format!("{}.weight", table.name), &shape)
     }
 
-    fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Value, checkpoint::Error> {
+    pub(super) fn weight(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Value, checkpoint::Error> {
         let numbers = self.weights.tensor(name, shape)?;
         Ok(self.graph.weight(name, shape, &numbers))
     }
@@ -238,10 +321,38 @@ pub(super) fn write_norm(
         inputs.push(graph.weight(&name, &shape, &numbers));
     }
     let inputs: Vec<&Value> = inputs.iter().collect();
+    if norm.kind == NormKind::RootMeanSquare {
+        return Ok(root_mean_square(
+            graph,
+            config,
+            norm,
+            [inputs[0], inputs[1]],
+        ));
+    }
     let attributes = [
         Attribute::Int("axis", -1),
         Attribute::Float("epsilon", config.layer_norm_epsilon as f32),
     ];
     let operator = "LayerNormalization";
     Ok(graph.node(&norm.name, operator, &inputs, &attributes))
+}
+
+/// `x / √(mean of x² + ε) · weight`, in operators that ONNX Runtime knows to put together.
+#[allow(clippy::cast_possible_truncation)] // An epsilon is a round decimal number.
+fn root_mean_square(
+    graph: &mut GraphBuilder,
+    config: &EncoderConfig,
+    norm: &Norm,
+    [x, weight]: [&Value; 2],
+) -> Value {
+    let scope = &norm.name;
+    let two = graph.float("two_float", 2.0);
+    let squares = graph.node(scope, "Pow", &[x, &two], &[]);
+    let axis = graph.int("width_axis", &[1], &[-1]);
+    let mean = graph.node(scope, "ReduceMean", &[&squares, &axis], &[]);
+    let epsilon = graph.float("norm_epsilon", config.layer_norm_epsilon as f32);
+    let mean = graph.node(scope, "Add", &[&mean, &epsilon], &[]);
+    let root = graph.node(scope, "Sqrt", &[&mean], &[]);
+    let scaled = graph.node(scope, "Div", &[x, &root], &[]);
+    graph.node(scope, "Mul", &[&scaled, weight], &[])
 }

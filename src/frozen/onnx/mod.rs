@@ -3,6 +3,7 @@
 
 mod builder;
 mod check;
+mod decoder;
 mod encoder;
 mod layer;
 mod linear;
@@ -15,6 +16,12 @@ mod whole;
 pub(super) use builder::ExternalWeight;
 pub use builder::OnnxModel;
 pub(crate) use check::{CHECK_INPUT, CHECK_OUTPUT, write_check};
-pub use encoder::{ATTENTION_MASK, DATA_FILE, INPUT_IDS, Start, hidden_state, write};
+pub use decoder::{
+    Decoding, LAST_TOKEN, LOGITS, POSITION_IDS, past_names, present_names, write_decoder,
+};
+pub(crate) use decoder::{GATHERED, ROWS, STATES, write_gather};
+pub use encoder::{
+    ATTENTION_MASK, DATA_FILE, INPUT_IDS, PREFIX_LENGTHS, Start, hidden_state, write,
+};
 pub(super) use proto::DataType;
 pub use whole::{Dense, Pool, Readout, WholeModel, write_whole};

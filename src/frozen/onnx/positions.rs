@@ -28,6 +28,28 @@ pub(super) fn rows(
     }
 }
 
+/// `rows` `[batch, length]` of the position embeddings, those of the tokens behind the prefix moved
+/// on as if the prefix had `padded` tokens.
+pub(super) fn behind_padding(
+    graph: &mut GraphBuilder,
+    rows: &Value,
+    padded: usize,
+    [mask, prefix_lengths]: [&Value; 2],
+) -> Value {
+    let scope = "embeddings.position_shift";
+    let axis = graph.int("column_axis", &[1], &[1]);
+    let prefix = graph.node(scope, "Unsqueeze", &[prefix_lengths, &axis], &[]);
+    let places = count_up(graph, scope, mask);
+    let beyond = graph.node(scope, "GreaterOrEqual", &[&places, &prefix], &[]);
+    let beyond = graph.node(scope, "Cast", &[&beyond], &[Attribute::Int("to", 7)]);
+    let padded = graph.int("padded_source", &[], &[padded as i64]);
+    let shift = graph.node(scope, "Sub", &[&padded, &prefix], &[]);
+    let zero = graph.int("zero", &[], &[0]);
+    let shift = graph.node(scope, "Max", &[&shift, &zero], &[]);
+    let shift = graph.node(scope, "Mul", &[&beyond, &shift], &[]);
+    graph.node(scope, "Add", &[rows, &shift], &[])
+}
+
 /// Row of the token type embeddings of each token: a single one where all are of the same type, else
 /// `[batch, length]`.
 pub(super) fn types(graph: &mut GraphBuilder, types: TokenTypes, ids: &Value) -> Value {
@@ -62,22 +84,32 @@ pub(super) fn count_up(graph: &mut GraphBuilder, scope: &str, mask: &Value) -> V
     graph.node(scope, "Range", &[&zero, &length, &one], &[])
 }
 
-/// Cosine and sine of the angles by which `rotation` turns each position, both
+/// Cosine and sine of the angles by which `rotation` turns each of `positions` `[batch, length]`,
+/// both `[batch, length, 1, head size / 2]`; without those each place in the sequences of `mask`,
 /// `[length, 1, head size / 2]`.
 pub(super) fn angles(
     graph: &mut GraphBuilder,
     scope: &str,
     rotation: &Rotation,
-    mask: &Value,
+    (mask, positions): (&Value, Option<&Value>),
 ) -> [Value; 2] {
-    let positions = count_up(graph, scope, mask);
+    let given = positions.is_some();
+    let positions = positions.map_or_else(|| count_up(graph, scope, mask), Clone::clone);
     let float = [Attribute::Int("to", 1)];
     let positions = graph.node(scope, "Cast", &[&positions], &float);
-    let axes = graph.int("rotary_axes", &[2], &[1, 2]);
+    let axes = if given { [2, 3] } else { [1, 2] };
+    let axes = graph.int("rotary_axes", &[2], &axes);
     let positions = graph.node(scope, "Unsqueeze", &[&positions, &axes], &[]);
     let steps = graph.floats(&format!("{scope}.steps"), &rotation.steps);
     let angles = graph.node(scope, "Mul", &[&positions, &steps], &[]);
-    ["Cos", "Sin"].map(|function| graph.node(scope, function, &[&angles], &[]))
+    ["Cos", "Sin"].map(|function| {
+        let numbers = graph.node(scope, function, &[&angles], &[]);
+        if rotation.scale.to_bits() == 1.0f32.to_bits() {
+            return numbers;
+        }
+        let scale = graph.float(&format!("{scope}.scale"), rotation.scale);
+        graph.node(scope, "Mul", &[&numbers, &scale], &[])
+    })
 }
 
 /// Turns each head of `heads` `[batch, length, heads, head size]` by its position's [`angles`].

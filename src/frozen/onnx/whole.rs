@@ -108,17 +108,7 @@ pub fn write_whole(
     let rows = if readout.columns > 1 { "rows" } else { "batch" };
     let axes = [Axis::Dynamic(rows), Axis::Fixed(width)];
     graph.output(readout.output, &vector, &axes);
-    let (mut model, data, weights) = graph.into_parts();
-    let entries = metadata.iter().map(|(key, value)| StringStringEntry {
-        key: (*key).into(),
-        value: value.clone(),
-    });
-    model.metadata_props = entries.collect();
-    Ok(WholeModel {
-        model,
-        data,
-        weights,
-    })
+    Ok(WholeModel::of(graph, metadata))
 }
 
 /// The mean of `hidden` `[batch, length, hidden]` over the tokens of `mask`, `[batch, hidden]`.
@@ -150,11 +140,26 @@ fn normalised(graph: &mut GraphBuilder, vectors: &Value) -> Value {
     graph.node(scope, "Div", &[vectors, &length], &[])
 }
 
-fn data_name(file_name: &str) -> String {
+pub(super) fn data_name(file_name: &str) -> String {
     format!("{file_name}.data")
 }
 
 impl WholeModel {
+    /// That of `graph`, with `metadata`.
+    pub(super) fn of(graph: GraphBuilder, metadata: &[(&str, String)]) -> Self {
+        let (mut model, data, weights) = graph.into_parts();
+        let entries = metadata.iter().map(|(key, value)| StringStringEntry {
+            key: (*key).into(),
+            value: value.clone(),
+        });
+        model.metadata_props = entries.collect();
+        Self {
+            model,
+            data,
+            weights,
+        }
+    }
+
     /// It in memory, its weights beside it.
     pub fn into_model(self) -> OnnxModel {
         OnnxModel {

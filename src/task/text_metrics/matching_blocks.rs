@@ -21,14 +21,14 @@ pub fn matching_ratio(first: &str, second: &str) -> f64 {
         return 1.0;
     }
     let mut matcher = Matcher::new(&first, &second);
-    let mut matched = 0;
+    let mut same = 0;
     let mut open = vec![(0..first.len(), 0..second.len())];
     while let Some((in_first, in_second)) = open.pop() {
         let block = matcher.longest(in_first.clone(), in_second.clone());
         if block.length == 0 {
             continue;
         }
-        matched += block.length;
+        same += block.length;
         let after = (block.first + block.length, block.second + block.length);
         let sides = [
             (in_first.start..block.first, in_second.start..block.second),
@@ -39,7 +39,7 @@ pub fn matching_ratio(first: &str, second: &str) -> f64 {
         };
         open.extend(sides.into_iter().filter(both));
     }
-    2.0 * matched as f64 / letters as f64
+    2.0 * same as f64 / letters as f64
 }
 
 /// Letters that both texts have in a row.
@@ -109,11 +109,15 @@ impl<'a> Matcher<'a> {
                     };
                 }
             }
-            written.iter().for_each(|&other| before[other + 1] = 0);
+            for &other in written {
+                before[other + 1] = 0;
+            }
             written = found;
             std::mem::swap(before, now);
         }
-        written.iter().for_each(|&other| before[other + 1] = 0);
+        for &other in written {
+            before[other + 1] = 0;
+        }
         // Junk does not begin a block, but may be at either end.
         while best.first > in_first.start
             && best.second > in_second.start

@@ -14,7 +14,7 @@ pub struct TextMetrics {
     /// BLEU-4, 0 to 100: of `summarize` the mean of smoothed sentence BLEU, of `generate` corpus BLEU.
     pub bleu: Option<f64>,
     /// Exact match: share of hypotheses with the words of their reference, 0 to 100.
-    pub em: f64,
+    pub em: Option<f64>,
     /// Mean edit similarity by `difflib`, 0 to 100.
     pub edit_similarity: Option<f64>,
     /// Mean edit similarity by Levenshtein's insertions and deletions, 0 to 100.
@@ -22,7 +22,7 @@ pub struct TextMetrics {
     /// Mean F1 of ROUGE-L, 0 to 100.
     pub rouge_l: Option<f64>,
     /// chrF2 of the corpus, 0 to 100.
-    pub chrf: f64,
+    pub chrf: Option<f64>,
     /// exp(loss), from 1; absent where only texts are known.
     pub perplexity: Option<f64>,
     /// Mean cross-entropy a token in nats, from 0; absent where only texts are known.
@@ -30,6 +30,22 @@ pub struct TextMetrics {
 }
 
 impl TextMetrics {
+    /// Those of `task` where no text was written: the mean loss a token, and what follows from it.
+    pub fn of_loss(task: TextTask, mean_loss: f64) -> Self {
+        let nothing = Self {
+            task,
+            bleu: None,
+            em: None,
+            edit_similarity: None,
+            edit_similarity_levenshtein: None,
+            rouge_l: None,
+            chrf: None,
+            perplexity: None,
+            loss: None,
+        };
+        nothing.with_loss(mean_loss)
+    }
+
     /// These, with the mean loss a token and what follows from it.
     #[must_use]
     pub fn with_loss(self, mean_loss: f64) -> Self {
@@ -64,7 +80,7 @@ impl TextMetrics {
         );
         let all = [
             ("bleu", bleu, self.bleu),
-            ("em", "exact match", Some(self.em)),
+            ("em", "exact match", self.em),
             (
                 "edit_similarity",
                 "edit similarity (difflib)",
@@ -76,7 +92,7 @@ impl TextMetrics {
                 self.edit_similarity_levenshtein,
             ),
             ("rouge_l", "ROUGE-L (F1)", self.rouge_l),
-            ("chrf", "chrF2", Some(self.chrf)),
+            ("chrf", "chrF2", self.chrf),
             ("perplexity", "perplexity", self.perplexity),
             ("loss", "loss", self.loss),
         ];

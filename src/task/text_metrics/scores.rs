@@ -160,11 +160,11 @@ impl TextScores {
                 TextTask::Generate => Some(corpus_bleu(&words)),
                 TextTask::Complete => None,
             },
-            em: mean(|example| Some(example.em)).unwrap_or_default(),
+            em: mean(|example| Some(example.em)),
             edit_similarity: mean(|example| example.edit_similarity),
             edit_similarity_levenshtein: mean(|example| example.edit_similarity_levenshtein),
             rouge_l: mean(|example| example.rouge_l),
-            chrf: chrf(&letters),
+            chrf: Some(chrf(&letters)),
             perplexity: None,
             loss: None,
         }

@@ -2,7 +2,7 @@
 //! way back is done with all of them.
 
 use super::{FULL, Footprint, PartShape, bytes, is_fused, linears};
-use crate::checkpoint::{Layer, Linear, Norm, TokenTypes};
+use crate::checkpoint::{Layer, Linear, Norm, NormKind, TokenTypes};
 use crate::trainable::{MixedPrecision, Pooling};
 
 /// Bytes of a pass in candle's own operations.
@@ -139,17 +139,20 @@ impl Footprint {
         };
         let averaging = match part.pooling {
             Pooling::Mean => bytes(part.sequences * part.tokens),
-            Pooling::Cls => 0,
+            Pooling::Cls | Pooling::Scored => 0,
         };
-        // All layers share what hides tokens beyond the window.
+        // All layers share what hides tokens beyond the window, or behind a token.
         let mut windows = self.layers.iter().map(|layer| layer.attention.window);
-        let far = if windows.any(|window| is_windowed(window, part)) {
+        let far = if self.is_ordered() || windows.any(|window| is_windowed(window, part)) {
             bytes(part.tokens * part.longest)
         } else {
             0
         };
         let [embeddings, masks] = self.composed_embeddings(part);
-        let pooled = bytes(part.sequences * self.hidden);
+        let pooled = match part.rows_read() {
+            None if part.pooling == Pooling::Scored => 0,
+            _ => bytes(part.vectors() * self.hidden),
+        };
         Composed {
             states: (sum.token * part.tokens) as u64 + pooled + embeddings,
             scores: trained,
@@ -172,7 +175,9 @@ impl Footprint {
         let positions = if tables.positions.is_some() { 2 } else { 0 };
         // The words; rows of the other tables, and the sums with them.
         sum.token += FULL * (1 + positions + types) * self.hidden;
-        add_norm(&mut sum, &tables.norm, self.hidden);
+        if let Some(norm) = &tables.norm {
+            add_norm(&mut sum, norm, self.hidden);
+        }
         add_dropout(&mut sum, self.dropout.embeddings, self.hidden);
         [sum.token, sum.constant].map(|token| (token * part.tokens) as u64)
     }
@@ -205,19 +210,20 @@ impl Footprint {
     }
 
     fn add_attention(&self, sum: &mut Sum, layer: &Layer, part: PartShape, numbers: Numbers) {
-        let (hidden, heads) = (self.hidden, self.heads);
+        let (hidden, heads, shared) = (self.hidden, self.heads, self.key_value_size());
         let attention = &layer.attention;
         let side_by_side = is_fused(&attention.projections);
         if attention.rotary.is_some() {
             // Of queries and keys: in fp32, four products, a sum and a difference, and both halves
             // put together.
-            let copied = if side_by_side { FULL * hidden } else { 0 };
+            let turned = hidden + shared;
+            let copied = if side_by_side { FULL * turned } else { 0 };
             let copied = if numbers.half {
-                numbers.widened(hidden)
+                numbers.widened(turned)
             } else {
                 copied
             };
-            sum.token += 2 * (copied + 4 * FULL * hidden + numbers.rounded(hidden));
+            sum.token += copied + 4 * FULL * turned + numbers.rounded(turned);
             // Sines and cosines.
             sum.constant += 2 * FULL * hidden / heads;
         }
@@ -225,7 +231,9 @@ impl Footprint {
         // of the buckets. Of different lengths there are several buckets, whose contexts are put one
         // behind the other, and an eighth is padding at most.
         let several = part.tokens < part.sequences * part.longest;
-        let in_buckets = numbers.size * (9 + usize::from(several)) * hidden;
+        // Of a single head of keys nothing is to be taken apart.
+        let apart = if self.key_value_heads == 1 { 2 } else { 4 };
+        let in_buckets = numbers.size * ((5 + usize::from(several)) * hidden + apart * shared);
         sum.token += if several {
             in_buckets * 9 / 8
         } else {
@@ -241,14 +249,19 @@ impl Footprint {
         if self.relative_positions.is_some() {
             sum.pair += FULL;
         }
-        // Padding is hidden as what is too far.
-        if several || is_windowed(attention.window, part) {
+        // Padding is hidden as what is too far, and what is behind a token.
+        if several || self.is_ordered() || is_windowed(attention.window, part) {
             sum.pair += FULL;
         }
         if self.dropout.probabilities > 0.0 {
             sum.pair += FULL;
             sum.constant_pair += FULL * heads;
         }
+    }
+
+    /// Whether tokens do not attend to those behind them.
+    fn is_ordered(&self) -> bool {
+        !self.pattern.is_bidirectional()
     }
 
     /// On the way back through GELU its slope is put together from fifteen matrices, of which candle
@@ -284,9 +297,14 @@ fn add_linear(sum: &mut Sum, linear: &Linear, numbers: Numbers) {
     }
 }
 
-/// Centred, its square, divided, weighted, with the bias; and six numbers a token.
+/// Centred, its square, divided, weighted, with the bias; and six numbers a token. A root mean square
+/// takes nothing off, and two numbers less.
 fn add_norm(sum: &mut Sum, norm: &Norm, hidden: usize) {
-    sum.token += FULL * ((4 + usize::from(norm.bias)) * hidden + 6);
+    let (matrices, more) = match norm.kind {
+        NormKind::Layer => (4, 6),
+        NormKind::RootMeanSquare => (3, 4),
+    };
+    sum.token += FULL * ((matrices + usize::from(norm.bias)) * hidden + more);
 }
 
 /// Dropout of `width` numbers a token: what comes out, and its mask.

@@ -2,9 +2,8 @@
 //! order, from buffers that are lengths alone.
 
 use super::{Footprint, PartShape, bytes};
-use crate::checkpoint::{Layer, NormPlacement};
-use crate::trainable::Pooling;
-use crate::trainable::packed::{Buffer, Buffers};
+use crate::checkpoint::{AttentionPattern, Layer, NormPlacement};
+use crate::trainable::packed::{Buffer, Buffers, Reach};
 
 type Length<'a> = Buffer<'a, usize>;
 
@@ -20,6 +19,10 @@ struct LayerPass<'p> {
     pruned: bool,
     /// Numbers of all tokens' states.
     all: usize,
+    /// Of all tokens' keys.
+    keys: usize,
+    /// Whether what a feed-forward block without a gate puts out is dropped from.
+    drops_output: bool,
 }
 
 /// A normalisation's rows and scales.
@@ -71,17 +74,22 @@ impl Footprint {
     /// Bytes of the attention scores that `threads` threads of the written-out layers hold, a head
     /// of a sequence each.
     pub fn fused_scores(&self, longest: usize, threads: usize) -> u64 {
-        let most = self
-            .layers
-            .iter()
-            .map(|layer| match layer.attention.window {
-                // In blocks of 32 queries, and with keys' and values' gradients apart.
-                Some(window) if longest > window + 1 => {
-                    let (near, size) = (longest.min(32 + 2 * window), self.hidden / self.heads);
-                    64 * near + 32 * size + 2 * longest * size
-                }
-                _ => 2 * longest * longest + longest * self.hidden / self.heads,
-            });
+        let size = self.hidden / self.heads;
+        let all = 2 * longest * longest + longest * size;
+        let most = self.layers.iter().map(|layer| {
+            let window = layer.attention.window;
+            let reach = Reach {
+                window: window.filter(|window| longest > window + 1),
+                prefix: (!self.pattern.is_bidirectional()).then_some(0),
+            };
+            let by_blocks = reach.room(longest, size);
+            match self.pattern {
+                // A sequence may be all prefix.
+                AttentionPattern::Prefix(_) => all.max(by_blocks),
+                _ if self.key_value_heads == self.heads && reach.is_all() => all,
+                _ => by_blocks,
+            }
+        });
         bytes(threads * most.max().unwrap_or(0))
     }
 
@@ -92,14 +100,16 @@ impl Footprint {
         part: PartShape,
     ) -> LayerPass<'p> {
         let top = index + 1 == self.layers.len();
-        let pruned = part.pooling == Pooling::Cls && top;
+        let read = part.rows_read().filter(|_| top);
         LayerPass {
             layer: &self.layers[index],
             buffers,
             hidden: self.hidden,
-            rows: if pruned { part.sequences } else { part.tokens },
-            pruned,
+            rows: read.unwrap_or(part.tokens),
+            pruned: read.is_some(),
             all: part.tokens * self.hidden,
+            keys: part.tokens * self.key_value_size(),
+            drops_output: self.dropout.feed_forward > 0.0,
         }
     }
 
@@ -124,8 +134,8 @@ impl Footprint {
                 });
             }
         }
-        if part.pooling == Pooling::Cls && self.layers.is_empty() {
-            states = Some(buffers.take(part.sequences * self.hidden));
+        if let Some(read) = part.rows_read().filter(|_| self.layers.is_empty()) {
+            states = Some(buffers.take(read * self.hidden));
         }
         let mut final_norm = None;
         if self.final_norm.is_some() {
@@ -141,15 +151,13 @@ impl Footprint {
     fn forward_and_back(&self, buffers: &Buffers<usize>, part: PartShape) {
         let all = part.tokens * self.hidden;
         let (mut tapes, final_norm) = self.forward(buffers, part, true);
-        let mut gradient = match part.pooling {
-            Pooling::Cls => buffers.take(part.sequences * self.hidden),
-            Pooling::Mean => buffers.take(all),
-        };
+        let rows = part.rows_read().unwrap_or(part.tokens);
+        let mut gradient = buffers.take(rows * self.hidden);
         if final_norm.is_some() {
             gradient = buffers.take(gradient.length());
         }
         drop(final_norm);
-        let spread = part.pooling == Pooling::Cls && self.layers.is_empty();
+        let spread = part.rows_read().is_some() && self.layers.is_empty();
         let _spread = spread.then(|| buffers.take(all));
         let mut gradient = Some(gradient);
         while let Some(kept) = tapes.pop() {
@@ -277,8 +285,10 @@ impl<'p> LayerPass<'p> {
         of_input: bool,
     ) -> Option<Length<'p>> {
         let branch = self.take(gradient.length());
+        let drops = self.drops_output && !self.layer.feed_forward.gated;
+        let dropped = drops.then(|| self.take(gradient.length()));
         self.feed_forward_backward(tape.wide);
-        drop(tape.attended);
+        drop((dropped, tape.attended));
         let _projected = attend_backward(tape.attention, branch);
         let normalised = tape.input.is_some().then(|| self.take(self.all));
         let _asking = self.asking();
@@ -294,7 +304,7 @@ impl<'p> LayerPass<'p> {
 
     fn attend(&self) -> (Length<'p>, [Length<'p>; 4]) {
         let queries = self.take(self.some());
-        let (keys, values) = (self.take(self.all), self.take(self.all));
+        let (keys, values) = (self.take(self.keys), self.take(self.keys));
         let context = self.take(self.some());
         let projected = self.take(self.some());
         (projected, [queries, keys, values, context])
@@ -303,7 +313,7 @@ impl<'p> LayerPass<'p> {
     /// What comes out and the wide states, which are kept.
     fn feed_forward(&self) -> (Length<'p>, Length<'p>) {
         let feed_forward = &self.layer.feed_forward;
-        let wide = self.take(self.rows * feed_forward.wide.outputs);
+        let wide = self.take(self.rows * feed_forward.wide.outputs());
         let _active = self.take(self.rows * feed_forward.narrow.inputs);
         (self.take(self.some()), wide)
     }

@@ -14,7 +14,8 @@ pub use composed::Composed;
 
 use super::{MixedPrecision, Pooling};
 use crate::checkpoint::{
-    DropoutRates, Embeddings, EncoderConfig, Freeze, Layer, Linear, Norm, Projections,
+    AttentionPattern, DropoutRates, Embeddings, EncoderConfig, Freeze, Layer, Linear, Norm,
+    Projections,
 };
 
 /// Bytes of a number in fp32.
@@ -25,6 +26,8 @@ const FULL: usize = size_of::<f32>();
 pub struct Footprint {
     hidden: usize,
     heads: usize,
+    key_value_heads: usize,
+    pattern: AttentionPattern,
     layers: Vec<Layer>,
     embeddings: Option<Embeddings>,
     final_norm: Option<Norm>,
@@ -48,12 +51,33 @@ pub struct PartShape {
     pub tokens: usize,
     /// Tokens of the longest.
     pub longest: usize,
-    /// One vector a sequence.
+    /// What is read of the last states.
     pub pooling: Pooling,
+    /// Tokens that are read where those are that are scored.
+    pub scored: usize,
     /// What matrix products compute in.
     pub mixed_precision: MixedPrecision,
     /// Whether of each layer but the top one its input alone is kept.
     pub recompute: bool,
+}
+
+impl PartShape {
+    /// Vectors that are read of the last states.
+    fn vectors(&self) -> usize {
+        match self.pooling {
+            Pooling::Cls | Pooling::Mean => self.sequences,
+            Pooling::Scored => self.scored,
+        }
+    }
+
+    /// Rows of the last states that are read, if not all.
+    fn rows_read(&self) -> Option<usize> {
+        match self.pooling {
+            Pooling::Cls => Some(self.sequences),
+            Pooling::Mean => None,
+            Pooling::Scored => (self.scored < self.tokens).then_some(self.scored),
+        }
+    }
 }
 
 impl Footprint {
@@ -108,6 +132,8 @@ impl Footprint {
             vocabulary: config.vocabulary_size,
             hidden,
             heads: config.attention_heads,
+            key_value_heads: config.key_value_heads,
+            pattern: config.attention_pattern,
             layers,
             embeddings,
             final_norm: None,
@@ -122,6 +148,11 @@ impl Footprint {
         let mut footprint = self.clone();
         footprint.dropout.set_all(0.0);
         footprint
+    }
+
+    /// Width of all heads' keys.
+    fn key_value_size(&self) -> usize {
+        self.hidden / self.heads * self.key_value_heads
     }
 
     /// Width of a hidden state.
@@ -153,7 +184,9 @@ fn of_embeddings(tables: &Embeddings, hidden: usize) -> usize {
         .token_types
         .as_ref()
         .map_or(0, |(table, _)| table.rows);
-    (tables.words.rows + positions + types) * hidden + of_norm(&tables.norm, hidden)
+    let norm = tables.norm.as_ref();
+    let norm = norm.map_or(0, |norm| of_norm(norm, hidden));
+    (tables.words.rows + positions + types) * hidden + norm
 }
 
 /// Numbers of a layer's parameters.
@@ -170,11 +203,9 @@ fn of_layer(layer: &Layer, hidden: usize) -> usize {
 fn linears(layer: &Layer) -> impl Iterator<Item = &Linear> {
     let feed_forward = &layer.feed_forward;
     let linears = layer.attention.projections.linears().iter();
-    linears.chain([
-        &layer.attention.output,
-        &feed_forward.wide,
-        &feed_forward.narrow,
-    ])
+    let linears = linears.chain([&layer.attention.output]);
+    let linears = linears.chain(feed_forward.wide.linears());
+    linears.chain([&feed_forward.narrow])
 }
 
 fn of_linear(linear: &Linear) -> usize {

@@ -6,13 +6,13 @@ use std::path::Path;
 use candle_core::{Device, Storage, Tensor};
 
 use super::{Footprint, PartShape};
-use crate::checkpoint::{Checkpoint, Freeze};
+use crate::checkpoint::{AttentionPattern, Checkpoint, Freeze};
 use crate::ragged::Ragged;
 use crate::trainable::{
     EncoderInput, Gradients, MixedPrecision, Ops, Parameters, Pass, Pooling, TrainableEncoder,
 };
 
-const FAMILIES: [&str; 7] = [
+const FAMILIES: [&str; 10] = [
     "bert-tiny",
     "roberta-tiny",
     "mpnet-tiny",
@@ -20,6 +20,9 @@ const FAMILIES: [&str; 7] = [
     "distilbert-tiny",
     "modernbert-tiny",
     "modernbert-biased-tiny",
+    "llama-tiny",
+    "qwen2-tiny",
+    "starcoder2-tiny",
 ];
 
 fn checkpoint(name: &str) -> Checkpoint {
@@ -27,7 +30,18 @@ fn checkpoint(name: &str) -> Checkpoint {
     Checkpoint::open(&goldens.join(name)).expect("a checkpoint")
 }
 
+/// With the attention of its family, and two thirds of each sequence scored.
 fn input(checkpoint: &Checkpoint, freeze: Freeze, lengths: &[usize]) -> EncoderInput {
+    let input = whole(checkpoint, freeze, lengths);
+    let scored = lengths.iter().map(|length| length / 3..*length);
+    let input = input.with_scored(scored.collect());
+    match checkpoint.config.attention_pattern {
+        AttentionPattern::Causal => input.with_prefixes(vec![0; lengths.len()]),
+        _ => input,
+    }
+}
+
+fn whole(checkpoint: &Checkpoint, freeze: Freeze, lengths: &[usize]) -> EncoderInput {
     let width = checkpoint.config.hidden_size;
     let mut offsets = vec![0];
     offsets.extend(lengths.iter().scan(0, |end, length| {
@@ -49,6 +63,7 @@ fn part(lengths: &[usize], pooling: Pooling, mixed_precision: MixedPrecision) ->
         tokens: lengths.iter().sum(),
         longest: lengths.iter().copied().max().unwrap_or(0),
         pooling,
+        scored: lengths.iter().map(|length| length - length / 3).sum(),
         mixed_precision,
         recompute: false,
     }
@@ -70,7 +85,7 @@ fn the_written_out_layers_hold_what_is_told() {
         let checkpoint = checkpoint(name);
         let all = Freeze::Layers(checkpoint.config.layers);
         for freeze in depths.into_iter().chain([all]) {
-            let ways = [Pooling::Cls, Pooling::Mean]
+            let ways = [Pooling::Cls, Pooling::Mean, Pooling::Scored]
                 .map(|pooling| [false, true].map(|way| (pooling, way)));
             for (pooling, recompute) in ways.into_iter().flatten() {
                 let (parameters, encoder, footprint) = encoder(&checkpoint, freeze);
@@ -140,6 +155,7 @@ fn candle_keeps_what_is_told() {
                 (vec![12; 3], Pooling::Cls),
                 (vec![20; 2], Pooling::Mean),
                 (vec![20], Pooling::Cls),
+                (vec![12; 2], Pooling::Scored),
             ] {
                 let freeze = Freeze::Nothing;
                 let (_, encoder, footprint) = encoder(&checkpoint, freeze);

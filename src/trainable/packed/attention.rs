@@ -1,6 +1,6 @@
 //! Multi-head scaled dot-product self-attention over packed sequences, each token attending to
-//! every token of its own sequence, or to those within a window: `softmax(Q Kᵀ / √d) V` (Vaswani
-//! et al., 2017).
+//! every token of its own sequence, or to some of them: `softmax(Q Kᵀ / √d) V` (Vaswani et al.,
+//! 2017). Several heads of queries may share one of keys and values (Ainslie et al., 2023).
 //!
 //! Heads of sequences are worked on in parallel, each with room for its own probabilities only;
 //! the backward pass computes them again.
@@ -13,10 +13,10 @@ use rayon::prelude::*;
 use super::Profile;
 use super::math::exp;
 use super::matrix::{view, view_mut};
+use super::reach::Reach;
 use super::relative_bias::RelativeBias;
 use super::rows::Rows;
 use super::sums::{dot, largest, sum};
-use super::window;
 use crate::simd;
 use crate::trainable::Dropout;
 use crate::trainable::Packing;
@@ -33,7 +33,10 @@ pub(super) struct Shape<'a> {
     pub(super) rows: Rows<'a>,
     /// Attention heads.
     pub(super) heads: usize,
-    /// Farthest token that a token attends to, if not all; without a bias.
+    /// Heads of keys and values.
+    pub(super) key_value_heads: usize,
+    /// Farthest token that a token attends to, if not all; without a bias. Which else it does not,
+    /// the packing says.
     pub(super) window: Option<usize>,
     /// Added to the scores.
     pub(super) bias: Option<&'a RelativeBias>,
@@ -43,16 +46,17 @@ pub(super) struct Shape<'a> {
     pub(super) profile: &'a Profile,
 }
 
-/// One head of one sequence.
+/// One head of keys and values of one sequence, and the first head of queries that has it.
 #[derive(Clone, Copy)]
 pub(super) struct Head<'a> {
     number: usize,
+    /// Heads of queries that have it.
+    shared_by: usize,
     /// Place in its sequence of the first token that asks.
     pub(super) first_query: usize,
     /// Dropout's number of the first probability.
     pub(super) first_probability: usize,
-    /// None where it reaches over the whole sequence.
-    window: Option<usize>,
+    pub(super) reach: Reach,
     bias: Option<&'a RelativeBias>,
     pub(super) dropout: Option<Dropout>,
     pub(super) profile: &'a Profile,
@@ -61,41 +65,36 @@ pub(super) struct Head<'a> {
 impl<'a> Shape<'a> {
     /// Rows of the queries' matrix that belong to sequence `index`.
     fn queries(&self, index: usize) -> usize {
-        match self.rows {
-            Rows::All => self.packing.length(index),
-            Rows::Some(_) => 1,
+        self.rows.places(self.packing, index).len()
+    }
+
+    /// What the tokens of sequence `index` attend to.
+    fn reach(&self, index: usize) -> Reach {
+        let length = self.packing.length(index);
+        Reach {
+            window: self.window.filter(|window| length > window + 1),
+            prefix: self.packing.prefix(index),
         }
     }
 
-    /// Place in its sequence of the first token that asks.
-    fn first_query(&self, index: usize) -> usize {
-        match self.rows {
-            Rows::All => 0,
-            Rows::Some(rows) => rows[index] - self.packing.offsets[index],
-        }
-    }
-
-    /// The window, where it does not reach over the whole of sequence `index`.
-    fn window(&self, index: usize) -> Option<usize> {
-        let window = self.window?;
-        (self.packing.length(index) > window + 1).then_some(window)
-    }
-
-    /// Every head of every sequence, sequence after sequence.
+    /// Every head of keys and values of every sequence, sequence after sequence.
     fn heads(&self) -> Vec<Head<'a>> {
         let sequences = self
             .packing
             .probabilities(self.heads)
             .into_iter()
             .enumerate();
+        let shared_by = self.heads / self.key_value_heads;
         let heads = sequences.flat_map(|(index, start)| {
             let length = self.packing.length(index);
-            let first_query = self.first_query(index);
-            (0..self.heads).map(move |number| Head {
+            let first_query = self.rows.places(self.packing, index).start;
+            let numbers = (0..self.heads).step_by(shared_by);
+            numbers.map(move |number| Head {
                 number,
+                shared_by,
                 first_query,
                 first_probability: start + (number * length + first_query) * length,
-                window: self.window(index),
+                reach: self.reach(index),
                 bias: self.bias,
                 dropout: self.dropout,
                 profile: self.profile,
@@ -104,33 +103,47 @@ impl<'a> Shape<'a> {
         heads.collect()
     }
 
+    /// Width of a row of keys or values where queries are `width` wide.
+    fn key_value_width(&self, width: usize) -> usize {
+        width / self.heads * self.key_value_heads
+    }
+
+    /// Heads that a thread takes at least.
+    fn least_heads(&self) -> usize {
+        (MIN_HEADS * self.key_value_heads).div_ceil(self.heads)
+    }
+
     /// Counts `products` with as many operations as `Q Kᵀ`.
     fn count(&self, products: usize, width: usize) {
         let sequences = 0..self.packing.sequences();
         let pairs = sequences.map(|index| {
-            let (asking, length) = (self.queries(index), self.packing.length(index));
-            match self.window(index) {
-                Some(window) => window::pairs(asking, self.first_query(index), length, window),
-                None => asking * length,
+            let (places, length) = (
+                self.rows.places(self.packing, index),
+                self.packing.length(index),
+            );
+            match self.reach(index) {
+                reach if reach.is_all() => places.len() * length,
+                reach => reach.pairs(places, length),
             }
         });
         let operations = 2 * products * pairs.sum::<usize>() * width;
         self.profile.count(operations as u64);
     }
 
-    /// The blocks `[rows(sequence), head size]` of `matrix`, sequence after sequence, head after
-    /// head.
+    /// The blocks of `matrix` for each head of keys and values, `rows(sequence)` rows of it,
+    /// sequence after sequence, head after head.
     fn blocks<'m>(
         &self,
         matrix: MatRef<'m, f32>,
         rows: impl Fn(usize) -> usize,
     ) -> Vec<MatRef<'m, f32>> {
-        let size = matrix.ncols() / self.heads;
+        let size = matrix.ncols() / self.key_value_heads;
         let mut start = 0;
         let sequences = (0..self.packing.sequences()).flat_map(|index| {
             let (first, count) = (start, rows(index));
             start += count;
-            (0..self.heads).map(move |head| matrix.submatrix(first, head * size, count, size))
+            (0..self.key_value_heads)
+                .map(move |head| matrix.submatrix(first, head * size, count, size))
         });
         sequences.collect()
     }
@@ -141,14 +154,14 @@ impl<'a> Shape<'a> {
         matrix: MatMut<'m, f32>,
         rows: impl Fn(usize) -> usize,
     ) -> Vec<MatMut<'m, f32>> {
-        let size = matrix.ncols() / self.heads;
-        let mut blocks = Vec::with_capacity(self.packing.sequences() * self.heads);
+        let size = matrix.ncols() / self.key_value_heads;
+        let mut blocks = Vec::with_capacity(self.packing.sequences() * self.key_value_heads);
         let mut below = matrix;
         for index in 0..self.packing.sequences() {
             let (sequence, rest) = below.split_at_row_mut(rows(index));
             below = rest;
             let mut right = sequence;
-            for _ in 0..self.heads {
+            for _ in 0..self.key_value_heads {
                 let (head, rest) = right.split_at_col_mut(size);
                 blocks.push(head);
                 right = rest;
@@ -158,8 +171,8 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// `context ← softmax(Q Kᵀ / √d) V`. `queries` and `context` have a row for each token that asks,
-/// `keys` and `values` one for each token; all are `[…, width]`.
+/// `context ← softmax(Q Kᵀ / √d) V`. `queries` and `context` have a row of `width` numbers for each
+/// token that asks, `keys` and `values` one for each token, as much narrower as they have fewer heads.
 pub(super) fn forward(
     shape: Shape,
     [queries, keys, values]: [&[f32]; 3],
@@ -169,17 +182,18 @@ pub(super) fn forward(
     let asking = |index| shape.queries(index);
     let asked = |index| shape.packing.length(index);
     shape.count(2, width);
+    let shared = shape.key_value_width(width);
     shape
         .blocks(view(queries, width), asking)
         .into_par_iter()
-        .zip(shape.blocks(view(keys, width), asked))
-        .zip(shape.blocks(view(values, width), asked))
+        .zip(shape.blocks(view(keys, shared), asked))
+        .zip(shape.blocks(view(values, shared), asked))
         .zip(shape.blocks_mut(view_mut(context, width), asking))
         .zip(shape.heads())
-        .with_min_len(MIN_HEADS)
+        .with_min_len(shape.least_heads())
         .for_each_init(Vec::new, |scratch, ((((q, k), v), context), head)| {
-            if let Some(window) = head.window {
-                return head.forward_within(window, [q, k, v], context, scratch);
+            if head.goes_by_blocks() {
+                return head.forward_by_blocks([q, k, v], context, scratch);
             }
             let probabilities = room(scratch, q.nrows() * k.nrows());
             head.score(q, k, probabilities);
@@ -204,17 +218,18 @@ pub(super) fn backward(
     let asked = |index| shape.packing.length(index);
     // Of the five, the first is done again.
     shape.count(4, width);
+    let shared = shape.key_value_width(width);
     shape
         .blocks_mut(view_mut(queries, width), asking)
         .into_par_iter()
-        .zip(shape.blocks_mut(view_mut(keys, width), asked))
-        .zip(shape.blocks_mut(view_mut(values, width), asked))
+        .zip(shape.blocks_mut(view_mut(keys, shared), asked))
+        .zip(shape.blocks_mut(view_mut(values, shared), asked))
         .zip(shape.blocks(view(of_context, width), asking))
         .zip(shape.heads())
-        .with_min_len(MIN_HEADS)
+        .with_min_len(shape.least_heads())
         .map_init(Vec::new, |scratch, ((((q, k), v), of_context), head)| {
-            if let Some(window) = head.window {
-                head.backward_within(window, [q, k, v], of_context, scratch);
+            if head.goes_by_blocks() {
+                head.backward_by_blocks([q, k, v], of_context, scratch);
                 return Vec::new();
             }
             head.backward([q, k, v], of_context, scratch)
@@ -223,6 +238,21 @@ pub(super) fn backward(
 }
 
 impl Head<'_> {
+    /// Whether it is done a block of queries at a time: all at once where one head attends to all.
+    fn goes_by_blocks(&self) -> bool {
+        self.shared_by > 1 || !self.reach.is_all()
+    }
+
+    /// The heads of queries, each by itself, of a sequence of `length`.
+    pub(super) fn sharing(&self, length: usize) -> impl Iterator<Item = Self> {
+        (0..self.shared_by).map(move |index| Self {
+            number: self.number + index,
+            shared_by: 1,
+            first_probability: self.first_probability + index * length * length,
+            ..*self
+        })
+    }
+
     /// `target ← scale · left right`
     pub(super) fn product(
         &self,

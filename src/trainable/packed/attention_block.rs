@@ -33,7 +33,8 @@ impl<'w> LayerPass<'_, 'w> {
     ) -> Result<(Buffer<'w>, AttentionTape<'w>), Error> {
         let (layer, buffers) = (self.layer, &self.workspace.buffers);
         let mut queries = buffers.take(asking.len());
-        let (mut keys, mut values) = (buffers.take(x.len()), buffers.take(x.len()));
+        let shared = self.packing.tokens() * self.projection(1).1.len();
+        let (mut keys, mut values) = (buffers.take(shared), buffers.take(shared));
         self.project(0, asking, &mut queries)?;
         self.project(1, x, &mut keys)?;
         self.project(2, x, &mut values)?;
@@ -129,7 +130,7 @@ impl<'w> LayerPass<'_, 'w> {
             linear::of_input_by_part(profile, linear, outputs, of_y, of_x, target)
         };
         of_input(0, queries, &mut gradient, target)?;
-        let mut of_x = self.spread(gradient, keys.len());
+        let mut of_x = self.spread(gradient, self.packing.tokens() * self.hidden_size);
         of_input(1, keys, &mut of_x, Target::Add)?;
         of_input(2, values, &mut of_x, Target::Add)?;
         Ok(of_x)
@@ -139,9 +140,10 @@ impl<'w> LayerPass<'_, 'w> {
     pub(super) fn asking(&self, x: &[f32]) -> Option<Buffer<'w>> {
         match self.rows {
             Rows::All => None,
-            Rows::Some(rows) => {
-                let mut asking = self.workspace.buffers.take(rows.len() * self.hidden_size);
-                gather(x, rows, self.hidden_size, &mut asking);
+            Rows::Some(runs) => {
+                let length = runs.rows.len() * self.hidden_size;
+                let mut asking = self.workspace.buffers.take(length);
+                gather(x, &runs.rows, self.hidden_size, &mut asking);
                 Some(asking)
             }
         }
@@ -151,10 +153,10 @@ impl<'w> LayerPass<'_, 'w> {
     pub(super) fn spread(&self, part: Buffer<'w>, length: usize) -> Buffer<'w> {
         match self.rows {
             Rows::All => part,
-            Rows::Some(rows) => {
+            Rows::Some(runs) => {
                 let mut all = self.workspace.buffers.take(length);
                 all.fill(0.0);
-                scatter_add(&part, rows, self.hidden_size, &mut all);
+                scatter_add(&part, &runs.rows, self.hidden_size, &mut all);
                 all
             }
         }
@@ -167,10 +169,12 @@ impl<'w> LayerPass<'_, 'w> {
     }
 
     fn projection(&self, part: usize) -> (&'w Linear, Range<usize>) {
-        let width = self.hidden_size;
         match &self.layer.projections {
-            Projections::Separate(linears) => (&linears[part], 0..width),
-            Projections::Fused(linear) => (linear, part * width..(part + 1) * width),
+            Projections::Separate(linears) => (&linears[part], 0..linears[part].outputs),
+            Projections::Fused(linear) => {
+                let width = linear.outputs / 3;
+                (linear, part * width..(part + 1) * width)
+            }
         }
     }
 
@@ -185,6 +189,7 @@ impl<'w> LayerPass<'_, 'w> {
             packing: self.packing,
             rows: self.rows,
             heads: self.layer.heads,
+            key_value_heads: self.layer.key_value_heads,
             window: self.layer.window,
             bias: self.bias.map(|(bias, _)| bias),
             dropout: self.dropout.probabilities,

@@ -8,7 +8,7 @@ use super::pooling;
 use super::profile::Part;
 use super::relative_bias::RelativeBias;
 use super::rotary::Turns;
-use super::rows::{Rows, gather, scatter_add};
+use super::rows::{Rows, Runs, gather, scatter_add};
 use crate::trainable::encoder::TrainableEncoder;
 use crate::trainable::gradients::Gradients;
 use crate::trainable::pass::Site;
@@ -18,8 +18,9 @@ use crate::trainable::{Error, Packing, Pass, Pooling};
 pub(crate) struct Tape<'a> {
     packing: Packing,
     pooling: Pooling,
-    first_tokens: Vec<usize>,
-    /// Whether the last layer computed first tokens only.
+    /// The tokens that are read, if not all.
+    read: Option<Runs>,
+    /// Whether the last layer computed those only.
     pruned: bool,
     input: Vec<f32>,
     layers: Vec<Kept<'a>>,
@@ -40,8 +41,8 @@ struct Kept<'a> {
 struct Setting<'p, 'w> {
     encoder: &'w TrainableEncoder,
     packing: &'p Packing,
-    first_tokens: &'p [usize],
-    pruned: bool,
+    /// The tokens that the last layer computes, if not all.
+    read: Option<&'p Runs>,
     bias: Option<RelativeBias>,
     turns: Turns<'w>,
 }
@@ -50,8 +51,7 @@ impl<'p, 'w> Setting<'p, 'w> {
     fn new(
         encoder: &'w TrainableEncoder,
         packing: &'p Packing,
-        first_tokens: &'p [usize],
-        pruned: bool,
+        read: Option<&'p Runs>,
     ) -> Result<Self, Error> {
         let longest = packing.longest();
         let positions = encoder.relative_positions.as_ref();
@@ -59,10 +59,9 @@ impl<'p, 'w> Setting<'p, 'w> {
         Ok(Self {
             encoder,
             packing,
-            first_tokens,
-            pruned,
+            read,
             bias: bias.transpose()?,
-            turns: Turns::new(&encoder.layers, longest, encoder.hidden_size),
+            turns: Turns::new(&encoder.layers, longest),
         })
     }
 
@@ -75,10 +74,9 @@ impl<'p, 'w> Setting<'p, 'w> {
             layer,
             workspace: &encoder.workspace,
             packing: self.packing,
-            rows: if self.pruned && top {
-                Rows::Some(self.first_tokens)
-            } else {
-                Rows::All
+            rows: match self.read {
+                Some(read) if top => Rows::Some(read),
+                _ => Rows::All,
             },
             hidden_size: encoder.hidden_size,
             bias: self.bias.as_ref().zip(encoder.relative_positions.as_ref()),
@@ -88,7 +86,7 @@ impl<'p, 'w> Setting<'p, 'w> {
     }
 }
 
-/// Pooled states of packed sequences: `input` `[tokens, hidden]` to `[sequences, hidden]`, and
+/// Pooled states of packed sequences: `input` `[tokens, hidden]` to `[vectors, hidden]`, and
 /// what [`backward`] needs, if `pass` asks for gradients.
 pub(crate) fn forward<'a>(
     encoder: &'a TrainableEncoder,
@@ -98,9 +96,9 @@ pub(crate) fn forward<'a>(
     pass: &Pass,
 ) -> Result<(Vec<f32>, Option<Tape<'a>>), Error> {
     let (workspace, width) = (&encoder.workspace, encoder.hidden_size);
-    let first_tokens = packing.offsets[..packing.sequences()].to_vec();
-    let pruned = pooling == Pooling::Cls && !pass.all_rows && !encoder.layers.is_empty();
-    let setting = Setting::new(encoder, &packing, &first_tokens, pruned)?;
+    let read = Runs::new(&packing, pooling);
+    let pruned = read.is_some() && !pass.all_rows && !encoder.layers.is_empty();
+    let setting = Setting::new(encoder, &packing, read.as_ref().filter(|_| pruned))?;
     let mut tapes = Vec::with_capacity(encoder.layers.len());
     let mut states: Option<Buffer> = None;
     for (index, layer) in encoder.layers.iter().enumerate() {
@@ -123,12 +121,13 @@ pub(crate) fn forward<'a>(
             });
         }
     }
-    let mut pooled = vec![0.0; packing.sequences() * width];
-    if pooling == Pooling::Cls && !pruned {
-        let mut first = workspace.buffers.take(pooled.len());
+    let vectors = packing.vectors(pooling, 0..packing.sequences());
+    let mut pooled = vec![0.0; vectors.len() * width];
+    if let Some(read) = read.as_ref().filter(|_| !pruned) {
+        let mut some = workspace.buffers.take(pooled.len());
         let all = states.as_deref().unwrap_or(&input);
-        gather(all, &first_tokens, width, &mut first);
-        states = Some(first);
+        gather(all, &read.rows, width, &mut some);
+        states = Some(some);
     }
     let mut final_norm = None;
     if let Some(norm) = &encoder.final_norm {
@@ -138,13 +137,13 @@ pub(crate) fn forward<'a>(
     }
     let states = states.as_deref().unwrap_or(&input);
     workspace.profile.time(Part::Elementwise, || match pooling {
-        Pooling::Cls => pooled.copy_from_slice(states),
+        Pooling::Cls | Pooling::Scored => pooled.copy_from_slice(states),
         Pooling::Mean => pooling::mean(states, &packing.offsets, width, &mut pooled),
     });
     let tape = pass.way_back.then_some(Tape {
         packing,
         pooling,
-        first_tokens,
+        read,
         pruned,
         input,
         layers: tapes,
@@ -153,7 +152,7 @@ pub(crate) fn forward<'a>(
     Ok((pooled, tape))
 }
 
-/// From the `gradient` of the pooled states, `[sequences, hidden]`, to those of the parameters
+/// From the `gradient` of the pooled states, `[vectors, hidden]`, to those of the parameters
 /// and, if `of_input`, of the input, `[tokens, hidden]`.
 pub(crate) fn backward(
     encoder: &TrainableEncoder,
@@ -165,16 +164,16 @@ pub(crate) fn backward(
     let Tape {
         packing,
         pooling,
-        first_tokens,
+        read,
         pruned,
         input,
         mut layers,
         final_norm,
     } = tape;
     let workspace = &encoder.workspace;
-    let setting = Setting::new(encoder, &packing, &first_tokens, pruned)?;
+    let setting = Setting::new(encoder, &packing, read.as_ref().filter(|_| pruned))?;
     let of_pooled = match pooling {
-        Pooling::Cls => {
+        Pooling::Cls | Pooling::Scored => {
             let mut of_states = workspace.buffers.take(gradient.len());
             of_states.copy_from_slice(gradient);
             of_states
@@ -197,10 +196,9 @@ pub(crate) fn backward(
         }
         _ => of_pooled,
     };
-    let mut of_states = Some(if pooling == Pooling::Cls && !pruned {
-        spread(workspace, &of_pooled, &first_tokens, input.len())
-    } else {
-        of_pooled
+    let mut of_states = Some(match read.as_ref().filter(|_| !pruned) {
+        Some(read) => spread(workspace, &of_pooled, read, input.len()),
+        None => of_pooled,
     });
     while let Some(kept) = layers.pop() {
         let index = layers.len();
@@ -232,9 +230,10 @@ pub(crate) fn backward(
 }
 
 /// `part` in the given rows among zeros, `length` numbers.
-fn spread<'w>(workspace: &'w Workspace, part: &[f32], rows: &[usize], length: usize) -> Buffer<'w> {
+fn spread<'w>(workspace: &'w Workspace, part: &[f32], read: &Runs, length: usize) -> Buffer<'w> {
     let mut all = workspace.buffers.take(length);
     all.fill(0.0);
-    scatter_add(part, rows, part.len() / rows.len(), &mut all);
+    let rows = &read.rows;
+    scatter_add(part, rows, part.len() / rows.len().max(1), &mut all);
     all
 }

@@ -1,13 +1,15 @@
 //! The feed-forward block, plain or gated, forward and backward.
 
+use super::activation::{self, with_activation};
 use super::buffers::Buffer;
+use super::gated::{self, Layout};
 use super::layer::LayerPass;
 use super::linear;
 use super::matrix::Target;
 use super::profile::Part;
-use super::{gated, gelu};
 use crate::trainable::Error;
 use crate::trainable::gradients::Gradients;
+use crate::trainable::layers::Wide;
 
 impl<'w> LayerPass<'_, 'w> {
     /// What the block puts out for `x` `[rows, hidden]`, and the wide states before the activation,
@@ -16,16 +18,21 @@ impl<'w> LayerPass<'_, 'w> {
         let (layer, profile) = (self.layer, self.profile());
         let buffers = &self.workspace.buffers;
         let rows = x.len() / self.hidden_size;
-        let mut wide = buffers.take(rows * layer.intermediate.outputs);
+        let mut wide = buffers.take(rows * layer.wide.outputs());
         let mut active = buffers.take(rows * layer.output.inputs);
-        linear::forward(profile, &layer.intermediate, x, &mut wide)?;
+        let mut rest = &mut *wide;
+        for linear in layer.wide.linears() {
+            let (y, others) = rest.split_at_mut(rows * linear.outputs);
+            linear::forward(profile, linear, x, y)?;
+            rest = others;
+        }
         profile.time(Part::Elementwise, || {
-            if layer.gated {
+            with_activation!(layer.activation, A => if layer.gated {
                 let dropout = self.row_dropout(self.dropout.feed_forward);
-                gated::forward(&wide, layer.output.inputs, dropout, &mut active);
+                gated::forward::<A>(&wide, self.halves(), dropout, &mut active);
             } else {
-                gelu::forward(&wide, &mut active);
-            }
+                activation::forward::<A>(&wide, &mut active);
+            });
         });
         let mut narrow = buffers.take(x.len());
         linear::forward(profile, &layer.output, &active, &mut narrow)?;
@@ -51,12 +58,16 @@ impl<'w> LayerPass<'_, 'w> {
         let (active, of_wide) = if layer.gated {
             profile.time(Part::Elementwise, || {
                 let dropout = self.row_dropout(self.dropout.feed_forward);
-                gated::backward(&mut wide, layer.output.inputs, dropout, &mut of_active);
+                with_activation!(layer.activation, A => {
+                    gated::backward::<A>(&mut wide, self.halves(), dropout, &mut of_active);
+                });
             });
             (of_active, wide)
         } else {
             profile.time(Part::Elementwise, || {
-                gelu::backward(&mut wide, &mut of_active);
+                with_activation!(layer.activation, A => {
+                    activation::backward::<A>(&mut wide, &mut of_active);
+                });
             });
             (wide, of_active)
         };
@@ -64,8 +75,28 @@ impl<'w> LayerPass<'_, 'w> {
         drop(active);
         let mut x = buffers.take(gradient.len());
         again(&mut x)?;
-        linear::backward(profile, &layer.intermediate, [(&x, &of_wide)], gradients);
+        let mut rest = &*of_wide;
+        for linear in layer.wide.linears() {
+            let (of_y, others) = rest.split_at(rows * linear.outputs);
+            linear::backward(profile, linear, [(&x, of_y)], gradients);
+            rest = others;
+        }
         drop(x);
-        linear::of_input(profile, &layer.intermediate, &of_wide, of_x, target)
+        let (mut rest, mut target) = (&*of_wide, target);
+        for linear in layer.wide.linears() {
+            let (of_y, others) = rest.split_at(rows * linear.outputs);
+            linear::of_input(profile, linear, of_y, of_x, target)?;
+            (rest, target) = (others, Target::Add);
+        }
+        Ok(())
+    }
+
+    /// How what goes through the activation and what multiplies it lie, and their width.
+    fn halves(&self) -> (Layout, usize) {
+        let layout = match self.layer.wide {
+            Wide::One(_) => Layout::SideBySide,
+            Wide::GateAndUp(_) => Layout::Stacked,
+        };
+        (layout, self.layer.output.inputs)
     }
 }

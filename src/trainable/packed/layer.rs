@@ -10,7 +10,7 @@ use super::rows::Rows;
 use super::{Profile, Workspace};
 use crate::checkpoint::NormPlacement;
 use crate::trainable::gradients::Gradients;
-use crate::trainable::layers::{EncoderLayer, LayerNorm};
+use crate::trainable::layers::{EncoderLayer, Norm};
 use crate::trainable::relative_position::RelativePositions;
 use crate::trainable::{Dropout, Error, Packing};
 
@@ -79,7 +79,7 @@ impl<'p, 'w> LayerPass<'p, 'w> {
         }
     }
 
-    fn norm_behind_attention(&self) -> Option<&'w LayerNorm> {
+    fn norm_behind_attention(&self) -> Option<&'w Norm> {
         match self.layer.norms {
             NormPlacement::AfterResidual => self.layer.attention_norm.as_ref(),
             NormPlacement::BeforeBlock => None,

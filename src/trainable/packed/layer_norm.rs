@@ -1,12 +1,14 @@
 //! Dropout, the residual connection and layer normalisation (Ba, Kiros, Hinton, 2016) in one pass
 //! over the rows: `y = n · weight + bias`, `n = (z - mean) / √(variance + ε)`,
-//! `z = dropout(x) + residual`; and the same one by one, for norms in front of a block.
+//! `z = dropout(x) + residual`; and the same one by one, for norms in front of a block. Root mean
+//! square normalisation (Zhang, Sennrich, 2019) is the same with a mean of 0.
 
 use rayon::prelude::*;
 
 use super::CHUNK;
 use super::rows::Rows;
 use super::sums::{dot, sum};
+use crate::checkpoint::NormKind;
 use crate::simd;
 use crate::trainable::Dropout;
 
@@ -27,9 +29,10 @@ impl RowDropout<'_> {
     }
 }
 
-/// A norm's parameters.
+/// A norm's kind and parameters.
 #[derive(Clone, Copy)]
 pub(super) struct Affine<'a> {
+    pub(super) kind: NormKind,
     pub(super) weight: &'a [f32],
     pub(super) bias: Option<&'a [f32]>,
 }
@@ -83,7 +86,7 @@ pub(super) fn forward(
                         .zip(scales);
                     for (row, (((x, y), residual), scale)) in inputs.enumerate() {
                         add_residual(x, residual, dropout, chunk * rows + row);
-                        *scale = normalise(x, epsilon);
+                        *scale = normalise(x, affine.kind, epsilon);
                         affine.apply(x, y);
                     }
                 },
@@ -119,7 +122,7 @@ pub(super) fn forward_apart(
                         .zip(scales);
                     for (((normalised, y), x), scale) in inputs {
                         normalised.copy_from_slice(x);
-                        *scale = normalise(normalised, epsilon);
+                        *scale = normalise(normalised, affine.kind, epsilon);
                         affine.apply(normalised, y);
                     }
                 },
@@ -183,9 +186,12 @@ fn add_residual(x: &mut [f32], residual: &[f32], dropout: Option<RowDropout>, in
 
 /// Normalises a row in place; returns `1 / √(variance + ε)`.
 #[inline(always)]
-fn normalise(x: &mut [f32], epsilon: f32) -> f32 {
+fn normalise(x: &mut [f32], kind: NormKind, epsilon: f32) -> f32 {
     let count = x.len() as f32;
-    let mean = sum(x, |x| x) / count;
+    let mean = match kind {
+        NormKind::Layer => sum(x, |x| x) / count,
+        NormKind::RootMeanSquare => 0.0,
+    };
     let variance = sum(x, |x| (x - mean) * (x - mean)) / count;
     let scale = 1.0 / (variance + epsilon).sqrt();
     for x in x {
@@ -216,10 +222,13 @@ pub(super) struct Normalised<'a> {
     pub(super) rows: &'a [f32],
     /// Of each row.
     pub(super) scales: &'a [f32],
+    /// By which norm.
+    pub(super) kind: NormKind,
 }
 
 /// Turns `gradient`, with respect to `y`, into that with respect to `z` and so to the residual:
-/// with `g` the gradient times the weight, a row's is `scale · (g - mean(g) - n · mean(g n))`.
+/// with `g` the gradient times the weight, a row's is `scale · (g - mean(g) - n · mean(g n))`,
+/// without the `mean(g)` where the mean was not taken off.
 /// `of_x` gets that with respect to `x`, before dropout. Returns those of weight and bias, to be
 /// added up.
 pub(super) fn backward(
@@ -270,7 +279,7 @@ fn backward_to(
     target: &mut [f32],
     finish: impl Fn(&[f32], usize, &mut [f32]) + Sync,
 ) -> [Vec<Vec<f32>>; 2] {
-    let width = weight.len();
+    let (width, kind) = (weight.len(), normalised.kind);
     let rows = (CHUNK / width).max(1);
     let partial: Vec<(Vec<f32>, Vec<f32>)> = gradient
         .par_chunks_mut(rows * width)
@@ -290,7 +299,7 @@ fn backward_to(
                         .zip(scales);
                     for (row, (((gradient, target), normalised), &scale)) in inputs.enumerate() {
                         add_parameter_gradients(gradient, normalised, &mut sums);
-                        row_backward(gradient, normalised, weight, scale);
+                        row_backward(gradient, normalised, weight, (kind, scale));
                         finish(gradient, chunk * rows + row, target);
                     }
                 },
@@ -317,12 +326,20 @@ fn add_parameter_gradients(
 }
 
 #[inline(always)]
-fn row_backward(gradient: &mut [f32], normalised: &[f32], weight: &[f32], scale: f32) {
+fn row_backward(
+    gradient: &mut [f32],
+    normalised: &[f32],
+    weight: &[f32],
+    (kind, scale): (NormKind, f32),
+) {
     let count = gradient.len() as f32;
     for (gradient, weight) in gradient.iter_mut().zip(weight) {
         *gradient *= weight;
     }
-    let mean = sum(gradient, |g| g) / count;
+    let mean = match kind {
+        NormKind::Layer => sum(gradient, |g| g) / count,
+        NormKind::RootMeanSquare => 0.0,
+    };
     let mean_product = dot(gradient, normalised) / count;
     for (gradient, normalised) in gradient.iter_mut().zip(normalised) {
         *gradient = scale * (*gradient - mean - normalised * mean_product);

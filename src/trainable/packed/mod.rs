@@ -9,6 +9,7 @@
 //! Results depend on the number of threads at most through the matrix products: every other
 //! sum is taken over parts of a fixed size, in their order.
 
+mod activation;
 mod attention;
 mod attention_block;
 mod bias;
@@ -16,7 +17,6 @@ mod buffers;
 mod encoder;
 mod feed_forward;
 mod gated;
-mod gelu;
 pub(super) mod language_loss;
 mod layer;
 mod layer_norm;
@@ -28,6 +28,7 @@ mod pooling;
 mod post_norm;
 mod pre_norm;
 mod profile;
+mod reach;
 mod relative_bias;
 mod rotary;
 mod rows;
@@ -35,13 +36,13 @@ mod sums;
 #[cfg(test)]
 mod tests;
 mod values;
-mod window;
 
 pub(super) use buffers::{Buffer, Buffers};
 pub(super) use encoder::{Tape, backward, forward};
 pub(super) use matrix::Target;
 pub use matrix::peak_flops;
 pub use profile::{Part, Profile};
+pub(super) use reach::Reach;
 pub(super) use sums::dot;
 pub(super) use values::values;
 

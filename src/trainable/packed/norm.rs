@@ -1,4 +1,4 @@
-//! LayerNorms behind a residual connection and in front of a block, forward and backward.
+//! Norms behind a residual connection and in front of a block, forward and backward.
 
 use super::Workspace;
 use super::bias::add_up;
@@ -6,21 +6,23 @@ use super::buffers::Buffer;
 use super::layer_norm::{self, Affine, Normalised, RowDropout};
 use super::profile::{Part, Profile};
 use super::values::values;
+use crate::checkpoint::NormKind;
 use crate::trainable::Error;
 use crate::trainable::gradients::Gradients;
-use crate::trainable::layers::LayerNorm;
+use crate::trainable::layers::Norm;
 
 /// Normalised rows and their scales.
 pub(super) struct NormTape<'a> {
     rows: Buffer<'a>,
     scales: Buffer<'a>,
+    kind: NormKind,
 }
 
 impl NormTape<'_> {
     /// What the normalisation `norm` put out, again.
     pub(super) fn output(
         &self,
-        norm: &LayerNorm,
+        norm: &Norm,
         profile: &Profile,
         y: &mut [f32],
     ) -> Result<(), Error> {
@@ -35,6 +37,7 @@ impl NormTape<'_> {
         Normalised {
             rows: &self.rows,
             scales: &self.scales,
+            kind: self.kind,
         }
     }
 }
@@ -42,7 +45,7 @@ impl NormTape<'_> {
 /// Dropout of `x`, the residual and the normalisation: the states, and what is kept.
 pub(super) fn behind_residual<'w>(
     workspace: &'w Workspace,
-    norm: &LayerNorm,
+    norm: &Norm,
     mut x: Buffer<'w>,
     residual: &[f32],
     dropout: Option<RowDropout>,
@@ -62,13 +65,18 @@ pub(super) fn behind_residual<'w>(
             );
         });
     })?;
-    Ok((y, NormTape { rows: x, scales }))
+    let tape = NormTape {
+        rows: x,
+        scales,
+        kind: norm.kind,
+    };
+    Ok((y, tape))
 }
 
 /// The normalisation of `x`: the states, and what is kept.
 pub(super) fn in_front<'w>(
     workspace: &'w Workspace,
-    norm: &LayerNorm,
+    norm: &Norm,
     x: &[f32],
 ) -> Result<(Buffer<'w>, NormTape<'w>), Error> {
     let buffers = &workspace.buffers;
@@ -79,14 +87,15 @@ pub(super) fn in_front<'w>(
             layer_norm::forward_apart(x, affine, epsilon(norm), &mut rows, &mut scales, &mut y);
         });
     })?;
-    Ok((y, NormTape { rows, scales }))
+    let kind = norm.kind;
+    Ok((y, NormTape { rows, scales, kind }))
 }
 
 /// The way back through [`behind_residual`]: turns `gradient` into that of the residual; `of_x`
 /// gets that of `x`.
 pub(super) fn behind_residual_backward(
     workspace: &Workspace,
-    norm: &LayerNorm,
+    norm: &Norm,
     tape: &NormTape,
     dropout: Option<RowDropout>,
     [gradient, of_x]: [&mut [f32]; 2],
@@ -105,7 +114,7 @@ pub(super) fn behind_residual_backward(
 /// put out, is used up.
 pub(super) fn in_front_backward(
     workspace: &Workspace,
-    norm: &LayerNorm,
+    norm: &Norm,
     tape: &NormTape,
     gradient: &mut [f32],
     sum: &mut [f32],
@@ -120,7 +129,7 @@ pub(super) fn in_front_backward(
 }
 
 fn add_parameter_gradients(
-    norm: &LayerNorm,
+    norm: &Norm,
     [of_weight, of_bias]: [Vec<Vec<f32>>; 2],
     gradients: &mut Gradients,
 ) {
@@ -134,14 +143,15 @@ fn add_parameter_gradients(
 
 /// An epsilon is a round decimal number.
 #[allow(clippy::cast_possible_truncation)]
-fn epsilon(norm: &LayerNorm) -> f32 {
+fn epsilon(norm: &Norm) -> f32 {
     norm.epsilon as f32
 }
 
-fn with_affine(norm: &LayerNorm, work: impl FnOnce(Affine)) -> Result<(), Error> {
+fn with_affine(norm: &Norm, work: impl FnOnce(Affine)) -> Result<(), Error> {
     let weight = values(&norm.weight)?;
     let bias = norm.bias.as_deref().map(values).transpose()?;
     work(Affine {
+        kind: norm.kind,
         weight: &weight,
         bias: bias.as_deref(),
     });

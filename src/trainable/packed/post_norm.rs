@@ -8,7 +8,7 @@ use super::matrix::Target;
 use super::norm::{NormTape, behind_residual, behind_residual_backward};
 use crate::trainable::Error;
 use crate::trainable::gradients::Gradients;
-use crate::trainable::layers::LayerNorm;
+use crate::trainable::layers::Norm;
 
 /// What a forward pass keeps for the backward pass. The layer's input is not among it: it is
 /// what the layer below put out, and is made again from that layer's normalised rows.
@@ -24,7 +24,7 @@ impl<'w> LayerPass<'_, 'w> {
     /// `x` `[tokens, hidden]` to the states of the rows that are read, `[rows, hidden]`.
     pub(super) fn post_norm_forward(
         &self,
-        attention_norm: &LayerNorm,
+        attention_norm: &Norm,
         x: &[f32],
     ) -> Result<(Buffer<'w>, PostNormTape<'w>), Error> {
         let (layer, workspace) = (self.layer, self.workspace);
@@ -51,7 +51,7 @@ impl<'w> LayerPass<'_, 'w> {
     /// those of the parameters and, if `of_input`, of `x`.
     pub(super) fn post_norm_backward(
         &self,
-        attention_norm: &LayerNorm,
+        attention_norm: &Norm,
         tape: PostNormTape<'w>,
         x: &[f32],
         mut gradient: Buffer<'w>,

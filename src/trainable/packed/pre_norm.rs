@@ -3,7 +3,7 @@
 use super::attention_block::AttentionTape;
 use super::buffers::Buffer;
 use super::layer::LayerPass;
-use super::layer_norm;
+use super::layer_norm::{self, RowDropout};
 use super::matrix::Target;
 use super::norm::{NormTape, in_front, in_front_backward};
 use super::profile::Part;
@@ -43,8 +43,9 @@ impl<'w> LayerPass<'_, 'w> {
         });
         let (normalised, attended) = in_front(workspace, &layer.output_norm, &states)?;
         let (mut y, wide) = self.feed_forward(&normalised)?;
+        let dropout = self.output_dropout();
         self.profile().time(Part::Elementwise, || {
-            layer_norm::add_rows(&mut y, &states, self.hidden_size, None);
+            layer_norm::add_rows(&mut y, &states, self.hidden_size, dropout);
         });
         let tape = PreNormTape {
             input,
@@ -78,7 +79,17 @@ impl<'w> LayerPass<'_, 'w> {
         let norm = &layer.output_norm;
         let again = |states: &mut [f32]| attended.output(norm, profile, states);
         let into = (&mut *of_normalised, Target::Replace);
-        self.feed_forward_backward(wide, again, &gradient, into, gradients)?;
+        let dropout = self.output_dropout();
+        let dropped = dropout.map(|dropout| {
+            let mut dropped = buffers.take(gradient.len());
+            profile.time(Part::Elementwise, || {
+                layer_norm::drop_rows(&gradient, self.hidden_size, Some(dropout), &mut dropped);
+            });
+            dropped
+        });
+        let of_narrow = dropped.as_deref().unwrap_or(&gradient);
+        self.feed_forward_backward(wide, again, of_narrow, into, gradients)?;
+        drop(dropped);
         let (used_up, sum) = (&mut *of_normalised, &mut *gradient);
         in_front_backward(workspace, norm, &attended, used_up, sum, gradients)?;
         drop(attended);
@@ -119,5 +130,11 @@ impl<'w> LayerPass<'_, 'w> {
             }),
         }
         Ok(of_input.then_some(of_x))
+    }
+
+    /// Dropout of what the feed-forward block puts out: a gated one has its own inside.
+    fn output_dropout(&self) -> Option<RowDropout<'_>> {
+        let dropout = self.dropout.feed_forward.filter(|_| !self.layer.gated);
+        self.row_dropout(dropout)
     }
 }

@@ -12,7 +12,7 @@ use crate::trainable::layers::EncoderLayer;
 pub(super) enum Direction {
     /// By a token's position.
     Forward,
-    /// The same angle back: turning is orthogonal, so this is what gradients need.
+    /// The same angle back: the transpose of turning, which is what gradients need.
     Back,
 }
 
@@ -22,20 +22,18 @@ pub(super) struct Turn {
     cosines: Vec<f32>,
     sines: Vec<f32>,
     half: usize,
-    /// Numbers in a row of queries or keys.
-    width: usize,
 }
 
 /// The turns of an encoder's layers, each once.
 pub(super) struct Turns<'a>(Vec<(&'a Rotation, Turn)>);
 
 impl<'a> Turns<'a> {
-    /// For `layers` whose hidden states are `width` wide, and sequences of up to `longest` tokens.
-    pub(super) fn new(layers: &'a [EncoderLayer], longest: usize, width: usize) -> Self {
+    /// For `layers`, and sequences of up to `longest` tokens.
+    pub(super) fn new(layers: &'a [EncoderLayer], longest: usize) -> Self {
         let mut turns: Vec<(&Rotation, Turn)> = Vec::new();
         for rotation in layers.iter().filter_map(|layer| layer.rotation.as_ref()) {
             if turns.iter().all(|(made, _)| *made != rotation) {
-                turns.push((rotation, Turn::new(rotation, longest, width)));
+                turns.push((rotation, Turn::new(rotation, longest)));
             }
         }
         Self(turns)
@@ -50,20 +48,22 @@ impl<'a> Turns<'a> {
 }
 
 impl Turn {
-    pub(super) fn new(rotation: &Rotation, longest: usize, width: usize) -> Self {
+    pub(super) fn new(rotation: &Rotation, longest: usize) -> Self {
         let [cosines, sines] = rotation.tables(longest);
         Self {
             cosines,
             sines,
             half: rotation.steps.len(),
-            width,
         }
     }
 
     /// Turns every head of each row of `matrix` by the row's place in its sequence, which
     /// `positions` lists.
     pub(super) fn apply(&self, matrix: &mut [f32], positions: &[usize], direction: Direction) {
-        let (width, half) = (self.width, self.half);
+        let (width, half) = (matrix.len() / positions.len().max(1), self.half);
+        if width == 0 {
+            return;
+        }
         let rows = (CHUNK / width).max(1);
         let sign = match direction {
             Direction::Forward => 1.0,

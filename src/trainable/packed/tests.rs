@@ -3,11 +3,13 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 
+use super::activation::{self, with_activation};
+use super::gated::Layout;
 use super::matrix::Target;
 use super::rotary::{Direction, Turn};
-use super::rows::Rows;
-use super::{Profile, attention, bias, gated, gelu, layer_norm, pooling};
-use crate::checkpoint::Rotation;
+use super::rows::{Rows, Runs};
+use super::{Profile, attention, bias, gated, layer_norm, pooling};
+use crate::checkpoint::{BlockActivation, NormKind, RotaryPositions, RotaryScaling, Rotation};
 use crate::trainable::buckets::Buckets;
 use crate::trainable::dropout::mix;
 use crate::trainable::{Dropout, Packing, Pooling, ops};
@@ -52,22 +54,67 @@ fn packing() -> Packing {
     Packing::new(&[0, 1, 6, 8, 45])
 }
 
+const ACTIVATIONS: [BlockActivation; 3] = [
+    BlockActivation::Gelu,
+    BlockActivation::GeluTanh,
+    BlockActivation::Silu,
+];
+
+fn activate(activation: BlockActivation, x: &Tensor) -> Result<Tensor> {
+    match activation {
+        BlockActivation::Gelu => x.gelu_erf(),
+        BlockActivation::GeluTanh => x.gelu(),
+        BlockActivation::Silu => x.silu(),
+    }
+}
+
 #[test]
-fn gelu_agrees() -> Result<()> {
-    for count in [1, 99] {
+fn activations_agree() -> Result<()> {
+    for (count, kind) in [1, 99]
+        .into_iter()
+        .flat_map(|n| ACTIVATIONS.map(|a| (n, a)))
+    {
         let x = Var::from_tensor(&(random(&[count], 1)?.as_tensor() * 4.0)?)?;
         let weighting = random(&[count], 2)?;
-        let y = x.gelu_erf()?;
+        let y = activate(kind, &x)?;
         let mut output = vec![0.0; count];
-        gelu::forward(&numbers(&x)?, &mut output);
-        assert_close(&output, &y, 1e-6, "gelu")?;
+        let input = numbers(&x)?;
+        with_activation!(kind, A => activation::forward::<A>(&input, &mut output));
+        assert_close(&output, &y, 1e-6, "activation")?;
         let (mut input, mut gradient) = (numbers(&x)?, numbers(&weighting)?);
-        gelu::backward(&mut input, &mut gradient);
+        with_activation!(kind, A => activation::backward::<A>(&mut input, &mut gradient));
         assert_eq!(input, output, "the activation is computed again");
         let expected = composed_gradients(&y, &weighting, &[&x])?;
-        assert_close(&gradient, &expected[0], 2e-6, "gelu's gradient")?;
+        // candle's constants of the tanh's slope have six digits.
+        let tolerance = if kind == BlockActivation::GeluTanh {
+            1e-5
+        } else {
+            2e-6
+        };
+        assert_close(&gradient, &expected[0], tolerance, "its gradient")?;
     }
     Ok(())
+}
+
+/// Far from 0 no number overflows: the function is 0 or the identity there, its slope 0 or 1.
+#[test]
+fn activations_are_finite_everywhere() {
+    for kind in ACTIVATIONS {
+        for (x, expected, slope) in [(-1e4f32, 0.0f32, 0.0f32), (1e4, 1e4, 1.0)] {
+            let (mut input, mut gradient) = ([x], [1.0f32]);
+            with_activation!(kind, A => activation::backward::<A>(&mut input, &mut gradient));
+            assert!(
+                (input[0] - expected).abs() < 1e-3,
+                "{kind:?}({x}): {}",
+                input[0]
+            );
+            assert!(
+                (gradient[0] - slope).abs() < 1e-3,
+                "{kind:?}'({x}): {}",
+                gradient[0]
+            );
+        }
+    }
 }
 
 #[test]
@@ -89,6 +136,7 @@ fn layer_norm_with_dropout_and_residual_agrees() -> Result<()> {
             });
             let (weights, biases) = (numbers(&weight)?, numbers(&bias)?);
             let affine = layer_norm::Affine {
+                kind: NormKind::Layer,
                 weight: &weights,
                 bias: Some(&biases),
             };
@@ -112,6 +160,7 @@ fn layer_norm_with_dropout_and_residual_agrees() -> Result<()> {
             let normalised = layer_norm::Normalised {
                 rows: &rows,
                 scales: &scales,
+                kind: NormKind::Layer,
             };
             let partial =
                 layer_norm::backward(&mut gradient, normalised, &weights, dropout, &mut of_x);
@@ -131,14 +180,22 @@ fn layer_norm_with_dropout_and_residual_agrees() -> Result<()> {
 
 /// Without a bias, the rows kept apart, and the gradient added to another.
 #[test]
-fn layer_norm_in_front_of_a_block_agrees() -> Result<()> {
-    for (tokens, width) in [(1, 13), (130, 37)] {
+fn norms_in_front_of_a_block_agree() -> Result<()> {
+    let kinds = [NormKind::Layer, NormKind::RootMeanSquare];
+    for (kind, (tokens, width)) in kinds
+        .into_iter()
+        .flat_map(|k| [(k, (1, 13)), (k, (130, 37))])
+    {
         let (x, weight) = (random(&[tokens, width], 1)?, random(&[width], 3)?);
         let weighting = random(&[tokens, width], 5)?;
-        let y = ops::layer_norm(&x, &weight, None, 1e-5)?;
+        let y = match kind {
+            NormKind::Layer => ops::layer_norm(&x, &weight, None, 1e-5)?,
+            NormKind::RootMeanSquare => ops::rms_norm(&x, &weight, None, 1e-5)?,
+        };
         let expected = composed_gradients(&y, &weighting, &[&x, &weight])?;
         let weights = numbers(&weight)?;
         let affine = layer_norm::Affine {
+            kind,
             weight: &weights,
             bias: None,
         };
@@ -150,6 +207,7 @@ fn layer_norm_in_front_of_a_block_agrees() -> Result<()> {
         let normalised = layer_norm::Normalised {
             rows: &rows,
             scales: &scales,
+            kind,
         };
         let (mut gradient, mut sum) = (numbers(&weighting)?, vec![1.0; rows.len()]);
         let [of_weight, _] =
@@ -166,76 +224,150 @@ fn layer_norm_in_front_of_a_block_agrees() -> Result<()> {
 fn gated_activation_agrees() -> Result<()> {
     for (tokens, half) in [(1, 13), (700, 37)] {
         for settings in [None, Some(Dropout::new(0.3, 42))] {
-            let (wide, weighting) = (random(&[tokens, 2 * half], 1)?, random(&[tokens, half], 2)?);
-            let (a, b) = (wide.narrow(1, 0, half)?, wide.narrow(1, half, half)?);
-            let y = ops::dropout(&(a.gelu_erf()? * b)?, settings, 3)?;
-            let dropout = settings.map(|dropout| layer_norm::RowDropout {
-                dropout,
-                rows: Rows::All,
-                first_token: 3,
-            });
-            let (mut input, mut gradient) = (numbers(&wide)?, numbers(&weighting)?);
-            let mut output = vec![0.0; tokens * half];
-            gated::forward(&input, half, dropout, &mut output);
-            assert_close(&output, &y, 1e-6, "gated")?;
-            gated::backward(&mut input, half, dropout, &mut gradient);
-            assert_close(&gradient, &y, 1e-6, "gated again")?;
-            let expected = composed_gradients(&y, &weighting, &[&wide])?;
-            assert_close(&input, &expected[0], 2e-6, "of the wide states")?;
+            for (kind, layout) in ACTIVATIONS
+                .into_iter()
+                .flat_map(|kind| [(kind, Layout::SideBySide), (kind, Layout::Stacked)])
+            {
+                gated_agrees(kind, layout, [tokens, half], settings)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Forward, and the gradient by turning back.
+fn gated_agrees(
+    kind: BlockActivation,
+    layout: Layout,
+    [tokens, half]: [usize; 2],
+    settings: Option<Dropout>,
+) -> Result<()> {
+    let (wide, weighting) = (
+        random(&[tokens * 2 * half], 1)?,
+        random(&[tokens, half], 2)?,
+    );
+    let (a, b) = match layout {
+        Layout::SideBySide => {
+            let wide = wide.reshape((tokens, 2 * half))?;
+            (wide.narrow(1, 0, half)?, wide.narrow(1, half, half)?)
+        }
+        Layout::Stacked => {
+            let wide = wide.reshape((2, tokens, half))?;
+            (wide.get(0)?, wide.get(1)?)
+        }
+    };
+    let y = ops::dropout(&(activate(kind, &a)? * b)?, settings, 3)?;
+    let dropout = settings.map(|dropout| layer_norm::RowDropout {
+        dropout,
+        rows: Rows::All,
+        first_token: 3,
+    });
+    let (mut input, mut gradient) = (numbers(&wide)?, numbers(&weighting)?);
+    let mut output = vec![0.0; tokens * half];
+    with_activation!(kind, A => {
+        gated::forward::<A>(&input, (layout, half), dropout, &mut output);
+    });
+    assert_close(&output, &y, 1e-6, "gated")?;
+    with_activation!(kind, A => {
+        gated::backward::<A>(&mut input, (layout, half), dropout, &mut gradient);
+    });
+    assert_close(&gradient, &y, 1e-6, "gated again")?;
+    let expected = composed_gradients(&y, &weighting, &[&wide])?;
+    assert_close(&input, &expected[0], 3e-6, "of the wide states")
+}
+
+/// Forward, and the gradient by turning back; vectors made longer too, as `YaRN` does.
 #[test]
 fn turning_agrees() -> Result<()> {
-    let (packing, heads, width) = (packing(), 3, 24);
-    let rotation = Rotation::new(100.0, width / heads);
-    let x = random(&[packing.tokens(), width], 1)?;
-    let y = ops::turn(&x, &packing, heads, &rotation)?;
-    let weighting = random(y.dims(), 2)?;
-    let expected = composed_gradients(&y, &weighting, &[&x])?;
-    let turn = Turn::new(&rotation, packing.longest(), width);
-    let positions = Rows::All.positions(&packing);
-    let (mut output, mut gradient) = (numbers(&x)?, numbers(&weighting)?);
-    turn.apply(&mut output, &positions, Direction::Forward);
-    assert_close(&output, &y, 1e-6, "turned")?;
-    turn.apply(&mut gradient, &positions, Direction::Back);
-    assert_close(&gradient, &expected[0], 1e-6, "of x")?;
-    // The last token of each sequence alone.
-    let last: Vec<usize> = packing.offsets[1..].iter().map(|end| end - 1).collect();
-    let positions = Rows::Some(&last).positions(&packing);
-    assert_eq!(positions, [0, 4, 1, 36]);
+    let (packing, width) = (packing(), 24);
+    let scaling = RotaryScaling::Yarn {
+        factor: 4.0,
+        fast: 32.0,
+        slow: 1.0,
+        truncate: true,
+        attention_factor: 1.5,
+        original_positions: 16,
+    };
+    for scaling in [RotaryScaling::None, scaling] {
+        let theta = 100.0;
+        let rotation = Rotation::new(&RotaryPositions { theta, scaling }, 8);
+        let x = random(&[packing.tokens(), width], 1)?;
+        let y = ops::turn(&x, &packing, &rotation)?;
+        let weighting = random(y.dims(), 2)?;
+        let expected = composed_gradients(&y, &weighting, &[&x])?;
+        let turn = Turn::new(&rotation, packing.longest());
+        let positions = Rows::All.positions(&packing);
+        let (mut output, mut gradient) = (numbers(&x)?, numbers(&weighting)?);
+        turn.apply(&mut output, &positions, Direction::Forward);
+        assert_close(&output, &y, 1e-6, "turned")?;
+        turn.apply(&mut gradient, &positions, Direction::Back);
+        assert_close(&gradient, &expected[0], 1e-6, "of x")?;
+    }
     Ok(())
 }
 
 #[test]
+fn rows_that_are_read_know_their_places() {
+    let packing = packing().with_scored(vec![0..1, 3..5, 1..1, 30..33]);
+    let runs = Runs::new(&packing, Pooling::Scored).expect("not all");
+    assert_eq!(runs.rows, [0, 4, 5, 38, 39, 40]);
+    let positions = Rows::Some(&runs).positions(&packing);
+    assert_eq!(positions, [0, 3, 4, 30, 31, 32]);
+    assert!(Runs::new(&packing, Pooling::Mean).is_none());
+    let first = Runs::new(&packing, Pooling::Cls).expect("not all");
+    assert_eq!(first.rows, [0, 1, 6, 8]);
+}
+
+#[test]
 fn attention_agrees() -> Result<()> {
-    attention_within(None, &packing())
+    attention_within(None, [3, 3], &packing())
 }
 
 /// Windows that reach over nothing but a token itself, over neighbours, over more than the
 /// shorter sequences, and over everything; the longest sequence takes several blocks of queries.
 #[test]
 fn attention_within_a_window_agrees() -> Result<()> {
-    let packing = Packing::new(&[0, 1, 6, 8, 45, 145]);
+    let packing = Packing::new(&LONG);
     for window in [0, 1, 4, 20, 99] {
-        attention_within(Some(window), &packing)?;
+        attention_within(Some(window), [3, 3], &packing)?;
     }
     Ok(())
 }
 
-/// All tokens asking, and the first of each sequence alone, with the same dropout.
-fn attention_within(window: Option<usize>, packing: &Packing) -> Result<()> {
-    let (heads, width) = (3, 12);
+/// The last takes several blocks of queries.
+const LONG: [usize; 6] = [0, 1, 6, 8, 45, 145];
+
+/// Up to itself, and with prefixes of every kind: none, a part, all.
+#[test]
+fn attention_to_earlier_tokens_agrees() -> Result<()> {
+    let causal = Packing::new(&LONG).with_prefixes(vec![0; 5]);
+    attention_within(None, [3, 3], &causal)?;
+    let prefixed = Packing::new(&LONG).with_prefixes(vec![1, 0, 2, 20, 70]);
+    attention_within(None, [3, 3], &prefixed)?;
+    attention_within(Some(9), [3, 3], &prefixed)
+}
+
+/// One head of keys and values for all heads of queries, and for some.
+#[test]
+fn attention_by_groups_of_heads_agrees() -> Result<()> {
+    let packing = Packing::new(&LONG);
+    attention_within(None, [4, 2], &packing)?;
+    attention_within(Some(9), [4, 1], &packing)?;
+    attention_within(None, [4, 2], &packing.with_prefixes(vec![0, 3, 0, 20, 70]))
+}
+
+/// All tokens asking, the first of each sequence alone, and some of each or none, with the same
+/// dropout.
+fn attention_within(window: Option<usize>, heads: [usize; 2], packing: &Packing) -> Result<()> {
+    let [width, shared] = heads.map(|heads| 4 * heads);
     let tokens = packing.tokens();
-    let first_tokens = &packing.offsets[..packing.sequences()];
-    #[allow(clippy::cast_possible_truncation)]
-    let first_rows = Tensor::from_iter(first_tokens.iter().map(|&row| row as u32), &Device::Cpu)?;
+    let read = (0..packing.sequences()).map(|index| {
+        let length = packing.length(index);
+        length / 3..length - length / 4
+    });
+    let packing = &packing.clone().with_scored(read.collect());
     for dropout in [None, Some(Dropout::new(0.3, 7))] {
-        let [q, k, v] = [1, 2, 3].map(|seed| random(&[tokens, width], seed));
-        let (q, k, v) = (q?, k?, v?);
+        let q = random(&[tokens, width], 1)?;
+        let (k, v) = (random(&[tokens, shared], 2)?, random(&[tokens, shared], 3)?);
         let inputs = [q.as_tensor(), k.as_tensor(), v.as_tensor()];
         let scores = ops::Scores {
             window,
@@ -244,10 +376,12 @@ fn attention_within(window: Option<usize>, packing: &Packing) -> Result<()> {
         };
         let buckets = Buckets::new(packing, &Device::Cpu)?;
         let all = ops::attention(inputs, (packing, &buckets), heads, scores)?;
-        for rows in [Rows::All, Rows::Some(first_tokens)] {
-            let read = |x: &Tensor| match rows {
-                Rows::All => Ok(x.clone()),
-                Rows::Some(_) => x.index_select(&first_rows, 0),
+        for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Scored] {
+            let runs = Runs::new(packing, pooling);
+            let rows = runs.as_ref().map_or(Rows::All, Rows::Some);
+            let read = |x: &Tensor| match pooling {
+                Pooling::Mean => Ok(x.clone()),
+                _ => ops::pool(x, packing, pooling),
             };
             let y = read(&all)?;
             let weighting = random(y.dims(), 4)?;
@@ -257,7 +391,8 @@ fn attention_within(window: Option<usize>, packing: &Packing) -> Result<()> {
             let shape = attention::Shape {
                 packing,
                 rows,
-                heads,
+                heads: heads[0],
+                key_value_heads: heads[1],
                 window,
                 bias: None,
                 dropout,
