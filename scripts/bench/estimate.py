@@ -136,6 +136,7 @@ def main():
     parser.add_argument("--made", type=Path, help="keep the random checkpoints in this folder")
     parser.add_argument("--measured", type=Path, help="keep what is measured in this file, and take it from there if it is there")
     parser.add_argument("--within", type=float, default=0.15)
+    parser.add_argument("--only", choices=["precompute"], help="leave `train` out")
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
@@ -167,7 +168,7 @@ def main():
                     "--freeze", freeze, "--max-length", str(tokens), "--cache", cache, "--provider", "cpu",
                 ])
                 # Two epochs: the second time the best weights are kept there are some already.
-                trained = peak([
+                trained = None if options.only else peak([
                     options.telly, "train", "--cache", cache, "--out", run, "--epochs", "2", "--batch-size", str(batch),
                     "--device", "cpu", "--lr", "1e-4", *ops,
                 ])
@@ -175,7 +176,8 @@ def main():
                 if measured:
                     measured.write_text(json.dumps(known))
                 shutil.rmtree(cache)
-                shutil.rmtree(run)
+                if trained:
+                    shutil.rmtree(run)
             estimate = subprocess.run(
                 [
                     options.estimator or options.telly, "estimate", "--task", "classify", "--model", model, "--freeze", freeze,
@@ -186,7 +188,7 @@ def main():
             )
             told = json.loads(estimate.stdout.splitlines()[-1])
             for command, found in zip(("precompute", "train"), known[key]):
-                if command == "precompute" and options.set in ("composed", "varied"):
+                if command == "precompute" and options.set in ("composed", "varied") or found is None:
                     continue
                 peak_bytes = told[command]["peak_bytes"]
                 error = peak_bytes / found - 1

@@ -1,6 +1,7 @@
 //! Where a tensor's numbers lie in a weight file, and reading them as f32.
 
 use std::fmt;
+use std::ops::Range;
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -112,6 +113,30 @@ impl StoredTensor {
         })
     }
 
+    /// What lies at the indices `rows` of the first dimension.
+    ///
+    /// # Panics
+    /// If there are no such places.
+    pub(super) fn rows(&self, rows: Range<usize>) -> Self {
+        assert!(
+            rows.start <= rows.end && rows.end <= self.shape[0],
+            "rows {rows:?} of {:?}",
+            self.shape
+        );
+        let stride = match &self.strides {
+            Some(strides) => strides[0],
+            None => self.shape[1..].iter().product(),
+        };
+        let mut shape = self.shape.clone();
+        shape[0] = rows.len();
+        Self {
+            element: self.element,
+            shape,
+            strides: self.strides.clone(),
+            start: self.start + rows.start * stride * self.element.bytes(),
+        }
+    }
+
     /// The numbers, row-major, out of the `file` that the tensor is in; none for a type that is
     /// not read.
     pub(super) fn floats(&self, file: &[u8]) -> Option<Vec<f32>> {
@@ -168,4 +193,29 @@ fn row_major_strides(shape: &[usize]) -> Vec<usize> {
         .collect();
     strides.reverse();
     strides
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_rows_are_those_of_the_whole() {
+        let file: Vec<u8> = (0..12u8)
+            .flat_map(|number| f32::from(number).to_le_bytes())
+            .collect();
+        let float = ElementType::F32;
+        let plain = StoredTensor::row_major(float, vec![4, 3], 0);
+        let strided = StoredTensor::strided(float, &[3, 4], &[1, 3], 0, 12, 0);
+        for tensor in [plain, strided.expect("within the file")] {
+            let (rows, width) = (tensor.shape[0], tensor.shape[1]);
+            let all = tensor.floats(&file).expect("floats");
+            for start in 0..rows {
+                for end in start..=rows {
+                    let some = tensor.rows(start..end).floats(&file);
+                    assert_eq!(some.expect("floats"), all[start * width..end * width]);
+                }
+            }
+        }
+    }
 }

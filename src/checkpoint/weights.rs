@@ -2,6 +2,7 @@
 //! names.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -125,6 +126,25 @@ impl Weights {
         }
         let (file, tensor) = self.find(name, shape)?;
         let numbers = tensor.floats(file.bytes());
+        numbers.ok_or_else(|| unread(name, tensor.element))
+    }
+
+    /// Of tensor `name` as [`tensor`](Self::tensor) gives it, some `rows`.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    pub fn rows(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        rows: Range<usize>,
+    ) -> Result<Vec<f32>, Error> {
+        if let Some(replacement) = self.replaced.get(name) {
+            let values = replacement.values(name, &shape)?;
+            return Ok(values[rows.start * shape[1]..rows.end * shape[1]].to_vec());
+        }
+        let (file, tensor) = self.find(name, &shape)?;
+        let numbers = tensor.rows(rows).floats(file.bytes());
         numbers.ok_or_else(|| unread(name, tensor.element))
     }
 

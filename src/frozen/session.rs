@@ -210,8 +210,7 @@ fn open_lanes(
     };
     let threads = options.threads.unwrap_or_else(num_cpus::get_physical);
     let open = || -> ort::Result<Vec<Lane>> {
-        let weights = SharedWeights::new(model.weights, &model.data)?;
-        drop(model.data);
+        let weights = SharedWeights::new(model.weights, model.data)?;
         let sessions = (0..threads.max(1)).map(|_| cpu_session(runtime, &model.graph, &weights));
         sessions.map(|session| session.map(Lane::on_cpu)).collect()
     };
@@ -324,7 +323,12 @@ fn cpu_builder(runtime: &Runtime, threads: Option<usize>) -> ort::Result<Session
     if let Some(threads) = threads {
         builder = builder.with_intra_threads(threads)?;
     }
-    Ok(builder.with_execution_providers([CPU::default().build()])?)
+    // The arena keeps a batch's memory for the next one. Without it each result is asked of the system's
+    // allocator, which keeps holes that a result does not fit in again. A pattern of a batch's memory
+    // would have a second place for the whole of it, for each shape of a batch.
+    let cpu = CPU::default().with_arena_allocator(true);
+    let builder = builder.with_memory_pattern(false)?;
+    Ok(builder.with_execution_providers([cpu.build()])?)
 }
 
 pub(super) fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {

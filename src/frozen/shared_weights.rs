@@ -16,14 +16,18 @@ pub(super) struct SharedWeights {
 }
 
 impl SharedWeights {
-    /// Those of a model, which lie in its external `data`.
-    pub(super) fn new(weights: Vec<ExternalWeight>, data: &[u8]) -> ort::Result<Self> {
-        let values = weights.into_iter().map(|weight| {
+    /// Those of a model, which lie in its external `data`. What has been copied is given back as it
+    /// goes, from the end, where large memory shrinks in place: both are never there whole.
+    pub(super) fn new(weights: Vec<ExternalWeight>, mut data: Vec<u8>) -> ort::Result<Self> {
+        let mut values = Vec::with_capacity(weights.len());
+        for weight in weights.into_iter().rev() {
             let value = value(&weight, &data[weight.range.clone()])?;
-            Ok((weight.name, Arc::new(value)))
-        });
+            values.push((weight.name, Arc::new(value)));
+            data.truncate(weight.range.start);
+            data.shrink_to_fit();
+        }
         Ok(Self {
-            values: values.collect::<ort::Result<_>>()?,
+            values,
             packed: PrepackedWeights::new(),
         })
     }

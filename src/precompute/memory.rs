@@ -1,20 +1,17 @@
 //! What filling a cache takes, told from shapes.
 
+use super::PROBE_TOKENS;
 use crate::cache::Precision;
 use crate::checkpoint::{EncoderConfig, Freeze};
 use crate::estimate::{CUDA_CONTEXT_BYTES, Estimate, Place, program_bytes};
 use crate::frozen::{CUDA_TOKEN_BUDGET, FrozenPrecision, TOKEN_BUDGET};
 use crate::trainable::{Footprint, MixedPrecision, PartShape, Pooling};
 
-// The two figures that follow are fitted to the shapes of `scripts/bench/estimate.py --set fit`.
-
-/// ONNX Runtime's library, its environment and threads.
+/// ONNX Runtime's library and environment, before there is a session: measured.
+const LIBRARY_BYTES: u64 = 31_000_000;
+/// With sessions in it, and their threads: fitted to the shapes of
+/// `scripts/bench/estimate.py --set fit`.
 const RUNTIME_BYTES: u64 = 65_000_000;
-/// Halves of a batch's states that a session's arena grows to: it takes memory in powers of two, and
-/// keeps what it has.
-const ARENA_HALVES: u64 = 5;
-/// Copies of a shard: one is being filled while the one before is put in order and written.
-const SHARDS: u64 = 3;
 
 /// What a frozen pass is about.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +36,6 @@ pub struct FrozenShape {
 
 /// Bytes of the frozen half's weights.
 struct Weights {
-    /// In the checkpoint, in fp32.
-    stored: u64,
     /// As the graph has them.
     graph: u64,
     /// Of these, linear layers': they are kept a second time, as the kernels read them.
@@ -65,7 +60,7 @@ impl FrozenShape {
         let program = program_bytes(config.vocabulary_size);
         let Freeze::Layers(depth) = freeze else {
             let ids = self.cache_bytes(config, freeze).unwrap_or(0);
-            let shards = SHARDS * ids.min(self.shard_bytes);
+            let shards = self.shards(ids);
             return Estimate::new(
                 "writing the token ids",
                 &[("cache shards", shards), ("program", program)],
@@ -93,7 +88,7 @@ impl FrozenShape {
         weights: &Weights,
         activations: u64,
     ) -> Estimate {
-        let program = program_bytes(config.vocabulary_size) + RUNTIME_BYTES;
+        let program = program_bytes(config.vocabulary_size);
         let reference = Footprint::bottom(config, depth);
         let probed = reference.composed_forward(PartShape {
             sequences: 1,
@@ -104,40 +99,50 @@ impl FrozenShape {
             mixed_precision: MixedPrecision::None,
             recompute: false,
         });
-        // The states after each layer are compared at the end.
-        let states = 4 * (depth * self.length * config.hidden_size) as u64;
-        let probed = probed.all() + states;
-        let of_reference = 4 * reference.parameters as u64;
-        let embeddings = 4 * Footprint::bottom(config, 0).parameters as u64;
+        // Of both, for all sequences of the probe.
+        let states = 2 * 4 * (PROBE_TOKENS.max(self.length) * config.hidden_size) as u64;
+        let layer = 4 * reference.layer_parameters() as u64;
         let kept = [
-            ("mapped weights", weights.stored),
             ("weights", weights.graph),
             ("packed weights", weights.packed),
             ("activations", activations),
-            ("program", program),
+            ("program", program + RUNTIME_BYTES),
         ];
-        let shard = self.cache_bytes(config, Freeze::Layers(depth));
-        let shard = shard.unwrap_or(u64::MAX).min(self.shard_bytes);
+        let cache = self.cache_bytes(config, Freeze::Layers(depth));
+        let shards = self.shards(cache.unwrap_or(u64::MAX));
         let loading = [
-            ("mapped weights", weights.stored),
-            ("weights as a graph", weights.graph),
             ("weights", weights.graph),
-            ("program", program),
+            // The graph's data shrinks as it is copied, a tensor at a time.
+            ("largest weight", 4 * reference.words() as u64),
+            ("program", program + LIBRARY_BYTES),
+        ];
+        // Each session packs the weights, and the first one's are kept.
+        let packing = if self.threads > 1 { weights.packed } else { 0 };
+        let opening = [
+            ("weights", weights.graph),
+            ("packed weights", weights.packed),
+            ("weights packed again", packing),
+            ("program", program + RUNTIME_BYTES),
         ];
         let probing = [
-            ("weights of the reference", of_reference),
-            ("activations of the reference", probed),
+            // As it is computed with, and the pages of the checkpoint that it was read from.
+            ("a layer of the reference", 2 * layer),
+            ("activations of the reference", probed.all() + states),
         ];
-        let filling = [
-            // The reference's layers are given back, to the allocator and not to the system.
-            ("what the probe leaves", of_reference - embeddings),
-            ("cache shards", SHARDS * shard),
-        ];
+        let filling = [("cache shards", shards)];
         Estimate::fullest([
             Estimate::new("loading the model", &loading),
+            Estimate::new("opening the sessions", &opening),
             Estimate::new("in the parity probe", &[&kept[..], &probing].concat()),
             Estimate::new("in a shard", &[&kept[..], &filling].concat()),
         ])
+    }
+
+    /// Bytes of the shards in memory of a cache of `cache` bytes: one as it was computed and as it is
+    /// written, and if there are more the next, which is computed meanwhile.
+    fn shards(&self, cache: u64) -> u64 {
+        let copies = if cache > self.shard_bytes { 3 } else { 2 };
+        copies * cache.min(self.shard_bytes)
     }
 
     fn weights(&self, config: &EncoderConfig, depth: usize) -> Weights {
@@ -153,14 +158,11 @@ impl FrozenShape {
                 (embeddings + rounded, rounded)
             }
         };
-        Weights {
-            stored,
-            graph,
-            packed,
-        }
+        Weights { graph, packed }
     }
 
-    /// Bytes of the activations in all sessions.
+    /// Bytes of the activations in all sessions: every result of a layer, as a session's arena has a
+    /// place for each and keeps it for the next layer.
     fn activations(&self, config: &EncoderConfig, depth: usize) -> u64 {
         let length = self.length.max(1);
         // One sequence at least, and no more than there are.
@@ -184,6 +186,6 @@ impl FrozenShape {
             (8 * hidden + 2 * wide, length * heads)
         };
         let [states, scores] = [states, scores].map(|numbers| (4 * tokens * numbers) as u64);
-        working * (states * ARENA_HALVES / 2 + scores)
+        working * (states + scores)
     }
 }

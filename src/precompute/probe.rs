@@ -3,15 +3,13 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use candle_core::Device;
-
 use super::{Error, Records, States};
 use crate::cache::Parity;
 use crate::checkpoint::Checkpoint;
 use crate::error;
 use crate::frozen::FrozenPrecision;
 use crate::ragged::Ragged;
-use crate::trainable::{EncoderInput, Parameters, TrainableEncoder};
+use crate::trainable::Reference;
 
 /// Tokens that the probe runs through both at most, unless the one sequence it takes is longer.
 pub const PROBE_TOKENS: usize = 1024;
@@ -28,8 +26,7 @@ pub const INT8_MEAN_COSINE: f64 = 0.999;
 /// in fp32 in candle, on the CPU. None without tokens.
 ///
 /// `sequences` are all that `states` knows, and `records` names the one whose states are not
-/// finite. The same sequences give the same sample. The layers take as much memory as in
-/// training, for as long as the probe runs.
+/// finite. The same sequences give the same sample. The layers are in memory one at a time.
 pub fn probe(
     states: &mut dyn States,
     checkpoint: &Checkpoint,
@@ -59,24 +56,26 @@ pub fn probe(
     run.map_err(|error| records.name(error))?;
     let depths = states.depths();
     let deepest = depths.iter().copied().max().unwrap_or(0);
-    let mut parameters = Parameters::new(&Device::Cpu);
-    let reference = TrainableEncoder::bottom(checkpoint, deepest, &mut parameters)?;
     let width = checkpoint.config.hidden_size;
     let mut comparisons: Vec<_> = depths.iter().map(|_| Comparison::new(width)).collect();
-    for &index in &chosen {
-        // One at a time: candle keeps every intermediate result of a pass.
-        let mut ids = EncoderInput::TokenIds(sequences.gather(&[index]));
-        let pattern = checkpoint.config.attention_pattern;
-        if !pattern.is_bidirectional() {
-            ids = ids.with_prefixes(vec![pattern.prefix_length(sequences.sequence(index))]);
+    let mut reference = Reference::new(checkpoint, &sequences.gather(&chosen))?;
+    loop {
+        for (place, &depth) in depths.iter().enumerate() {
+            if depth != reference.layers() {
+                continue;
+            }
+            for (index, expected) in chosen.iter().zip(reference.states()) {
+                let expected = expected.flatten_all();
+                let expected = expected.and_then(|states| states.to_vec1());
+                let expected = expected.map_err(crate::trainable::Error::from)?;
+                let found = found.get(index).map_or(&[][..], |found| &found[place]);
+                comparisons[place].add(found, &expected);
+            }
         }
-        let expected = reference.hidden_states(ids)?;
-        let found = found.remove(&index).unwrap_or_default();
-        for ((comparison, found), &depth) in comparisons.iter_mut().zip(found).zip(depths) {
-            let expected = expected[depth].flatten_all();
-            let expected = expected.and_then(|states| states.to_vec1());
-            comparison.add(&found, &expected.map_err(crate::trainable::Error::from)?);
+        if reference.layers() == deepest {
+            break;
         }
+        reference.advance()?;
     }
     let comparisons = comparisons.into_iter();
     let parities = comparisons.map(|comparison| comparison.finish(chosen.len()));

@@ -12,6 +12,8 @@ use crate::ragged::Ragged;
 /// The embeddings, trained only when nothing is frozen.
 pub(super) struct Embeddings {
     words: Weight,
+    /// Of which ids the rows of `words` are, in rising order; of all when absent.
+    kept: Option<Vec<u32>>,
     positions: Option<(Weight, Positions)>,
     token_types: Option<(Weight, TokenTypes)>,
     norm: Option<Norm>,
@@ -26,8 +28,44 @@ impl Embeddings {
         checkpoint: &Checkpoint,
         parameters: &mut Parameters,
     ) -> Result<Self, Error> {
+        Self::of(checkpoint, None, parameters)
+    }
+
+    /// Of the words, those of `ids` alone: [`forward`](Self::forward) takes no others.
+    pub(super) fn of_ids(
+        checkpoint: &Checkpoint,
+        ids: &[u32],
+        parameters: &mut Parameters,
+    ) -> Result<Self, Error> {
+        let mut kept = ids.to_vec();
+        kept.sort_unstable();
+        kept.dedup();
+        Self::of(checkpoint, Some(kept), parameters)
+    }
+
+    fn of(
+        checkpoint: &Checkpoint,
+        kept: Option<Vec<u32>>,
+        parameters: &mut Parameters,
+    ) -> Result<Self, Error> {
         let config = &checkpoint.config;
         let blocks = config.embeddings();
+        let table = &blocks.words;
+        let (name, shape) = (
+            format!("{}.weight", table.name),
+            [table.rows, config.hidden_size],
+        );
+        let words = match &kept {
+            Some(kept) => {
+                let mut values = Vec::with_capacity(kept.len() * config.hidden_size);
+                for &id in kept {
+                    let row = id as usize..id as usize + 1;
+                    values.extend(checkpoint.weights.rows(&name, shape, row)?);
+                }
+                parameters.add(&name, &[kept.len(), config.hidden_size], values)?
+            }
+            None => parameters.load(&checkpoint.weights, &name, &shape)?,
+        };
         let mut load = |table: &Table| {
             let name = format!("{}.weight", table.name);
             parameters.load(
@@ -36,7 +74,6 @@ impl Embeddings {
                 &[table.rows, config.hidden_size],
             )
         };
-        let words = load(&blocks.words)?;
         let positions = match &blocks.positions {
             Some((table, numbering)) => Some((load(table)?, *numbering)),
             None => None,
@@ -47,6 +84,7 @@ impl Embeddings {
         };
         Ok(Self {
             words,
+            kept,
             positions,
             token_types,
             norm: match &blocks.norm {
@@ -60,6 +98,7 @@ impl Embeddings {
     }
 
     /// `[tokens, hidden]`
+    #[allow(clippy::cast_possible_truncation, reason = "no more places than ids")]
     pub(super) fn forward(
         &self,
         ids: &Ragged<u32>,
@@ -68,7 +107,16 @@ impl Embeddings {
     ) -> Result<Tensor, Error> {
         let device = self.words.device();
         let tokens = ids.tokens();
-        let words = Tensor::from_slice(ids.values(), tokens, device)?;
+        let words = match &self.kept {
+            Some(kept) => {
+                let places = ids
+                    .values()
+                    .iter()
+                    .map(|id| kept.partition_point(|kept| kept < id));
+                Tensor::from_vec(places.map(|place| place as u32).collect(), tokens, device)?
+            }
+            None => Tensor::from_slice(ids.values(), tokens, device)?,
+        };
         let mut sum = self.words.index_select(&words, 0)?;
         if let Some((table, numbering)) = &self.positions {
             let sequences = ids.iter().enumerate();

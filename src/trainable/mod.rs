@@ -32,6 +32,7 @@ mod parameters;
 mod pass;
 mod pooling;
 mod reduce;
+mod reference;
 mod relative_position;
 mod staging;
 
@@ -52,4 +53,5 @@ pub use parameters::{Parameter, Parameters, Weight};
 pub use pass::{Ops, Pass, Site};
 pub use pooling::Pooling;
 pub use reduce::{Copies, Reduce, reduce_over};
+pub use reference::Reference;
 pub use staging::{BATCHES_AHEAD, BATCHES_AHEAD_ON_CARD, InUse, Stage, Staged, stage_for};

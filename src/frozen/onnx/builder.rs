@@ -116,6 +116,20 @@ impl GraphBuilder {
         self.external(name, DataType::Float, shape, bytes)
     }
 
+    /// Adds an f32 weight whose numbers come in parts, none of which is kept.
+    pub(super) fn weight_of_parts<E>(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        parts: impl Iterator<Item = Result<Vec<f32>, E>>,
+    ) -> Result<Value, E> {
+        let mut failed = None;
+        let parts = parts.map_while(|part| part.map_err(|error| failed = Some(error)).ok());
+        let bytes = parts.flatten().flat_map(f32::to_le_bytes);
+        let value = self.external(name, DataType::Float, shape, bytes);
+        failed.map_or(Ok(value), Err)
+    }
+
     /// Adds an f16 weight, `numbers` rounded to it, to the external data.
     pub(super) fn weight_float16(&mut self, name: &str, shape: &[usize], numbers: &[f32]) -> Value {
         let numbers = numbers.iter().map(|&number| f16::from_f32(number));

@@ -21,6 +21,9 @@ pub const PREFIX_LENGTHS: &str = "prefix_lengths";
 /// The name of the external data file while the model is in memory.
 pub const DATA_FILE: &str = "frozen.onnx.data";
 
+/// Rows of a table of embeddings that are copied at a time.
+const TABLE_PART_ROWS: usize = 2048;
+
 /// The graph's name for the hidden state after `layers` layers, f32 `[batch, length, hidden]`.
 pub fn hidden_state(layers: usize) -> String {
     format!("hidden_states.{layers}")
@@ -107,6 +110,8 @@ pub fn write(
     };
     let mut shared = Shared::new(graph, config, weights, &reach, deepest > first)?;
     for layer in first..=deepest {
+        // What was read before has been copied.
+        checkpoint.weights.release();
         if depths.contains(&layer) {
             let axes = [
                 Axis::Dynamic("batch"),
@@ -292,8 +297,20 @@ impl EncoderWriter<'_> {
     }
 
     fn table(&mut self, table: &Table) -> Result<Value, checkpoint::Error> {
-        let shape = [table.rows, self.config.hidden_size];
-        self.weight(&format!("{}.weight", table.name), &shape)
+        let (name, shape) = (
+            format!("{}.weight", table.name),
+            [table.rows, self.config.hidden_size],
+        );
+        let weights = self.weights;
+        let mut first = 0;
+        let parts = std::iter::from_fn(|| {
+            // That of the words is most of a small model: in parts it is in memory once.
+            weights.release();
+            let rows = first..table.rows.min(first + TABLE_PART_ROWS);
+            first = rows.end;
+            (!rows.is_empty()).then(|| weights.rows(&name, shape, rows))
+        });
+        self.graph.weight_of_parts(&name, &shape, parts)
     }
 
     pub(super) fn weight(
