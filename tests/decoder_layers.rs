@@ -1,23 +1,18 @@
 //! The trainable half's layers put out what Hugging Face transformers does, of models that write
 //! text: decoders, and `UniXcoder` in each of its modes, after every number of layers.
+#![allow(clippy::cast_possible_truncation, reason = "goldens hold f32")]
 
 mod support;
 
-use candle_core::Device;
-use support::{Golden, goldens};
+use candle_core::{Device, Tensor};
+use support::{DECODERS, Golden, goldens};
 use telly::checkpoint::{AttentionPattern, Checkpoint, Freeze, PrefixRule};
 use telly::ragged::Ragged;
-use telly::trainable::{EncoderInput, Ops, Parameters, Pass, Pooling, TrainableEncoder};
+use telly::trainable::{EncoderInput, Ops, Parameters, Pass, Pooling, Reference, TrainableEncoder};
 
 const TOLERANCE: f64 = 1e-4;
-const DECODERS: [&str; 4] = [
-    "llama-tiny",
-    "llama-scaled-tiny",
-    "qwen2-tiny",
-    "starcoder2-tiny",
-];
 
-fn assert_close(found: &candle_core::Tensor, expected: &[f64], what: &str) {
+fn assert_close(found: &Tensor, expected: &[f64], what: &str) {
     let found = found
         .flatten_all()
         .and_then(|states| states.to_vec1::<f32>());
@@ -37,37 +32,48 @@ fn prefixes(checkpoint: &Checkpoint, ids: &Ragged<u32>) -> Option<Vec<usize>> {
     (!pattern.is_bidirectional()).then(|| prefixes.collect())
 }
 
-/// Compares the states of `checkpoint` with those of `golden`, by composed and by fused layers.
+/// Compares the states of `checkpoint` with those of `golden`: after each layer in candle's own
+/// operations, and after the last of the layers above each number of frozen ones by both ways.
 fn check(checkpoint: &Checkpoint, golden: &Golden, name: &str) {
     let ids = golden.sequences();
+    let (layers, width) = (checkpoint.config.layers, checkpoint.config.hidden_size);
+    let mut reference = Reference::new(checkpoint, &ids).expect("embedded");
+    loop {
+        let layer = reference.layers();
+        let states = Tensor::cat(reference.states(), 0).expect("states");
+        let expected = golden.floats(&format!("hidden.{layer}"));
+        assert_close(&states, &expected, &format!("{name}, reference, {layer}"));
+        if layer == layers {
+            break;
+        }
+        reference.advance().expect("a layer");
+    }
     let prefixes = prefixes(checkpoint, &ids);
-    let input = || {
-        let input = EncoderInput::TokenIds(ids.clone());
-        match &prefixes {
+    let last = golden.tensors.get("final").map_or_else(
+        || golden.floats(&format!("hidden.{layers}")),
+        |_| golden.floats("final"),
+    );
+    for (ops, frozen) in [Ops::Fused, Ops::Composed]
+        .into_iter()
+        .flat_map(|ops| (1..layers).map(move |frozen| (ops, frozen)))
+    {
+        let mut parameters = Parameters::new(&Device::Cpu);
+        let freeze = Freeze::Layers(frozen);
+        let encoder = TrainableEncoder::load(checkpoint, freeze, &mut parameters);
+        let states = golden.floats(&format!("hidden.{frozen}"));
+        let states = states.into_iter().map(|value| value as f32).collect();
+        let states = Ragged::from_parts(states, ids.offsets().to_vec(), width);
+        let input = EncoderInput::HiddenStates(states);
+        let input = match &prefixes {
             Some(prefixes) => input.with_prefixes(prefixes.clone()),
             None => input,
-        }
-    };
-    let layers = checkpoint.config.layers;
-    let mut parameters = Parameters::new(&Device::Cpu);
-    let encoder = TrainableEncoder::bottom(checkpoint, layers, &mut parameters).expect("loaded");
-    let composed = encoder.hidden_states(input()).expect("states");
-    assert_eq!(composed.len(), layers + 1);
-    for (layer, states) in composed.iter().enumerate() {
-        let expected = golden.floats(&format!("hidden.{layer}"));
-        assert_close(states, &expected, &format!("{name}, composed, {layer}"));
-    }
-    for layer in 0..=layers {
-        let mut parameters = Parameters::new(&Device::Cpu);
-        let encoder = TrainableEncoder::bottom(checkpoint, layer, &mut parameters);
-        let encoder = encoder.expect("loaded");
-        let input = input();
+        };
         let packing = input.packing();
-        let pass = Pass::evaluation(Ops::Fused);
+        let pass = Pass::evaluation(ops);
+        let encoder = encoder.expect("loaded");
         let states = encoder.pool(input, packing, Pooling::Scored, &pass);
-        let expected = golden.floats(&format!("hidden.{layer}"));
-        let what = format!("{name}, fused, {layer}");
-        assert_close(&states.expect("states").vectors, &expected, &what);
+        let what = format!("{name}, {ops:?}, {frozen} frozen");
+        assert_close(&states.expect("states").vectors, &last, &what);
     }
 }
 

@@ -151,9 +151,9 @@ fn texts(
     settings: &GenerationSettings,
 ) -> Vec<Generated> {
     let mut told = Vec::new();
-    let texts = decoder.generate(prompts, settings, &mut |finished| told.push(finished));
-    assert!(told.is_sorted_by(|one, other| one < other), "{told:?}");
-    assert_eq!(told.last(), Some(&prompts.len()));
+    let texts = decoder.generate((0, prompts), settings, &mut |new| told.push(new));
+    assert!(told.iter().all(|&new| new > 0), "{told:?}");
+    assert_eq!(told.iter().sum::<usize>(), prompts.len());
     texts.expect("texts")
 }
 
@@ -425,7 +425,7 @@ fn what_cannot_be_gone_on_with_is_refused() {
     };
     let mut generate = |prompt: &[u32]| {
         let prompts = Ragged::from_iter([prompt]);
-        decoder.generate(&prompts, &settings, &mut |_| {})
+        decoder.generate((0, &prompts), &settings, &mut |_| {})
     };
     assert!(matches!(generate(&[]), Err(Error::Empty { prompt: 0 })));
     let filled = vec![7; longest];

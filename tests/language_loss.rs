@@ -38,7 +38,6 @@ fn pytorch_has_the_same_loss_and_gradients() {
         .expect("numbers");
     let shape = golden["matrix"].dims();
     let mean = golden["mean"].to_vec1::<f32>().expect("a number")[0];
-    let correct = golden["correct"].to_vec1::<i64>().expect("a count")[0];
     for ops in [Ops::Fused, Ops::Composed] {
         let mut parameters = Parameters::new(&Device::Cpu);
         let weight = parameters.add("lm_head.weight", shape, matrix.clone());
@@ -57,7 +56,6 @@ fn pytorch_has_the_same_loss_and_gradients() {
             (found - mean).abs() <= 1e-5 * mean,
             "{ops:?}: {found}, {mean}"
         );
-        assert_eq!(loss.correct().expect("a count") as i64, correct, "{ops:?}");
         let off = difference(&of_hidden, &golden["of_hidden"]);
         assert!(off <= 1e-5, "{ops:?}: hidden states' gradient off by {off}");
         let of_matrix = gradients.numbers(0).expect("a gradient");

@@ -7,56 +7,19 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use support::{goldens, python, run_python, telly_json, telly_ok, text};
-
-const PAIRS: [[&str; 2]; 6] = [
-    ["adds two numbers", "a + b"],
-    ["returns the last word", "words[-1]"],
-    ["counts the lines", "len(lines)"],
-    ["turns the sign of a number", "-a"],
-    ["joins words by spaces", "' '.join(words)"],
-    ["halves a number", "a / 2"],
-];
+use support::{goldens, python, run_python, telly_json, telly_ok, text, write_functions};
 
 /// Trains `model` in `folder`, where `train.jsonl` is written and `run` is made.
-fn train(folder: &Path, model: &str, more: &[&str]) {
-    let records =
-        PAIRS.map(|[intent, code]| json!({ "intent": intent, "snippet": code }).to_string());
-    let data = folder.join("train.jsonl");
-    fs_err::write(&data, records.join("\n")).expect("written");
-    let (cache, run) = (folder.join("cache"), folder.join("run"));
-    telly_ok(&[
-        "precompute",
-        "--task",
-        "generate",
-        "--model",
-        text(&goldens().join(model)),
-        "--train",
-        text(&data),
-        "--freeze",
-        "1",
-        "--precision",
-        "fp32",
-        "--cache",
-        text(&cache),
-        "--provider",
-        "cpu",
-    ]);
-    let mut arguments = vec![
-        "train",
-        "--cache",
-        text(&cache),
-        "--out",
-        text(&run),
-        "--epochs",
-        "8",
-        "--batch-size",
-        "3",
-        "--lr",
-        "1e-2",
-    ];
-    arguments.extend(more);
+fn train(folder: &Path, model: &str, more: &str) {
+    let (data, cache) = (folder.join("train.jsonl"), folder.join("cache"));
+    let record = |code: &str, intent: &str| json!({ "intent": intent, "snippet": code });
+    write_functions(&data, 1, record);
+    let model = goldens().join(model);
+    let mut arguments = support::precompute("generate", &model, &data, "1", &cache);
+    arguments.extend(["--precision", "fp32"].map(String::from));
     telly_ok(&arguments);
+    let flags = format!("--epochs 8 --batch-size 3 --lr 1e-2 {more}");
+    telly_ok(&support::train(&cache, &folder.join("run"), &flags));
 }
 
 /// Loss and texts of a model on the training file.
@@ -67,7 +30,7 @@ fn metrics(folder: &Path, of: &[&str]) -> Value {
     telly_json(&arguments)["metrics"].clone()
 }
 
-fn check(model: &str, more: &[&str], class: &str, own_matrix: bool) {
+fn check(model: &str, more: &str, class: &str, own_matrix: bool) {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     train(folder, model, more);
@@ -111,22 +74,22 @@ fn check(model: &str, more: &[&str], class: &str, own_matrix: bool) {
 
 #[test]
 fn a_folder_has_the_loss_of_its_run() {
-    check("llama-tiny", &[], "LlamaForCausalLM", true);
-    check("qwen2-tiny", &[], "Qwen2ForCausalLM", false);
-    check("starcoder2-tiny", &[], "Starcoder2ForCausalLM", false);
+    check("llama-tiny", "", "LlamaForCausalLM", true);
+    check("qwen2-tiny", "", "Qwen2ForCausalLM", false);
+    check("starcoder2-tiny", "", "Starcoder2ForCausalLM", false);
 }
 
 /// What was one matrix are two.
 #[test]
 fn a_matrix_that_was_trained_apart_is_exported_apart() {
-    check("qwen2-tiny", &["--train-head"], "Qwen2ForCausalLM", true);
+    check("qwen2-tiny", "--train-head", "Qwen2ForCausalLM", true);
 }
 
 #[test]
 fn the_graph_passes_the_checker() {
     let Some(python) = python() else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    train(folder.path(), "llama-tiny", &[]);
+    train(folder.path(), "llama-tiny", "");
     let (run, out) = (folder.path().join("run"), folder.path().join("onnx"));
     telly_ok(&[
         "export",

@@ -3,52 +3,15 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use support::{goldens, telly, telly_ok, text};
+use support::{
+    WRONG_INPUT, Workspace, fails, goldens, precompute, telly, telly_json, telly_ok, text, train,
+    write_functions,
+};
 use telly::cache::Cache;
 use telly::targets::Targets;
-
-/// Made-up functions and what they do.
-const PAIRS: [[&str; 2]; 8] = [
-    ["def add(a, b):\n    return a + b", "adds two numbers"],
-    [
-        "def last(words):\n    return words[-1]",
-        "returns the last word",
-    ],
-    [
-        "def count(lines):\n    return len(lines)",
-        "counts the lines",
-    ],
-    [
-        "def empty(words):\n    return not words",
-        "tells whether there are no words",
-    ],
-    [
-        "def first(words):\n    return words[0]",
-        "returns the first word",
-    ],
-    [
-        "def negate(a):\n    return -a",
-        "turns the sign of a number",
-    ],
-    [
-        "def join(words):\n    return ' '.join(words)",
-        "joins words by spaces",
-    ],
-    ["def half(a):\n    return a / 2", "halves a number"],
-];
-
-/// Writes one record a pair, `times` over.
-fn write(path: &Path, times: usize, record: impl Fn(&str, &str) -> Value) {
-    let records = PAIRS
-        .iter()
-        .map(|[code, summary]| record(code, summary).to_string() + "\n");
-    let records: String = records.collect();
-    fs_err::write(path, records.repeat(times)).expect("written");
-}
 
 fn summarize(code: &str, summary: &str) -> Value {
     json!({ "code": code, "docstring": summary })
@@ -64,79 +27,41 @@ fn complete(code: &str, _: &str) -> Value {
     json!({ "input": format!("<s> {input} : <EOL>"), "gt": line })
 }
 
-struct Files {
-    folder: tempfile::TempDir,
-}
+struct Files(Workspace);
 
 impl Files {
     fn new(record: impl Fn(&str, &str) -> Value + Copy) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        write(&folder.path().join("train.jsonl"), 2, record);
-        write(&folder.path().join("valid.jsonl"), 1, record);
-        Self { folder }
+        let files = Self(Workspace::new());
+        write_functions(&files.path("train.jsonl"), 2, record);
+        write_functions(&files.path("valid.jsonl"), 1, record);
+        files
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.0.path(name)
     }
 
     fn precompute(&self, task: &str, model: &str, freeze: &str, more: &[&str]) {
-        let model = goldens().join(model);
-        let (train, valid, cache) = (
-            self.path("train.jsonl"),
-            self.path("valid.jsonl"),
-            self.path("cache"),
-        );
-        let mut arguments = vec![
-            "precompute",
-            "--task",
-            task,
-            "--model",
-            text(&model),
-            "--train",
-            text(&train),
-            "--valid",
-            text(&valid),
-            "--freeze",
-            freeze,
-            "--cache",
-            text(&cache),
-            "--provider",
-            "cpu",
-            "--precision",
-            "fp32",
-        ];
-        arguments.extend(more);
+        let (train, valid) = (self.path("train.jsonl"), self.path("valid.jsonl"));
+        let cache = self.path("cache");
+        let mut arguments = precompute(task, &goldens().join(model), &train, freeze, &cache);
+        let fixed = ["--valid", text(&valid), "--precision", "fp32"];
+        arguments.extend(fixed.iter().chain(more).map(ToString::to_string));
         telly_ok(&arguments);
     }
 
     /// Trains; the summary.
-    fn train(&self, more: &[&str]) -> Value {
-        let (cache, run) = (self.path("cache"), self.path("run"));
-        let mut arguments = vec![
-            "train",
-            "--cache",
-            text(&cache),
-            "--out",
-            text(&run),
-            "--epochs",
-            "20",
-            "--batch-size",
-            "4",
-            "--lr",
-            "1e-2",
-            "--json",
-        ];
-        arguments.extend(more);
-        last_json(&telly_ok(&arguments))
+    fn train(&self, more: &str) -> Value {
+        let flags = format!("--epochs 20 --batch-size 4 --lr 1e-2 {more}");
+        telly_json(&train(&self.path("cache"), &self.path("run"), &flags))
     }
-}
 
-/// The object that stdout ends with.
-fn last_json(output: &Output) -> Value {
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let start = stdout.find('{').expect("an object");
-    serde_json::from_str(&stdout[start..]).expect("JSON")
+    /// What the run is found to be on the validation split's file.
+    fn evaluate(&self) -> Value {
+        let (run, valid) = (self.path("run"), self.path("valid.jsonl"));
+        let evaluated = telly_json(&["evaluate", "--run", text(&run), "--data", text(&valid)]);
+        evaluated["metrics"].clone()
+    }
 }
 
 /// The loss that a run had on the validation split is what `evaluate` finds on its file, straight
@@ -144,18 +69,9 @@ fn last_json(output: &Output) -> Value {
 fn check(task: &str, model: &str, freeze: &str, record: impl Fn(&str, &str) -> Value + Copy) {
     let files = Files::new(record);
     files.precompute(task, model, freeze, &[]);
-    let summary = files.train(&[]);
+    let summary = files.train("");
     let trained = summary["valid"]["loss"].as_f64().expect("a loss");
-    let (run, valid) = (files.path("run"), files.path("valid.jsonl"));
-    let evaluated = telly_ok(&[
-        "evaluate",
-        "--run",
-        text(&run),
-        "--data",
-        text(&valid),
-        "--json",
-    ]);
-    let metrics = &last_json(&evaluated)["metrics"];
+    let metrics = files.evaluate();
     let found = metrics["loss"].as_f64().expect("a loss");
     assert!(
         (found - trained).abs() <= 1e-4 * trained,
@@ -255,44 +171,79 @@ fn padded_positions_are_another_cache() {
     assert_ne!(states("true"), states("padded"));
 }
 
+/// What `predict` writes, a line a record, scores as `evaluate` says.
+#[test]
+fn what_is_predicted_is_what_was_measured() {
+    let files = Files::new(generate);
+    files.precompute("generate", "qwen2-tiny", "1", &[]);
+    files.train("");
+    let (run, valid) = (files.path("run"), files.path("valid.jsonl"));
+    let written = files.path("written.jsonl");
+    let predict = ["predict", "--run", text(&run), "--input", text(&valid)];
+    let summary = telly_json(&[&predict[..], &["--output", text(&written)]].concat());
+    assert_eq!(summary["records"], 8);
+    let score = ["score", "--task", "generate", "--references", text(&valid)];
+    let scored = telly_json(&[&score[..], &["--predictions", text(&written)]].concat());
+    let metrics = files.evaluate();
+    assert!(
+        metrics["bleu"].as_f64().expect("a share") > 5.0,
+        "{metrics}"
+    );
+    for name in ["bleu", "em", "edit_similarity", "chrf"] {
+        assert_eq!(scored["metrics"][name], metrics[name], "{name}");
+    }
+    for (flag, words) in [("--quantize", "--quantize"), ("--logits", "--logits")] {
+        let output = files.path("refused.jsonl");
+        let command = telly(&[&predict[..], &["--output", text(&output), flag]].concat());
+        fails(command, WRONG_INPUT, &[words, "generate"]);
+        assert!(!output.exists());
+    }
+    let evaluate = ["evaluate", "--run", text(&run), "--data", text(&valid)];
+    let command = telly(&[&evaluate[..], &["--top-k", "5"]].concat());
+    fails(command, WRONG_INPUT, &["--top-k", "--sample"]);
+}
+
+/// Texts that are written at each evaluation are those that `evaluate` writes with the kept weights,
+/// and can choose them.
+#[test]
+fn texts_choose_the_best_epoch() {
+    let files = Files::new(generate);
+    files.precompute("generate", "qwen2-tiny", "1", &[]);
+    let kept = files.train("--decode-samples 8 --best-metric chrf")["valid"].clone();
+    let found = files.evaluate();
+    for name in ["bleu", "em", "edit_similarity", "chrf"] {
+        assert_eq!(found[name], kept[name], "{name}");
+    }
+    let log = fs_err::read_to_string(files.path("run/metrics.jsonl")).expect("a log");
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line));
+    let scores = lines.filter_map(|line| line.expect("JSON")["metrics"]["chrf"].as_f64());
+    let scores: Vec<f64> = scores.collect();
+    assert_eq!(scores.len(), 20);
+    let best = scores.iter().copied().fold(0.0, f64::max);
+    assert_eq!(Some(best), kept["chrf"].as_f64());
+    let flags = "--best-metric chrf --force";
+    let command = telly(&train(&files.path("cache"), &files.path("run"), flags));
+    fails(command, WRONG_INPUT, &["--best-metric", "perplexity"]);
+}
+
 #[test]
 fn what_cannot_be_is_told() {
     let files = Files::new(generate);
-    let (train, cache) = (files.path("train.jsonl"), files.path("cache"));
-    let precompute = |model: &str, more: &[&str]| {
-        let model = goldens().join(model);
-        let mut arguments = vec![
-            "precompute",
-            "--task",
-            "generate",
-            "--model",
-            text(&model),
-            "--train",
-            text(&train),
-            "--freeze",
-            "1",
-            "--cache",
-            text(&cache),
-        ];
-        arguments.extend(more);
-        let output = telly(&arguments).output().expect("telly runs");
-        assert_eq!(output.status.code(), Some(2), "{output:?}");
-        support::stderr(&output)
+    let precompute = |task: &str, model: &str, more: &str, words: &[&str]| {
+        let (train, cache) = (files.path("train.jsonl"), files.path("cache"));
+        let mut arguments = precompute(task, &goldens().join(model), &train, "1", &cache);
+        arguments.extend(more.split_whitespace().map(String::from));
+        fails(telly(&arguments), WRONG_INPUT, words);
     };
-    let said = precompute("bert-tiny", &[]);
-    assert!(
-        said.contains("writes no text") && said.contains("hint:"),
-        "{said}"
-    );
-    let said = precompute("llama-tiny", &["--prompt-template", "no place"]);
-    assert!(said.contains("{source}"), "{said}");
-    let said = precompute("llama-tiny", &["--position-offset", "padded"]);
-    assert!(said.contains("--position-offset"), "{said}");
-    let said = precompute(
-        "llama-tiny",
-        &["--max-source-length", "120", "--max-target-length", "100"],
-    );
-    assert!(said.contains("128"), "{said}");
-    let said = precompute("llama-tiny", &["--label-field", "x"]);
-    assert!(said.contains("--label-field"), "{said}");
+    precompute("generate", "bert-tiny", "", &["writes no text"]);
+    let template = "--prompt-template none";
+    precompute("generate", "llama-tiny", template, &["{source}"]);
+    let offset = "--position-offset padded";
+    precompute("generate", "llama-tiny", offset, &["--position-offset"]);
+    let lengths = "--max-source-length 120 --max-target-length 100";
+    precompute("generate", "llama-tiny", lengths, &["128"]);
+    let label = "--label-field x";
+    precompute("generate", "llama-tiny", label, &["--label-field"]);
+    write_functions(&files.path("train.jsonl"), 1, |_, _| json!({ "input": "" }));
+    precompute("complete", "qwen2-tiny", "", &["train.jsonl", "line 1"]);
 }

@@ -21,8 +21,6 @@ pub(super) const SETS: &str = "label_sets";
 pub(super) const NUMBERS: &str = "label_numbers";
 /// The place of the first token that is scored.
 pub(super) const FIRST_SCORED: &str = "first_scored";
-/// Tokens of the sequence.
-pub(super) const LENGTHS: &str = "lengths";
 /// The texts that are wanted, in UTF-8, one after the other, and where each begins and the last ends.
 pub(super) const REFERENCES: &str = "references";
 pub(super) const REFERENCE_OFFSETS: &str = "reference_offsets";
@@ -289,7 +287,8 @@ impl Cache {
                 "`rows` names a sequence that the cache does not hold".into(),
             ));
         }
-        let targets = read_targets(&tensors, entry.rows).map_err(damaged)?;
+        let lengths = || rows.iter().map(|&row| self.length(row)).collect();
+        let targets = read_targets(&tensors, entry.rows, &lengths).map_err(damaged)?;
         Ok(Split {
             columns: entry.columns,
             rows,
@@ -298,8 +297,12 @@ impl Cache {
     }
 }
 
-/// What the `rows` rows of a split's file are to come to.
-fn read_targets(tensors: &SafeTensors, rows: usize) -> Result<Targets, String> {
+/// What the `rows` rows of a split's file are to come to; `lengths` are the tokens of their sequences.
+fn read_targets(
+    tensors: &SafeTensors,
+    rows: usize,
+    lengths: &dyn Fn() -> Vec<usize>,
+) -> Result<Targets, String> {
     let find = |name: &str, dtype: Dtype, width: Option<usize>| {
         let Ok(tensor) = tensors.tensor(name) else {
             return Ok(None);
@@ -320,7 +323,7 @@ fn read_targets(tensors: &SafeTensors, rows: usize) -> Result<Targets, String> {
         let numbers = numbers.iter().map(|number| f32::from_le_bytes(*number));
         return Ok(Targets::Numbers(numbers.collect()));
     }
-    if let Some(texts) = read_texts(&find, tensors, rows)? {
+    if let Some(texts) = read_texts(&find, tensors, lengths)? {
         return Ok(texts);
     }
     let width = match tensors.tensor(SETS) {
@@ -343,8 +346,12 @@ fn read_targets(tensors: &SafeTensors, rows: usize) -> Result<Targets, String> {
 type Find<'f, 't> =
     dyn Fn(&str, Dtype, Option<usize>) -> Result<Option<TensorView<'t>>, String> + 'f;
 
-/// The texts that `rows` rows are to come to, if they are.
-fn read_texts(find: &Find, tensors: &SafeTensors, rows: usize) -> Result<Option<Targets>, String> {
+/// The texts that rows are to come to whose sequences have so many tokens, if they are.
+fn read_texts(
+    find: &Find,
+    tensors: &SafeTensors,
+    lengths: &dyn Fn() -> Vec<usize>,
+) -> Result<Option<Targets>, String> {
     let words = |tensor: TensorView| -> Vec<u32> {
         let (numbers, _) = tensor.data().as_chunks::<4>();
         let numbers = numbers.iter().map(|number| u32::from_le_bytes(*number));
@@ -353,12 +360,11 @@ fn read_texts(find: &Find, tensors: &SafeTensors, rows: usize) -> Result<Option<
     let Some(first_scored) = find(FIRST_SCORED, Dtype::U32, None)?.map(words) else {
         return Ok(None);
     };
-    let lengths = find(LENGTHS, Dtype::U32, None)?.map(words);
-    let lengths = lengths.ok_or_else(|| format!("`{LENGTHS}` is missing"))?;
-    let wrong = first_scored
-        .iter()
+    let lengths = lengths();
+    let places = first_scored.iter().map(|&first| first as usize);
+    let wrong = places
         .zip(&lengths)
-        .position(|(&first, &length)| first == 0 || first > length);
+        .position(|(first, &length)| first == 0 || first > length);
     if let Some(row) = wrong {
         return Err(format!(
             "`{FIRST_SCORED}` of row {row} is not within its sequence"
@@ -371,12 +377,14 @@ fn read_texts(find: &Find, tensors: &SafeTensors, rows: usize) -> Result<Option<
         (Ok(offsets), texts) => {
             // Empty where every reference is.
             let text = texts.map(|text| text.data().to_vec()).unwrap_or_default();
-            cut(offsets.data(), &text, rows).ok_or_else(|| {
+            cut(offsets.data(), &text, first_scored.len()).ok_or_else(|| {
                 format!("`{REFERENCE_OFFSETS}` does not cut `{REFERENCES}` into texts")
             })?
         }
         _ => Vec::new(),
     };
+    #[allow(clippy::cast_possible_truncation)] // A sequence fits in a model's positions.
+    let lengths = lengths.into_iter().map(|length| length as u32).collect();
     Ok(Some(Targets::Texts {
         first_scored,
         lengths,

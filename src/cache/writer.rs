@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::previous::{self, PREVIOUS, Previous, same_states};
-use super::reader::{CLASSES, FIRST_SCORED, LENGTHS, NUMBERS, REFERENCE_OFFSETS, REFERENCES, SETS};
+use super::reader::{CLASSES, FIRST_SCORED, NUMBERS, REFERENCE_OFFSETS, REFERENCES, SETS};
 use super::shard::{self, Shard};
 use super::share::{Share, is_share};
 use super::{EncodedStates, Error, MANIFEST, Manifest, ShardEntry, SplitEntry};
@@ -460,12 +460,6 @@ fn target_tensors(
     targets: &Targets,
     rows: usize,
 ) -> Vec<(&'static str, Dtype, Vec<usize>, Vec<u8>)> {
-    let words = |numbers: &[u32]| {
-        numbers
-            .iter()
-            .flat_map(|number| number.to_le_bytes())
-            .collect()
-    };
     match targets {
         Targets::None => Vec::new(),
         Targets::Classes(classes) => {
@@ -481,13 +475,13 @@ fn target_tensors(
         }
         Targets::Texts {
             first_scored,
-            lengths,
             references,
+            // The shards tell them.
+            lengths: _,
         } => {
-            let mut tensors = vec![
-                (FIRST_SCORED, Dtype::U32, vec![rows], words(first_scored)),
-                (LENGTHS, Dtype::U32, vec![rows], words(lengths)),
-            ];
+            let places = first_scored.iter().flat_map(|place| place.to_le_bytes());
+            let places = (FIRST_SCORED, Dtype::U32, vec![rows], places.collect());
+            let mut tensors = vec![places];
             if !references.is_empty() {
                 let mut offsets = vec![0i64];
                 let mut text = Vec::new();

@@ -1,5 +1,7 @@
 //! Which tokens of its sequence a token attends to.
 
+use crate::ragged::Ragged;
+
 /// Which tokens of its sequence a token attends to. A sequence's prefix, its first so many tokens,
 /// is what all three kinds differ in: every token attends to the whole prefix, and beyond that to
 /// the tokens up to itself.
@@ -39,6 +41,20 @@ impl AttentionPattern {
                 let last = separators.map(|(place, _)| place).nth(rule.occurrence - 1);
                 last.map_or(ids.len(), |place| place + 1)
             }
+        }
+    }
+
+    /// The prefix of each of some sequences; none where every token attends to every token. Only where
+    /// it ends in the sequence itself are `ids` asked for.
+    pub fn prefixes(
+        &self,
+        sequences: usize,
+        ids: impl FnOnce() -> Ragged<u32>,
+    ) -> Option<Vec<usize>> {
+        match self {
+            Self::Bidirectional => None,
+            Self::Causal => Some(vec![0; sequences]),
+            Self::Prefix(_) => Some(ids().iter().map(|ids| self.prefix_length(ids)).collect()),
         }
     }
 

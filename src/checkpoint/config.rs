@@ -54,8 +54,9 @@ pub struct EncoderConfig {
     pub padding_id: u32,
     /// What it says of the family's own sequence classifier.
     pub head: HeadConfig,
-    /// Ends a text that is written, in a family that writes some.
-    pub end_token: Option<u32>,
+    /// What ends a text that is written, in a family that writes some: the first is put behind a text
+    /// that is learnt from.
+    pub end_tokens: Vec<u32>,
     /// Whether the matrix from states to words is that of the embeddings.
     pub tied_language_head: bool,
 }

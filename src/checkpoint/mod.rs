@@ -26,8 +26,8 @@ pub use config::{Biases, DropoutRates, EncoderConfig, LayerKinds, LocalAttention
 pub use error::Error;
 pub use family::{
     Activation, Attention, BlockActivation, Embeddings, Family, FeedForward, HeadConfig,
-    HeadFields, HeadInput, LanguageHead, Layer, Linear, Norm, NormKind, NormPlacement, Positions,
-    Projections, SequenceHead, Table, TokenTypes, Wide,
+    HeadFields, HeadInput, LanguageHead, Layer, Linear, Norm, NormKind, NormPlacement,
+    OUTPUT_MATRIX, Positions, Projections, SequenceHead, Table, TokenTypes, Wide,
 };
 pub use freeze::Freeze;
 pub use hub::{HubError, locate};

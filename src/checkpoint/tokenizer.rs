@@ -158,9 +158,14 @@ impl Tokenizer {
 
     /// What the tokenizer puts in front of every text, as Llama's.
     pub fn start_tokens(&self) -> Result<Vec<u32>, Error> {
-        let empty = guarded(|| self.inner.encode_fast("", true)).map_err(Error::Tokenize)?;
-        // One of two is the end.
-        Ok(empty.get_ids().iter().copied().take(1).collect())
+        let encode = |special| guarded(|| self.inner.encode_fast("a", special));
+        let plain = encode(false).map_err(Error::Tokenize)?;
+        let whole = encode(true).map_err(Error::Tokenize)?;
+        let (plain, whole) = (plain.get_ids(), whole.get_ids());
+        let text = whole
+            .windows(plain.len().max(1))
+            .position(|part| part == plain);
+        Ok(whole[..text.unwrap_or(0)].to_vec())
     }
 
     /// The text of `ids`, special tokens left out.

@@ -8,26 +8,30 @@ use crate::dataset::{Dataset, Records, Source};
 use crate::error::Error;
 
 /// Records of a chunk: enough to sort them by length, few enough to lose when a command is killed.
-const RECORDS: usize = 512;
+pub(super) const RECORDS: usize = 512;
+/// The same where a text is written for each, which takes longer.
+pub(super) const RECORDS_TO_WRITE: usize = 64;
 
 /// A split's records in chunks.
 pub(super) struct Chunks {
     path: PathBuf,
     records: Records,
+    at_a_time: usize,
 }
 
 impl Chunks {
-    /// Of `source`.
-    pub(super) fn open(source: &Source) -> Result<Self, Error> {
+    /// Of `source`, so many records `at_a_time`.
+    pub(super) fn open(source: &Source, at_a_time: usize) -> Result<Self, Error> {
         Ok(Self {
             path: source.path().to_owned(),
             records: source.records()?,
+            at_a_time,
         })
     }
 
     /// The next records; none at the end.
     pub(super) fn next(&mut self) -> Result<Option<Dataset>, Error> {
-        let records = self.records.by_ref().take(RECORDS);
+        let records = self.records.by_ref().take(self.at_a_time);
         let records = records.collect::<Result<Vec<_>, _>>()?;
         let path = self.path.clone();
         Ok((!records.is_empty()).then_some(Dataset { path, records }))

@@ -15,11 +15,9 @@ use crate::dataset::Source;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::ragged::Ragged;
-use crate::targets::Targets;
 use crate::task::text_metrics::TextMetrics;
-use crate::task::text_metrics::{TextPair, TextScores};
 use crate::task::{EncodedSplit, Encoding, Known, Metrics, Role};
-use crate::train::{FreshActivations, evaluate};
+use crate::train::{FreshActivations, evaluate, score_texts};
 
 /// Measure a run on fresh data, straight through both halves, without a cache.
 #[derive(Args)]
@@ -50,8 +48,22 @@ pub(super) struct EvaluateArguments {
     json: bool,
 }
 
+impl EvaluateArguments {
+    /// Refuses flags of tasks that write text for others.
+    fn check_flags(&self, loaded: &LoadedModel) -> Result<(), Error> {
+        let samples = self.decode_samples.map(|_| "--decode-samples");
+        match samples.or(self.generation.given()) {
+            Some(flag) if loaded.encoding.text().is_none() => {
+                Err(foreign_flag(flag, loaded.encoding.task()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
     let (loaded, source) = arguments.model.load(&arguments.data)?;
+    arguments.check_flags(&loaded)?;
     let (sequences, split, code_base) = encode(&loaded, &source, arguments.code_base.as_deref())?;
     let mut activations = FreshActivations {
         sequences,
@@ -59,18 +71,19 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
         pattern: loaded.model.attention_pattern(),
     };
     let code_base = code_base.as_ref();
-    let metrics = evaluate(
+    let mut metrics = evaluate(
         &loaded.model,
         &mut activations,
         &split,
         code_base,
         "evaluate",
     )?;
-    let mut metrics = metrics;
     if let Metrics::Text(of_loss) = &metrics
         && arguments.decode_samples != Some(0)
     {
         let loss = of_loss.loss;
+        // Not both at once: all of the model is in the other one.
+        activations.frozen = None;
         let written = write_texts(&loaded, &activations.sequences, &split, arguments)?;
         metrics = Metrics::Text(match loss {
             Some(loss) => written.with_loss(loss),
@@ -99,41 +112,18 @@ fn write_texts(
     split: &Split,
     arguments: &EvaluateArguments,
 ) -> Result<TextMetrics, Error> {
-    let (
-        Some(mut writer),
-        Targets::Texts {
-            first_scored,
-            references,
-            ..
-        },
-    ) = (
-        TextWriter::of(loaded, &arguments.generation)?,
-        &split.targets,
-    )
-    else {
+    let writer = TextWriter::of(loaded, &arguments.generation)?;
+    let (Some(mut writer), Some((task, _))) = (writer, loaded.encoding.text()) else {
         unreachable!("only a task that writes text is measured by it")
     };
     let rows = arguments
         .decode_samples
         .unwrap_or(usize::MAX)
         .min(split.len());
-    let mut prompts = Ragged::new(1);
-    for (row, &first) in first_scored.iter().enumerate().take(rows) {
-        prompts.push(&sequences.sequence(split.sequence(row, 0))[..first as usize]);
-    }
     let mut progress = Progress::new("write", rows as u64, "texts");
-    let written = writer.write(&prompts, Some(&mut progress))?;
-    drop(progress);
-    let pairs = references.iter().zip(&written);
-    let pairs: Vec<TextPair> = pairs
-        .map(|(reference, hypothesis)| TextPair {
-            reference,
-            hypothesis,
-        })
-        .collect();
-    let task = loaded.encoding.text().map(|(task, _)| task);
-    let task = task.unwrap_or_else(|| unreachable!("it writes text"));
-    Ok(TextScores::new(task, &pairs).metrics())
+    let ids = |sequence| sequences.sequence(sequence).to_vec();
+    let write = |prompts: &Ragged<u32>| writer.write(prompts, &mut progress);
+    Ok(score_texts(task, (split, rows), ids, write)?)
 }
 
 /// The sequences of `source` and of the code base, the rows that they make, and what those are to be

@@ -1,13 +1,11 @@
 //! How text is written: flags of the commands that do so, and what they mean.
 
-use clap::Args;
-use serde::{Deserialize, Serialize};
-
 use crate::error::Error;
 use crate::generation::{BeamRule, EarlyStopping, GenerationSettings, Sampling};
+use clap::Args;
 
 /// How text is written.
-#[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Generation")]
 pub(super) struct GenerationOptions {
     /// Hypotheses of beam search; 1 is greedy decoding. As UniXcoder summarises: `--beam-size 10
@@ -29,7 +27,6 @@ pub(super) struct GenerationOptions {
     pub max_new_tokens: Option<usize>,
     /// Draw tokens by their probabilities, in place of the most probable.
     #[arg(long)]
-    #[serde(default)]
     pub sample: bool,
     /// With `--sample`: what logits are divided by; below 1 the probable becomes more so [default: 1].
     #[arg(long, value_name = "X")]
@@ -77,6 +74,25 @@ impl GenerationOptions {
         };
         settings.check()?;
         Ok(settings)
+    }
+
+    /// The first of these flags that was typed.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let all = [
+            ("--beam-size", self.beam_size.is_some()),
+            ("--length-penalty", self.length_penalty.is_some()),
+            ("--early-stopping", self.early_stopping.is_some()),
+            ("--beam-rule", self.beam_rule.is_some()),
+            ("--max-new-tokens", self.max_new_tokens.is_some()),
+            ("--sample", self.sample),
+            ("--temperature", self.temperature.is_some()),
+            ("--top-k", self.top_k.is_some()),
+            ("--top-p", self.top_p.is_some()),
+            ("--generation-seed", self.generation_seed.is_some()),
+            ("--generation-batch", self.generation_batch.is_some()),
+        ];
+        let given = all.into_iter().find(|(_, given)| *given);
+        given.map(|(flag, _)| flag)
     }
 
     fn sampling(&self) -> Result<Option<Sampling>, Error> {

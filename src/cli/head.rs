@@ -6,8 +6,10 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::task::foreign_flag;
+use crate::checkpoint::EncoderConfig;
 use crate::error::Error;
 use crate::task::{Encoding, HeadSettings, Labels};
+use crate::trainable::Pooling;
 
 /// Which head, and how it judges.
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
@@ -97,13 +99,11 @@ impl HeadOptions {
         encoding: &Encoding,
         labels: Option<&Labels>,
     ) -> Result<HeadSettings, Error> {
-        let usual = HeadSettings::usual(encoding, labels);
-        if self.train_head {
-            let HeadSettings::Language { task, .. } = usual else {
-                return Err(foreign_flag("--train-head", encoding.task()));
-            };
-            let train_head = true;
-            return Ok(HeadSettings::Language { task, train_head });
+        let mut usual = HeadSettings::usual(encoding, labels);
+        match &mut usual {
+            HeadSettings::Language { train_head, .. } => *train_head = self.train_head,
+            _ if self.train_head => return Err(foreign_flag("--train-head", encoding.task())),
+            _ => {}
         }
         let of_pairs = matches!(usual, HeadSettings::Cosine { .. });
         let head = match (self.head, usual.of_family()) {
@@ -164,4 +164,29 @@ impl JudgementOptions {
             (_, None, Some(_)) => return Err(foreign_flag("--threshold", encoding.task())),
         })
     }
+}
+
+/// Refuses a `pooling` that `head` cannot stand on in the model of `config`.
+pub(super) fn check_pooling(
+    pooling: Option<Pooling>,
+    head: &HeadSettings,
+    config: &EncoderConfig,
+) -> Result<(), Error> {
+    if pooling.is_none_or(|pooling| head.takes(pooling, config)) {
+        return Ok(());
+    }
+    let (problem, hint) = match head {
+        HeadSettings::Language { .. } => (
+            "`--pooling` makes one vector of a text, and this task writes one",
+            "leave it out",
+        ),
+        _ => (
+            "`--head huggingface` reads the first token in this model's family",
+            "leave `--pooling` out, or use `--head linear`",
+        ),
+    };
+    Err(Error::Usage {
+        problem: problem.into(),
+        hint: hint.into(),
+    })
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::chunks::{self, Chunks};
+use super::chunks::{self, Chunks, RECORDS};
 use super::console;
 use super::embedder::Embedder;
 use super::model::{LoadedModel, ModelOptions};
@@ -59,7 +59,7 @@ pub(super) struct IndexArguments {
 
 pub(super) fn run(arguments: &IndexArguments) -> Result<(), Error> {
     let (loaded, source) = arguments.model.load(&arguments.input)?;
-    let mut input = Chunks::open(&source)?;
+    let mut input = Chunks::open(&source, RECORDS)?;
     if !loaded.encoding.is_searched() {
         return Err(Error::Usage {
             problem: format!(

@@ -6,7 +6,7 @@ use candle_core::Device;
 use clap::Args;
 use serde_json::json;
 
-use super::head::JudgementOptions;
+use super::head::{JudgementOptions, check_pooling};
 use super::options::{DeviceChoice, RuntimeOptions, limit_threads};
 use super::task::TaskOptions;
 use super::{console, hub};
@@ -17,9 +17,9 @@ use crate::frozen::onnx::{self, Pool, Readout};
 use crate::frozen::{
     self, FrozenEncoder, FrozenPrecision, ModelSession, Provider, ProviderChoice, SessionOptions,
 };
-use crate::task::{Encoding, HeadSettings, Labels, Model, TaskKind};
-use crate::train::SavedRun;
-use crate::trainable::{Ops, OpsChoice, Pooling};
+use crate::task::{self, Encoding, HeadSettings, Labels, Model, TaskKind};
+use crate::train::{self, SavedRun};
+use crate::trainable::{self, Ops, OpsChoice, Pooling};
 
 /// Which model.
 #[derive(Args)]
@@ -132,6 +132,7 @@ impl ModelOptions {
         let freeze = Freeze::Layers(checkpoint.config.layers);
         let head = HeadSettings::usual(&encoding, None);
         let head = self.judgement.over(head, &encoding)?;
+        check_pooling(self.pooling, &head, &checkpoint.config)?;
         let pooling = self
             .pooling
             .unwrap_or(head.default_pooling(&checkpoint.config));
@@ -158,6 +159,25 @@ impl ModelOptions {
             runtime: self.runtime.clone(),
         })
     }
+}
+
+/// The checkpoint in `folder` with what was trained in `model` in its place.
+pub(super) fn trained_checkpoint(
+    folder: &Path,
+    encoding: &Encoding,
+    model: &Model,
+) -> Result<Checkpoint, train::Error> {
+    // Opened again: the tensors of one that is open are those of before the training.
+    let mut checkpoint = Checkpoint::open(folder).map_err(task::Error::from)?;
+    encoding.prepare(&mut checkpoint)?;
+    for parameter in model.parameters.iter() {
+        let values = parameter.variable.flatten_all();
+        let values = values.and_then(|flat| flat.to_vec1::<f32>());
+        let values = values.map_err(trainable::Error::from)?;
+        let shape = parameter.variable.dims();
+        checkpoint.weights.replace(&parameter.name, shape, values);
+    }
+    Ok(checkpoint)
 }
 
 /// The run in the folder `run`, and the model that it was trained from, which lies in `moved` or
@@ -190,17 +210,8 @@ pub(super) fn open_run(run: &Path, moved: Option<&Path>) -> Result<(SavedRun, Ch
 impl LoadedModel {
     /// The checkpoint with what was trained in its place.
     pub(super) fn trained_checkpoint(&self) -> Result<Checkpoint, Error> {
-        // Opened again: the tensors of this one are those of before the training.
-        let mut checkpoint = Checkpoint::open(&self.checkpoint.folder)?;
-        self.encoding.prepare(&mut checkpoint)?;
-        for parameter in self.model.parameters.iter() {
-            let values = parameter.variable.flatten_all();
-            let values = values.and_then(|flat| flat.to_vec1::<f32>());
-            let values = values.map_err(super::predict::tensor)?;
-            let shape = parameter.variable.dims();
-            checkpoint.weights.replace(&parameter.name, shape, values);
-        }
-        Ok(checkpoint)
+        let folder = &self.checkpoint.folder;
+        Ok(trained_checkpoint(folder, &self.encoding, &self.model)?)
     }
 
     /// All layers, trained ones too, as one graph in 8-bit integers that gives pooled vectors.

@@ -7,18 +7,19 @@ use candle_core::Tensor;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::chunks::{self, Chunks};
+use super::chunks::{self, Chunks, RECORDS, RECORDS_TO_WRITE};
 use super::console;
 use super::embedder::Embedder;
 use super::generation_options::GenerationOptions;
 use super::model::{LoadedModel, ModelOptions};
 use super::predictions::Output;
+use super::task::foreign_flag;
 use super::text_writer::TextWriter;
 use crate::dataset::{Dataset, Record, Source};
 use crate::error::Error;
 use crate::index::{Hit, Index, Top};
 use crate::progress::Progress;
-use crate::task::{EncodedSplit, Known, Labels, Predictions, Role, similarity};
+use crate::task::{Known, Labels, Predictions, Role, similarity};
 use crate::{interrupt, train};
 
 /// Apply a run to new records: one JSON line for each.
@@ -69,6 +70,9 @@ pub(super) struct PredictArguments {
     /// Run all layers in 8-bit integers: faster on CPUs, and a little off.
     #[arg(long, help_heading = "Running")]
     quantize: bool,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
@@ -78,10 +82,13 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
         .map(Dataset::read)
         .transpose()?;
     let (loaded, source) = arguments.model.load(&arguments.input)?;
-    check_flags(arguments)?;
+    check_flags(arguments, &loaded)?;
+    let mut progress = Progress::new("predict", chunks::count(&arguments.input), "records");
     let mut predictor = Predictor {
-        embedder: Embedder::new(&loaded, arguments.quantize)?,
-        writer: TextWriter::of(&loaded, &arguments.generation)?,
+        engine: match TextWriter::of(&loaded, &arguments.generation)? {
+            Some(writer) => Engine::Writer(Box::new(writer)),
+            None => Engine::Embedder(Box::new(Embedder::new(&loaded, arguments.quantize)?)),
+        },
         loaded: &loaded,
         base: Base::Nothing,
         top: arguments.top.unwrap_or(10),
@@ -90,25 +97,21 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
     let key = predictor.search_in(arguments, against)?;
     let mut output = Output::open(&arguments.output, key)?;
     if loaded.encoding.pair_file(&source).is_some() {
-        return predict_pairs(&mut predictor, &source, output);
+        return predict_pairs((&mut predictor, arguments), &source, output);
     }
-    let mut input = Chunks::open(&source)?;
-    let mut progress = Progress::new("predict", chunks::count(&arguments.input), "records");
-    let mut records = pass_by(arguments, &source, &mut input, &mut output)?;
+    let mut input = predictor.chunks(&source)?;
+    let mut records = pass_by((arguments, &predictor), &source, &mut input, &mut output)?;
     progress.skip(records as u64);
-    let (before, tokens) = (records, predictor.embedder.tokens);
+    let (before, tokens) = (records, predictor.tokens());
+    predictor.pass_by(records);
     let started = Instant::now();
     let rates = |records: usize, predictor: &Predictor| {
         let seconds = started.elapsed().as_secs_f64().max(1e-9);
-        let tokens = (predictor.embedder.tokens - tokens) as f64 / seconds;
-        let records = (records - before) as f64 / seconds;
-        (
-            format!("{records:.1} records/s"),
-            format!("{tokens:.0} tokens/s"),
-        )
+        let tokens = (predictor.tokens() - tokens) as f64 / seconds;
+        ((records - before) as f64 / seconds, tokens)
     };
     while let Some(chunk) = input.next()? {
-        let lines = match predictor.lines(&chunk) {
+        let lines = match predictor.lines(&chunk, &mut progress) {
             Err(Error::Train(train::Error::Interrupted)) => return Err(interrupted(&output)),
             lines => lines?,
         };
@@ -116,8 +119,7 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
         if !output.add(&chunk, &lines)? {
             return Ok(());
         }
-        progress.set_message(rates(records, &predictor).1);
-        progress.advance(lines.len() as u64);
+        progress.set_message(format!("{:.0} tokens/s", rates(records, &predictor).1));
         if interrupt::requested() {
             return Err(interrupted(&output));
         }
@@ -126,16 +128,32 @@ pub(super) fn run(arguments: &PredictArguments) -> Result<(), Error> {
     output.finish()?;
     let (by_record, by_token) = rates(records, &predictor);
     console::say(&format!(
-        "{records} predictions in `{}`, {by_record}, {by_token}",
+        "{records} predictions in `{}`, {by_record:.1} records/s, {by_token:.0} tokens/s",
         arguments.output.display()
     ));
+    summary(
+        arguments,
+        json!({
+            "records": records,
+            "records_per_second": by_record,
+            "tokens_per_second": by_token,
+        }),
+    )
+}
+
+/// What `--json` ends with.
+fn summary(arguments: &PredictArguments, mut object: Value) -> Result<(), Error> {
+    object["output"] = json!(arguments.output.display().to_string());
+    if arguments.json {
+        console::print(&object.to_string())?;
+    }
     Ok(())
 }
 
 /// Writes a line for each pair of the file `source`, whose functions lie beside it: all at once, as the
 /// functions are held anyway.
 fn predict_pairs(
-    predictor: &mut Predictor,
+    (predictor, arguments): (&mut Predictor, &PredictArguments),
     source: &Source,
     mut output: Output,
 ) -> Result<(), Error> {
@@ -150,12 +168,13 @@ fn predict_pairs(
     let path = source.path().to_owned();
     let records = (1..=encoded.rows()).map(|line| Record::new(line, Map::new()));
     let records = records.collect();
-    let lines = predictor.lines_of(&[], encoded)?;
+    let columns = predictor.embedder()?.embed(encoded)?;
+    let lines = predictor.lines_of(&[], &columns)?;
     if output.add(&Dataset { path, records }, &lines)? {
         output.finish()?;
     }
     console::say(&format!("{} predictions", lines.len()));
-    Ok(())
+    summary(arguments, json!({ "records": lines.len() }))
 }
 
 fn interrupted(output: &Output) -> Error {
@@ -164,8 +183,22 @@ fn interrupted(output: &Output) -> Error {
     }
 }
 
-/// Refuses `--top` where nothing is searched.
-fn check_flags(arguments: &PredictArguments) -> Result<(), Error> {
+/// Refuses `--top` where nothing is searched, and what does not go with text that is written.
+fn check_flags(arguments: &PredictArguments, loaded: &LoadedModel) -> Result<(), Error> {
+    if arguments.json && arguments.output == Path::new("-") {
+        return Err(Error::Usage {
+            problem: "`--json` and `--output -` both write to stdout".into(),
+            hint: "name a file with `--output`, or leave `--json` out".into(),
+        });
+    }
+    let of_vectors = [
+        ("--quantize", arguments.quantize),
+        ("--logits", arguments.logits),
+    ];
+    let given = of_vectors.into_iter().find(|(_, given)| *given);
+    if let (Some((flag, _)), Some(_)) = (given, loaded.encoding.text()) {
+        return Err(foreign_flag(flag, loaded.encoding.task()));
+    }
     let searches = arguments.against.is_some() || arguments.index.is_some();
     if arguments.top.is_some() && !searches {
         return Err(Error::Usage {
@@ -186,7 +219,7 @@ fn no_search(flag: &str) -> Error {
 
 /// Passes by what an earlier command did, if this is the same one; how many records that are.
 fn pass_by(
-    arguments: &PredictArguments,
+    (arguments, predictor): (&PredictArguments, &Predictor),
     source: &Source,
     input: &mut Chunks,
     output: &mut Output,
@@ -212,19 +245,24 @@ fn pass_by(
         });
     }
     console::say("the input is not what it was: beginning anew");
-    *input = Chunks::open(source)?;
+    *input = predictor.chunks(source)?;
     Ok(0)
 }
 
 /// A model, and what it makes of records.
 struct Predictor<'a> {
     loaded: &'a LoadedModel,
-    embedder: Embedder<'a>,
-    /// Of a task that writes text.
-    writer: Option<TextWriter>,
+    engine: Engine<'a>,
     base: Base,
     top: usize,
     logits: bool,
+}
+
+/// What runs the model.
+enum Engine<'a> {
+    Embedder(Box<Embedder<'a>>),
+    /// Of a task that writes text.
+    Writer(Box<TextWriter>),
 }
 
 /// What is searched.
@@ -234,7 +272,38 @@ enum Base {
     Index(Index),
 }
 
-impl Predictor<'_> {
+impl<'a> Predictor<'a> {
+    /// Of a task that writes no text.
+    fn embedder(&mut self) -> Result<&mut Embedder<'a>, Error> {
+        match &mut self.engine {
+            Engine::Embedder(embedder) => Ok(embedder),
+            Engine::Writer(_) => Err(no_search("--against")),
+        }
+    }
+
+    fn chunks(&self, source: &Source) -> Result<Chunks, Error> {
+        let at_a_time = match self.engine {
+            Engine::Embedder(_) => RECORDS,
+            Engine::Writer(_) => RECORDS_TO_WRITE,
+        };
+        Chunks::open(source, at_a_time)
+    }
+
+    /// Tokens that were read, or written, so far.
+    fn tokens(&self) -> u64 {
+        match &self.engine {
+            Engine::Embedder(embedder) => embedder.tokens,
+            Engine::Writer(writer) => writer.tokens as u64,
+        }
+    }
+
+    /// Tells what was done by an earlier command.
+    fn pass_by(&mut self, records: usize) {
+        if let Engine::Writer(writer) = &mut self.engine {
+            writer.prompts = records;
+        }
+    }
+
     /// Takes up what is searched, and tells what decides all output but the input.
     fn search_in(
         &mut self,
@@ -251,7 +320,7 @@ impl Predictor<'_> {
             let loaded = self.loaded;
             let encoded = loaded.encoding.encode_codes(&records, &loaded.checkpoint)?;
             let encoded = encoded.ok_or_else(|| no_search("--against"))?;
-            let codes = self.embedder.embed_one(encoded)?;
+            let codes = self.embedder()?.embed_one(encoded)?;
             self.base = Base::Records(records, codes);
         }
         if let Some(folder) = &arguments.index {
@@ -270,41 +339,45 @@ impl Predictor<'_> {
             "top": self.top,
             "logits": self.logits,
             "quantize": arguments.quantize,
-            "generation": self.writer.as_ref().map(|writer| &writer.settings),
+            "generation": match &self.engine {
+                Engine::Writer(writer) => json!(writer.settings),
+                Engine::Embedder(_) => Value::Null,
+            },
         });
         Ok(blake3::hash(key.to_string().as_bytes())
             .to_hex()
             .to_string())
     }
 
-    /// A line for each record of `data`.
-    fn lines(&mut self, data: &Dataset) -> Result<Vec<Value>, Error> {
+    /// A line for each record of `data`; `progress` is told of them.
+    fn lines(&mut self, data: &Dataset, progress: &mut Progress) -> Result<Vec<Value>, Error> {
         let loaded = self.loaded;
         let encoded = loaded.encoding.encode_queries(data, &loaded.checkpoint)?;
-        self.lines_of(&data.records, encoded)
+        let columns = match &mut self.engine {
+            Engine::Writer(writer) => {
+                let numbers = encoded.rows.iter().map(|&number| number as usize);
+                let prompts = encoded.sequences.gather(&numbers.collect::<Vec<usize>>());
+                let written = writer.write(&prompts, progress)?.into_iter();
+                return Ok(written.map(|text| json!({ "prediction": text })).collect());
+            }
+            Engine::Embedder(embedder) => embedder.embed(encoded)?,
+        };
+        let lines = self.lines_of(&data.records, &columns)?;
+        progress.advance(lines.len() as u64);
+        Ok(lines)
     }
 
-    /// A line for each row of `encoded`, which was made of `records`.
-    fn lines_of(&mut self, records: &[Record], encoded: EncodedSplit) -> Result<Vec<Value>, Error> {
+    /// A line for each row whose vectors are `columns`, and which was made of `records`.
+    fn lines_of(&self, records: &[Record], columns: &[Tensor]) -> Result<Vec<Value>, Error> {
         let loaded = self.loaded;
-        if let Some(writer) = &mut self.writer {
-            let numbers = encoded.rows.iter().map(|&number| number as usize);
-            let prompts = encoded.sequences.gather(&numbers.collect::<Vec<usize>>());
-            let written = writer.write(&prompts, None)?;
-            return Ok(written
-                .into_iter()
-                .map(|text| json!({ "prediction": text }))
-                .collect());
-        }
-        let columns = self.embedder.embed(encoded)?;
         let pass = loaded.model.evaluation();
         let logits = if self.logits {
-            loaded.model.logits(&columns, &pass)?
+            loaded.model.logits(columns, &pass)?
         } else {
             None
         };
         let labels = loaded.labels.as_ref();
-        let mut lines = match loaded.model.predict(&columns, &pass)? {
+        let mut lines = match loaded.model.predict(columns, &pass)? {
             Predictions::Probabilities(probabilities) => classify(labels, &probabilities)?,
             Predictions::Labels(probabilities) => sets(labels, &probabilities)?,
             Predictions::Numbers(numbers) => numbers

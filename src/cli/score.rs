@@ -38,8 +38,9 @@ pub(super) struct ScoreArguments {
     /// The texts that were generated; `-` is stdin.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     predictions: PathBuf,
-    /// Field of a reference, where they are records [default: summarize: the first of
-    /// `docstring_tokens`, docstring, target; generate: code, target; complete: gt, target].
+    /// Field of a reference, where they are records [default: summarize the first of
+    /// `docstring_tokens`, docstring, summary, nl, target; generate code, snippet, target; complete gt,
+    /// target].
     #[arg(long, value_name = "FIELD", help_heading = "Input")]
     reference_field: Option<String>,
     /// Field of a prediction, where they are records [default: prediction].
@@ -51,13 +52,9 @@ pub(super) struct ScoreArguments {
 }
 
 pub(super) fn run(arguments: &ScoreArguments) -> Result<(), Error> {
-    let usual: &[&str] = match arguments.task {
-        TextTask::Summarize => &["docstring_tokens", "docstring", "target"],
-        TextTask::Generate => &["code", "target"],
-        TextTask::Complete => &["gt", "target"],
-    };
+    let usual = [arguments.task.target_fields(), &["target"]].concat();
     let named = arguments.reference_field.as_deref();
-    let field = FieldChoice::new("--reference-field", named, usual);
+    let field = FieldChoice::new("--reference-field", named, &usual);
     let mut references = Texts::read(&arguments.references, named.is_some(), &field)?;
     let named = arguments.prediction_field.as_deref();
     let field = FieldChoice::new("--prediction-field", named, &[PREDICTION]);

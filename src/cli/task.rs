@@ -168,6 +168,9 @@ impl TaskOptions {
     ) -> Result<Encoding, Error> {
         let template = self.prompt_template.as_deref();
         let layout = TextLayout::of(checkpoint, task, template, self.position_offset)?;
+        if self.position_offset.is_some() && task == TextTask::Complete {
+            return Err(foreign_flag("--position-offset", TaskKind::Complete));
+        }
         let foreign = match layout {
             TextLayout::Unixcoder { .. } => ("--prompt-template", template.is_some()),
             TextLayout::Prompt { .. } => ("--position-offset", self.position_offset.is_some()),

@@ -3,21 +3,27 @@
 use super::generation_options::GenerationOptions;
 use super::model::LoadedModel;
 use super::options::RuntimeOptions;
-use crate::checkpoint::Checkpoint;
+use super::task::foreign_flag;
+use crate::checkpoint::{Checkpoint, Tokenizer};
 use crate::error::Error;
-use crate::frozen::FrozenPrecision;
-use crate::generation::{BeamRule, Decoder, GenerationSettings};
+use crate::frozen::{FrozenPrecision, Runtime, SessionOptions};
+use crate::generation::{self, BeamRule, Decoder, GenerationSettings};
 use crate::progress::Progress;
 use crate::ragged::Ragged;
 use crate::task::text_metrics::TextTask;
-use crate::task::{Encoding, TextLayout};
+use crate::task::{self, TextEncoding, TextLayout};
+use crate::train;
 
 /// Writes texts as its task asks for them.
 pub(super) struct TextWriter {
     decoder: Decoder,
-    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
     task: TextTask,
     pub(super) settings: GenerationSettings,
+    /// Prompts so far, those of an earlier command among them.
+    pub(super) prompts: usize,
+    /// Tokens written so far.
+    pub(super) tokens: usize,
 }
 
 impl TextWriter {
@@ -27,38 +33,59 @@ impl TextWriter {
         options: &GenerationOptions,
     ) -> Result<Option<Self>, Error> {
         let Some((task, encoding)) = loaded.encoding.text() else {
-            return Ok(None);
+            return match options.given() {
+                Some(flag) => Err(foreign_flag(flag, loaded.encoding.task())),
+                None => Ok(None),
+            };
         };
-        let stop_tokens = encoding.stop_tokens(task, &loaded.checkpoint)?;
-        let settings = options.settings(&usual(&loaded.encoding, stop_tokens))?;
+        let settings = settings((task, encoding), &loaded.checkpoint, options)?;
         let checkpoint = loaded.trained_checkpoint()?;
-        let decoder = decoder(&loaded.runtime, &checkpoint)?;
-        checkpoint.weights.release();
-        Ok(Some(Self {
-            decoder,
-            checkpoint,
-            task,
-            settings,
-        }))
+        let running = Running::of(&loaded.runtime)?;
+        Ok(Some(Self::new(task, settings, checkpoint, &running)?))
     }
 
-    /// What it writes after each of `prompts`.
+    /// Of `checkpoint` as it is.
+    pub(super) fn new(
+        task: TextTask,
+        settings: GenerationSettings,
+        checkpoint: Checkpoint,
+        running: &Running,
+    ) -> Result<Self, train::Error> {
+        let Running { runtime, session } = running;
+        Ok(Self {
+            decoder: Decoder::new(runtime, &checkpoint, session)?,
+            tokenizer: checkpoint.tokenizer,
+            task,
+            settings,
+            prompts: 0,
+            tokens: 0,
+        })
+    }
+
+    /// What it writes after each of `prompts`; `progress` is told of each text.
     pub(super) fn write(
         &mut self,
         prompts: &Ragged<u32>,
-        progress: Option<&mut Progress>,
-    ) -> Result<Vec<String>, Error> {
-        let mut shown = progress;
-        let mut advance = |finished: usize| {
-            if let Some(progress) = &mut shown {
-                progress.advance(finished as u64);
-            }
-        };
+        progress: &mut Progress,
+    ) -> Result<Vec<String>, train::Error> {
+        let numbered = (self.prompts, prompts);
+        let mut advance = |texts: usize| progress.advance(texts as u64);
         let written = self
             .decoder
-            .generate(prompts, &self.settings, &mut advance)?;
-        let texts = written.iter().map(|written| {
-            let text = self.checkpoint.tokenizer.decode(&written.ids)?;
+            .generate(numbered, &self.settings, &mut advance)
+            .map_err(|error| match error {
+                generation::Error::Interrupted { .. } => train::Error::Interrupted,
+                error => error.into(),
+            })?;
+        self.prompts += prompts.len();
+        self.tokens += written.iter().map(|text| text.ids.len()).sum::<usize>();
+        let texts = written.into_iter().map(|written| {
+            let mut ids = written.ids;
+            if self.task == TextTask::Complete {
+                // A token may hold the last of a line and its end.
+                ids.extend(written.end);
+            }
+            let text = self.tokenizer.decode(&ids).map_err(task::Error::from)?;
             Ok(match self.task {
                 // What comes behind the line is not part of it.
                 TextTask::Complete => text.lines().next().unwrap_or_default().trim().to_owned(),
@@ -69,18 +96,35 @@ impl TextWriter {
     }
 }
 
-/// The decoder of `checkpoint`, in fp32.
-fn decoder(runtime: &RuntimeOptions, checkpoint: &Checkpoint) -> Result<Decoder, Error> {
-    let session = runtime.session(FrozenPrecision::Fp32, None)?;
-    Ok(Decoder::new(&runtime.runtime()?, checkpoint, &session)?)
+/// What runs a decoder, in fp32.
+pub(super) struct Running {
+    runtime: Runtime,
+    session: SessionOptions,
 }
 
-/// How texts of `encoding` are written unless told: `UniXcoder`'s as its published recipes do, by
+impl Running {
+    /// As `options` say.
+    pub(super) fn of(options: &RuntimeOptions) -> Result<Self, Error> {
+        Ok(Self {
+            runtime: options.runtime()?,
+            session: options.session(FrozenPrecision::Fp32, None)?,
+        })
+    }
+}
+
+/// How texts of `task` are written, as `options` say.
+pub(super) fn settings(
+    (task, encoding): (TextTask, &TextEncoding),
+    checkpoint: &Checkpoint,
+    options: &GenerationOptions,
+) -> Result<GenerationSettings, Error> {
+    let stop_tokens = encoding.stop_tokens(task, checkpoint)?;
+    options.settings(&usual(task, encoding, stop_tokens))
+}
+
+/// How texts of `task` in `text` are written unless told: `UniXcoder`'s as its published recipes do, by
 /// beams of 10, 3 and 5; a decoder's greedily.
-pub(super) fn usual(encoding: &Encoding, stop_tokens: Vec<u32>) -> GenerationSettings {
-    let Some((task, text)) = encoding.text() else {
-        return GenerationSettings::default();
-    };
+fn usual(task: TextTask, text: &TextEncoding, stop_tokens: Vec<u32>) -> GenerationSettings {
     let (beam_size, beam_rule) = match (&text.layout, task) {
         (TextLayout::Prompt { .. }, _) => (1, BeamRule::Transformers),
         (TextLayout::Unixcoder { .. }, TextTask::Summarize) => (10, BeamRule::Reference),

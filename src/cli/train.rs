@@ -7,8 +7,12 @@ use candle_core::Device;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::options::{limit_threads, missing};
+use super::generation_options::GenerationOptions;
+use super::head::check_pooling;
+use super::model::trained_checkpoint;
+use super::options::{RuntimeOptions, limit_threads, missing};
 use super::task::TaskOptions;
+use super::text_writer::{self, Running, TextWriter};
 use super::train_options::{TrainOptions, resolved_recipe};
 use super::{console, hub, recipe, runs, seeds};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
@@ -17,9 +21,10 @@ use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::FrozenPrecision;
 use crate::precompute::content_hash;
+use crate::progress::Progress;
 use crate::task::{Encoding, HeadSettings, Known, Labels, Model, Objective, Role};
 use crate::train::{
-    self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, peak_rss_bytes,
+    self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, WriteTexts, peak_rss_bytes,
 };
 
 /// Train the top layers and the head from an activation cache.
@@ -137,15 +142,7 @@ impl Training {
         let head = options.head.settings(encoding, labels)?;
         check_tuning(&head, &cache)?;
         let config = &checkpoint.config;
-        if options
-            .pooling
-            .is_some_and(|pooling| !head.takes(pooling, config))
-        {
-            return Err(Error::Usage {
-                problem: "`--head huggingface` reads the first token in this model's family".into(),
-                hint: "leave `--pooling` out, or use `--head linear`".into(),
-            });
-        }
+        check_pooling(options.pooling, &head, config)?;
         let usual = HeadSettings::usual(encoding, labels);
         let settings = options.settings([&head, &usual], config, &cache)?;
         if let Some(dropout) = settings.dropout {
@@ -205,7 +202,10 @@ impl Training {
         // What is trained has been copied.
         self.checkpoint.weights.release();
         let models = (model, replicas);
-        let outcome = train::train(models, &self.cache, settings, &mut run, state)?;
+        let mut writer = self.writer(settings)?;
+        let texts = writer.as_deref_mut();
+        let outcome = train::train(models, &self.cache, settings, &mut run, (state, texts))?;
+        drop(writer);
         let (model, ending) = match outcome {
             Outcome::Finished(model, summary) => (model, Ok(summary)),
             Outcome::Interrupted(model, position) => (model, Err(position)),
@@ -225,6 +225,32 @@ impl Training {
         let metric = summary.valid.as_ref().map(|valid| valid.selection().0);
         runs::draw(out, settings.best_metric.as_deref().or(metric))?;
         Ok(object)
+    }
+
+    /// Writes texts with a model as it is, where `settings` ask for them.
+    fn writer<'a>(
+        &'a self,
+        settings: &TrainSettings,
+    ) -> Result<Option<Box<WriteTexts<'a>>>, Error> {
+        let encoding = &self.contents.encoding;
+        let Some((task, text)) = encoding.text().filter(|_| settings.writes_texts()) else {
+            return Ok(None);
+        };
+        let options = RuntimeOptions {
+            threads: self.options.threads,
+            ..RuntimeOptions::default()
+        };
+        let running = Running::of(&options)?;
+        let usual = GenerationOptions::default();
+        let generation = text_writer::settings((task, text), &self.checkpoint, &usual)?;
+        let folder = &self.checkpoint.folder;
+        Ok(Some(Box::new(move |model, prompts| {
+            let checkpoint = trained_checkpoint(folder, encoding, model)?;
+            let settings = generation.clone();
+            let mut writer = TextWriter::new(task, settings, checkpoint, &running)?;
+            let mut progress = Progress::new("write", prompts.len() as u64, "texts");
+            writer.write(prompts, &mut progress)
+        })))
     }
 
     /// What is trained, and a replica of it on each further device.

@@ -65,12 +65,16 @@ pub(super) struct TrainOptions {
     #[arg(long, value_name = "STEPS", help_heading = "Training")]
     pub evaluate_every: Option<usize>,
     /// The validation metric that chooses the kept weights [default: the task's first: accuracy,
-    /// `micro_f1` or pearson for classify, mrr for search, f1 or map@r for clone].
+    /// `micro_f1` or pearson for classify, mrr for search, f1 or map@r for clone, loss for texts].
     #[arg(long, value_name = "NAME", help_heading = "Training")]
     pub best_metric: Option<String>,
     /// Stop after this many evaluations without a better metric.
     #[arg(long, value_name = "PATIENCE", help_heading = "Training")]
     pub early_stopping: Option<usize>,
+    /// summarize, generate, complete: write the texts of so many rows at each evaluation, as `telly
+    /// evaluate` does, and measure them; `--best-metric bleu` then chooses by them [default: 0].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub decode_samples: Option<usize>,
     /// Decoupled weight decay; none on biases and LayerNorms [default: 0.01].
     #[arg(long, value_name = "X", help_heading = "Training")]
     pub weight_decay: Option<f64>,
@@ -190,6 +194,7 @@ impl TrainOptions {
             evaluate_every: self.evaluate_every,
             best_metric: self.best_metric.clone(),
             early_stopping: self.early_stopping,
+            decode_samples: self.decode_samples,
             weight_decay: self.weight_decay.unwrap_or(default.weight_decay),
             clip: self.clip.unwrap_or(default.clip),
             dropout: self.dropout,

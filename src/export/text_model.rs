@@ -2,11 +2,8 @@
 
 use super::classes::{ClassChoice, HeadTensor, Reading, Target};
 use super::{Error, TrainedModel};
-use crate::checkpoint::Family;
+use crate::checkpoint::{Family, OUTPUT_MATRIX};
 use crate::task::{SOURCE, TextLayout};
-
-/// The name of a matrix from states to words that is not that of the embeddings.
-const OWN_MATRIX: &str = "lm_head.weight";
 
 /// `…ForCausalLM` of a decoder. `UniXcoder`'s own code takes the bare model and its embeddings as the
 /// matrix from states to words, which no class does.
@@ -21,13 +18,13 @@ pub(super) fn target(trained: &TrainedModel, choice: ClassChoice) -> Result<Targ
     let (name, is_encoder) = (config.family.class(), config.family == Family::Roberta);
     let shape = vec![config.vocabulary_size, config.hidden_size];
     let weights = &trained.checkpoint.weights;
-    let own = weights.check(OWN_MATRIX, &shape).is_ok();
+    let own = weights.check(OUTPUT_MATRIX, &shape).is_ok();
     // A checkpoint with tied matrices may hold both.
     let own = own && (!config.tied_language_head || trained.trains_head());
     let head = own.then(|| {
         Ok::<_, Error>(HeadTensor {
-            name: OWN_MATRIX.into(),
-            values: weights.tensor(OWN_MATRIX, &shape)?,
+            name: OUTPUT_MATRIX.into(),
+            values: weights.tensor(OUTPUT_MATRIX, &shape)?,
             shape,
         })
     });

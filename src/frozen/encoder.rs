@@ -122,8 +122,8 @@ impl FrozenEncoder {
                 onnx::INPUT_IDS => Tensor::from_array(ids)?,
                 onnx::ATTENTION_MASK => Tensor::from_array(mask)?,
             ];
-            let prefix = |index| pattern.prefix_length(sequences.sequence(index));
-            let inputs = with_prefixes(inputs, pattern, batch.iter().map(|&index| prefix(index)))?;
+            let ids = || sequences.gather(batch);
+            let inputs = with_prefixes(inputs, pattern, batch.len(), ids)?;
             Ok(Some(BatchInputs { inputs, lengths }))
         };
         let length = |index| sequences.length(index);

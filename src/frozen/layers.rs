@@ -69,9 +69,9 @@ impl FrozenLayers {
         self.sessions.fallback.as_deref()
     }
 
-    /// Runs each of `batches` together, whose sequences are as long as `length` says, whose states
-    /// `read` and whose token ids `ids` gives in its order, padded to its longest, several at a time, and hands them to `sink`
-    /// as they are done, in no particular order, until it breaks off. A batch that memory has no room
+    /// Runs each of `batches` together, whose sequences are as long as `length` says and whose states
+    /// and token ids `read` and `ids` give in its order, padded to its longest, several at a time, and
+    /// hands them to `sink` as they are done, in no particular order, until it breaks off. A batch that memory has no room
     /// for comes in parts, in order.
     pub fn run(
         &mut self,
@@ -101,13 +101,7 @@ impl FrozenLayers {
                 input.clone() => Tensor::from_array(padded)?,
                 onnx::ATTENTION_MASK => Tensor::from_array(mask)?,
             ];
-            let inputs = if pattern.is_bidirectional() {
-                inputs
-            } else {
-                let ids = ids(batch);
-                let lengths = ids.iter().map(|ids| pattern.prefix_length(ids));
-                with_prefixes(inputs, pattern, lengths)?
-            };
+            let inputs = with_prefixes(inputs, pattern, batch.len(), || ids(batch))?;
             Ok(Some(BatchInputs { inputs, lengths }))
         };
         self.sessions.run(batches, length, prepare, sink)

@@ -19,6 +19,7 @@ use super::shared_weights::SharedWeights;
 use super::side_by_side::{ComputedBatch, side_by_side};
 use super::{BatchSize, Error, FrozenPrecision, Provider, ProviderChoice, Runtime};
 use crate::checkpoint::AttentionPattern;
+use crate::ragged::Ragged;
 
 /// How the frozen half is to be run.
 #[derive(Debug, Clone, Default)]
@@ -172,10 +173,11 @@ pub(super) fn mask(lengths: &[usize]) -> Array2<i64> {
 pub(super) fn with_prefixes(
     mut inputs: Inputs,
     pattern: AttentionPattern,
-    lengths: impl Iterator<Item = usize>,
+    sequences: usize,
+    ids: impl FnOnce() -> Ragged<u32>,
 ) -> ort::Result<Inputs> {
-    if !pattern.is_bidirectional() {
-        let lengths: Array1<i64> = lengths.map(|length| length as i64).collect();
+    if let Some(lengths) = pattern.prefixes(sequences, ids) {
+        let lengths: Array1<i64> = lengths.into_iter().map(|length| length as i64).collect();
         let lengths = Tensor::from_array(lengths)?;
         inputs.push((onnx::PREFIX_LENGTHS.into(), lengths.into()));
     }
@@ -242,9 +244,7 @@ pub(super) fn open_session(
     }
     let open = || {
         let data = model.data.as_slice().into();
-        // A plan of memory is one for each shape, and no two batches need have the same.
         cpu_builder(runtime, options.threads)?
-            .with_memory_pattern(false)?
             .with_external_initializer_file_in_memory(onnx::DATA_FILE, data)?
             .commit_from_memory(&model.graph)
     };

@@ -1,12 +1,11 @@
 //! Beam search as transformers' `generate` does it (`_beam_search` of its version 5).
 //!
-//! In a step each running hypothesis is continued by every token, and the best `(1 + stop tokens) ·
-//! size` continuations are looked at. Those among the first `size` of them that end, by a stop token
-//! or because it is the last step, join the finished ones, whose score is the sum of
-//! log-probabilities / (number of new tokens, the end included) ^ length penalty; the best `size` of
-//! these are kept. The best `size` that do not end go on.
+//! In a step each running hypothesis is continued by every token. Those among the best `size`
+//! continuations that end, by a stop token or because it is the last step, join the finished ones,
+//! whose score is the sum of log-probabilities / (number of new tokens, the end included) ^ length
+//! penalty; the best `size` of these are kept. The best `size` that do not end go on.
 
-use super::candidates::best;
+use super::candidates::{best, best_of};
 use super::search::{Continuation, Hypothesis, Outcome};
 use super::{EarlyStopping, GenerationSettings};
 
@@ -14,6 +13,7 @@ pub(super) struct BeamSearch {
     size: usize,
     length_penalty: f64,
     early_stopping: EarlyStopping,
+    /// In ascending order: a completion has thousands.
     stop_tokens: Vec<u32>,
     limit: usize,
     /// New tokens of each running hypothesis.
@@ -30,7 +30,7 @@ impl BeamSearch {
             size: settings.beam_size,
             length_penalty: settings.length_penalty,
             early_stopping: settings.early_stopping,
-            stop_tokens: settings.stop_tokens.clone(),
+            stop_tokens: sorted(&settings.stop_tokens),
             limit,
             steps: 0,
             running: vec![Hypothesis::default()],
@@ -44,13 +44,12 @@ impl BeamSearch {
 
     pub(super) fn advance(&mut self, logits: &[f32]) -> Outcome {
         let scores: Vec<f64> = self.running.iter().map(|one| one.score).collect();
-        let looked_at = (1 + self.stop_tokens.len()).max(2) * self.size;
-        let candidates = best(logits, &scores, looked_at);
+        let candidates = best(logits, &scores, self.size);
         self.steps += 1;
         let last = self.steps == self.limit;
         let divisor = self.at_length(self.steps);
-        for candidate in candidates.iter().take(self.size) {
-            if last || self.stop_tokens.contains(&candidate.token) {
+        for candidate in &candidates {
+            if last || self.ends(candidate.token) {
                 let score = candidate.score / divisor;
                 let ended = self.running[candidate.parent].with(candidate.token, score);
                 self.finished.push(ended);
@@ -59,10 +58,12 @@ impl BeamSearch {
         self.finished
             .sort_by(|one, other| other.score.total_cmp(&one.score));
         self.finished.truncate(self.size);
-        let going_on = candidates
-            .iter()
-            .filter(|candidate| !self.stop_tokens.contains(&candidate.token))
-            .take(self.size);
+        let going_on = if candidates.iter().any(|one| self.ends(one.token)) {
+            best_of(logits, &scores, self.size, |token| !self.ends(token))
+        } else {
+            candidates
+        };
+        let going_on = going_on.iter();
         let (running, continuations): (Vec<_>, Vec<_>) = going_on
             .map(|&candidate| {
                 let parent = candidate.parent;
@@ -77,6 +78,10 @@ impl BeamSearch {
             return Outcome::Done(best.unwrap_or_default().into_generated(&self.stop_tokens));
         }
         Outcome::Running(continuations)
+    }
+
+    fn ends(&self, token: u32) -> bool {
+        self.stop_tokens.binary_search(&token).is_ok()
     }
 
     /// Whether nothing that is still running is waited for.
@@ -100,4 +105,10 @@ impl BeamSearch {
     fn at_length(&self, tokens: usize) -> f64 {
         (tokens as f64).powf(self.length_penalty)
     }
+}
+
+fn sorted(tokens: &[u32]) -> Vec<u32> {
+    let mut tokens = tokens.to_vec();
+    tokens.sort_unstable();
+    tokens
 }

@@ -23,6 +23,16 @@ pub(super) fn log_sum(logits: &[f32]) -> f64 {
 /// The best `count` continuations by one token of hypotheses with `scores`, whose `logits` are
 /// `[hypotheses, vocabulary]`. Of equal ones the first.
 pub(super) fn best(logits: &[f32], scores: &[f64], count: usize) -> Vec<Candidate> {
+    best_of(logits, scores, count, |_| true)
+}
+
+/// As [`best`], by the tokens that `may_be` lets through alone.
+pub(super) fn best_of(
+    logits: &[f32],
+    scores: &[f64],
+    count: usize,
+    may_be: impl Fn(u32) -> bool,
+) -> Vec<Candidate> {
     let vocabulary = logits.len() / scores.len().max(1);
     let mut best: Vec<Candidate> = Vec::with_capacity(count + 1);
     for (parent, (logits, score)) in logits.chunks(vocabulary.max(1)).zip(scores).enumerate() {
@@ -30,7 +40,7 @@ pub(super) fn best(logits: &[f32], scores: &[f64], count: usize) -> Vec<Candidat
         for (token, logit) in (0u32..).zip(logits) {
             let score = start + f64::from(*logit);
             let full = best.len() == count;
-            if full && best.last().is_none_or(|last| last.score >= score) {
+            if full && best.last().is_none_or(|last| last.score >= score) || !may_be(token) {
                 continue;
             }
             let place = best.partition_point(|other| other.score >= score);

@@ -14,6 +14,8 @@ use crate::ragged::Ragged;
 
 /// Bytes that the keys and values of a batch may take. Twice that is needed while a step is taken.
 const KEYS_AND_VALUES: usize = 512 << 20;
+/// Attention scores of a batch's prompts in a layer, 256 MiB in f32. A few copies of them live.
+const SCORES: usize = 64 << 20;
 /// Hypotheses that are gone on with at a time.
 const MOST_ROWS: usize = 64;
 
@@ -24,6 +26,8 @@ pub struct Decoder {
     /// The position of a sequence's first token.
     first_position: usize,
     longest: usize,
+    /// Attention heads a layer.
+    heads: usize,
 }
 
 /// A text that was written.
@@ -31,7 +35,7 @@ pub struct Decoder {
 pub struct Generated {
     /// Its tokens, without the prompt and without the token that ended it.
     pub ids: Vec<u32>,
-    /// The sum of the log-probabilities of all new tokens, the one that ended it included; of
+    /// In nats, the sum of the log-probabilities of all new tokens, the one that ended it included; of
     /// transformers' beam search divided as its length penalty says.
     pub score: f64,
     /// Whether a token ended it, rather than the most tokens that there may be.
@@ -72,15 +76,17 @@ impl Decoder {
             pattern: config.attention_pattern,
             first_position,
             longest: config.longest_sequence(),
+            heads: config.attention_heads,
         })
     }
 
-    /// Writes a text behind each of `prompts`, in their order, and tells `progress` how many are done
-    /// each time some are. A text does not depend on which others are written beside it, but for the
+    /// Writes a text behind each of `prompts`, in their order, and tells `progress` how many more are
+    /// done each time some are. Where tokens are drawn the prompts are numbered from `first` on, and
+    /// each number has draws of its own. A text does not depend on which others are written beside it, but for the
     /// rounding of sums.
     pub fn generate(
         &mut self,
-        prompts: &Ragged<u32>,
+        (first, prompts): (usize, &Ragged<u32>),
         settings: &GenerationSettings,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Generated>, Error> {
@@ -91,23 +97,27 @@ impl Decoder {
         let lengths = limits.iter().enumerate();
         let lengths = lengths.map(|(prompt, limit)| prompts.length(prompt) + limit);
         let batches = self
-            .batch_size(settings)
+            .batch_size(prompts, settings)
             .batches(&lengths.collect::<Vec<_>>());
         let mut written: Vec<Option<Generated>> = vec![None; prompts.len()];
-        let mut finished = 0;
         for batch in &batches {
             let active = batch.iter().map(|&prompt| {
-                let search = Search::new(settings, prompt, limits[prompt]);
+                let search = Search::new(settings, first + prompt, limits[prompt]);
                 self.active(prompt, prompts.sequence(prompt), search)
             });
             let active = active.collect();
-            self.write(prompts, active, &mut |texts| {
-                finished += texts.len();
+            let whole = self.write(prompts, active, &mut |texts| {
+                progress(texts.len());
                 for (prompt, text) in texts {
                     written[prompt] = Some(text);
                 }
-                progress(finished);
             })?;
+            if !whole {
+                return Err(Error::Interrupted {
+                    finished: written.iter().flatten().count(),
+                    prompts: prompts.len(),
+                });
+            }
         }
         let written: Vec<Generated> = written.into_iter().flatten().collect();
         debug_assert_eq!(written.len(), prompts.len());
@@ -137,14 +147,18 @@ impl Decoder {
     }
 
     /// How many prompts, and tokens of them and behind them, are at work at a time.
-    fn batch_size(&self, settings: &GenerationSettings) -> BatchSize {
+    fn batch_size(&self, prompts: &Ragged<u32>, settings: &GenerationSettings) -> BatchSize {
+        let lengths = (0..prompts.len()).map(|prompt| prompts.length(prompt));
+        let longest = lengths.max().unwrap_or(0).max(1);
+        let tokens = KEYS_AND_VALUES / self.session.bytes_a_token() / settings.beam_size;
         match settings.batch {
             Some(rows) => BatchSize {
                 tokens: usize::MAX,
                 rows,
             },
             None => BatchSize {
-                tokens: KEYS_AND_VALUES / self.session.bytes_a_token() / settings.beam_size,
+                // In the first step each token has a score for each of its prompt.
+                tokens: tokens.min(SCORES / (self.heads * longest)),
                 rows: MOST_ROWS / settings.beam_size,
             },
         }
@@ -162,24 +176,21 @@ impl Decoder {
         }
     }
 
-    /// Writes behind the prompts `active`, together, and hands on those that are done after each step.
+    /// Writes behind the prompts `active`, together, and hands on those that are done after each step;
+    /// whether it came to the end before Ctrl-C.
     fn write(
         &mut self,
         prompts: &Ragged<u32>,
         mut active: Vec<Active>,
         done: &mut dyn FnMut(Vec<(usize, Generated)>),
-    ) -> Result<(), Error> {
-        let (mut finished, all) = (0, active.len());
+    ) -> Result<bool, Error> {
         let width = active.iter().map(|one| one.length).max().unwrap_or(0);
         let step = self.first_step(prompts, &active, width);
         let nothing = self.session.nothing(active.len())?;
         let (mut logits, mut states) = self.step(&active, step, nothing)?;
         for new in 0.. {
             if interrupt::requested() {
-                return Err(Error::Interrupted {
-                    finished,
-                    prompts: all,
-                });
+                return Ok(false);
             }
             let Advanced {
                 texts,
@@ -189,7 +200,6 @@ impl Decoder {
             } = advance(active, &logits, self.session.vocabulary());
             active = still;
             if !texts.is_empty() {
-                finished += texts.len();
                 done(texts);
             }
             if active.is_empty() {
@@ -204,7 +214,7 @@ impl Decoder {
             let step = next_step(&active, &tokens, width, new);
             (logits, states) = self.step(&active, step, states)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn step(

@@ -50,9 +50,15 @@ impl Sampler {
         let weight = |logit: f32| ((f64::from(logit) - f64::from(largest)) / temperature).exp();
         let weights = (0u32..).zip(logits.iter().map(|&logit| weight(logit)));
         let mut weights: Vec<(u32, f64)> = weights.collect();
-        // A stable sort: of equal ones the first.
-        weights.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-        weights.truncate(top_k.unwrap_or(usize::MAX));
+        // Of equal ones the first.
+        let order = |(one, more): &(u32, f64), (other, less): &(u32, f64)| {
+            less.total_cmp(more).then(one.cmp(other))
+        };
+        if let Some(count) = top_k.filter(|&count| count < weights.len()) {
+            weights.select_nth_unstable_by(count, order);
+            weights.truncate(count);
+        }
+        weights.sort_unstable_by(order);
         if let Some(share) = top_p {
             let enough = share * weights.iter().map(|(_, weight)| weight).sum::<f64>();
             let mut before = 0.0;

@@ -59,6 +59,14 @@ pub enum Error {
         /// What `UniXcoder` has.
         token: &'static str,
     },
+    /// There is nothing that a text could be written behind, or that could be learnt from.
+    #[error("`{path}`, line {line}: the source is empty, and nothing stands around it")]
+    EmptyText {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
     /// A prompt has no place for the source, or several.
     #[error("`--prompt-template {template:?}` does not hold `{{source}}` once")]
     Template {
@@ -210,8 +218,12 @@ impl Explain for Error {
             Self::Template { .. } => {
                 Some("write it like \"# {source}\\n\": the target comes behind it".into())
             }
+            Self::EmptyText { .. } => {
+                Some("leave the record out, or put something around it with `--prompt-template`".into())
+            }
             Self::NoEndToken { .. } => Some("add `eos_token_id` to `config.json`".into()),
-            Self::TooLong { .. } | Self::TooShort { .. } => None,
+            Self::TooLong { .. } => Some("lower it, or take a model with more positions".into()),
+            Self::TooShort { .. } => None,
         }
     }
 

@@ -169,6 +169,16 @@ pub trait Head: Send + Sync {
     /// The mean loss over the rows of a batch, a scalar.
     fn loss(&self, columns: &[Tensor], targets: &Targets, pass: &Pass) -> Result<Tensor, Error>;
 
+    /// The sum of the losses of `vectors` in nats, of a head whose rows do not look at each other.
+    fn total_loss(
+        &self,
+        _vectors: &Tensor,
+        _targets: &Targets,
+        _pass: &Pass,
+    ) -> Result<Option<f64>, Error> {
+        Ok(None)
+    }
+
     /// The mean loss of `vectors`, a scalar that nobody waits for yet, and `share` times its gradient
     /// with respect to them, of a head that computes both without candle's way back; those of its own
     /// parameters go to `gradients`.

@@ -6,12 +6,9 @@ use candle_core::Tensor;
 use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
 use super::text_metrics::{TextMetrics, TextTask};
 use super::{Error, Metrics};
-use crate::checkpoint::Freeze;
+use crate::checkpoint::{Freeze, OUTPUT_MATRIX};
 use crate::targets::Targets;
 use crate::trainable::{Gradients, OutputMatrix, Pass};
-
-/// The name of a matrix that was that of the embeddings and is trained apart from them.
-const OWN_MATRIX: &str = "lm_head.weight";
 
 /// The matrix `[vocabulary, hidden]`, without a bias.
 pub(super) struct LanguageHead {
@@ -33,10 +30,10 @@ impl LanguageHead {
         let matrix = if builder.freeze == Freeze::Nothing {
             match builder.parameter(&head.name) {
                 Some(tied) if !train_head => OutputMatrix::Trained(tied),
-                _ => OutputMatrix::Trained(builder.own_matrix(&head.name, OWN_MATRIX)?),
+                _ => OutputMatrix::Trained(builder.own_matrix(&head.name, OUTPUT_MATRIX)?),
             }
         } else if train_head {
-            OutputMatrix::Trained(builder.own_matrix(&head.name, OWN_MATRIX)?)
+            OutputMatrix::Trained(builder.own_matrix(&head.name, OUTPUT_MATRIX)?)
         } else {
             OutputMatrix::Frozen(builder.frozen_matrix(&head.name)?)
         };
@@ -63,6 +60,16 @@ impl Head for LanguageHead {
     fn loss(&self, columns: &[Tensor], targets: &Targets, pass: &Pass) -> Result<Tensor, Error> {
         let loss = self.matrix.loss(&columns[0], targets.tokens(), pass)?;
         Ok(loss.mean()?)
+    }
+
+    fn total_loss(
+        &self,
+        vectors: &Tensor,
+        targets: &Targets,
+        pass: &Pass,
+    ) -> Result<Option<f64>, Error> {
+        let loss = self.matrix.loss(vectors, targets.tokens(), pass)?;
+        Ok(Some(loss.sum()?))
     }
 
     fn loss_and_gradient(

@@ -188,15 +188,17 @@ impl Model {
         self.pattern
     }
 
-    /// The mean loss over the tokens that are scored in `batch`, and how many they are: of a model
-    /// that writes text, without gradients.
-    pub fn loss(&self, batch: Batch, pass: &Pass) -> Result<(f64, usize), Error> {
+    /// The sum of the losses of the tokens that are scored in `batch`, in nats, and how many they are:
+    /// of a model that writes text, without gradients. None of another one.
+    pub fn total_loss(&self, batch: Batch, pass: &Pass) -> Result<Option<(f64, usize)>, Error> {
         let packing = batch.input.packing();
         let pooled = self
             .encoder
             .pool(batch.input, packing, self.pooling, pass)?;
-        let loss = self.head.loss(&[pooled.vectors], &batch.targets, pass)?;
-        Ok((f64::from(loss.to_scalar::<f32>()?), batch.targets.scored()))
+        let sum = self
+            .head
+            .total_loss(&pooled.vectors, &batch.targets, pass)?;
+        Ok(sum.map(|sum| (sum, batch.targets.scored())))
     }
 
     /// What rows come to. `columns` holds, for each column, the embedded `[rows, hidden]`.

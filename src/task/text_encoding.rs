@@ -103,7 +103,8 @@ impl TextLayout {
                 template: template.into(),
             });
         }
-        let end = config.end_token.ok_or_else(|| Error::NoEndToken {
+        let end = config.end_tokens.first().copied();
+        let end = end.ok_or_else(|| Error::NoEndToken {
             folder: checkpoint.folder.clone(),
         })?;
         Ok(Self::Prompt {
@@ -130,24 +131,14 @@ struct Frame {
 }
 
 impl TextEncoding {
-    /// `--source-field`: CodeXGLUE's names, and `CoNaLa`'s.
     fn source_field(&self, task: TextTask) -> FieldChoice {
-        let usual: &[&str] = match task {
-            TextTask::Summarize => &["code_tokens", "function_tokens", "code", "function"],
-            TextTask::Generate => &["nl", "rewritten_intent", "intent", "description"],
-            TextTask::Complete => &["input", "code", "content", "text"],
-        };
-        FieldChoice::new("--source-field", self.source_field.as_deref(), usual)
+        let named = self.source_field.as_deref();
+        FieldChoice::new("--source-field", named, task.source_fields())
     }
 
-    /// `--target-field`: as [`source_field`](Self::source_field).
     fn target_field(&self, task: TextTask) -> FieldChoice {
-        let usual: &[&str] = match task {
-            TextTask::Summarize => &["docstring_tokens", "docstring", "summary", "nl"],
-            TextTask::Generate => &["code", "snippet"],
-            TextTask::Complete => &["gt"],
-        };
-        FieldChoice::new("--target-field", self.target_field.as_deref(), usual)
+        let named = self.target_field.as_deref();
+        FieldChoice::new("--target-field", named, task.target_fields())
     }
 
     /// Which tokens of such sequences attend to which.
@@ -172,8 +163,8 @@ impl TextEncoding {
         }))
     }
 
-    /// Tokens that end what is written, beside the layout's own end: of a completion, all that hold
-    /// the end of a line.
+    /// Tokens that end what is written: those that end a text and, of a completion, all that hold the
+    /// end of a line.
     pub fn stop_tokens(&self, task: TextTask, checkpoint: &Checkpoint) -> Result<Vec<u32>, Error> {
         let tokenizer = &checkpoint.tokenizer;
         let mut stops = match &self.layout {
@@ -181,7 +172,7 @@ impl TextEncoding {
                 let [_, _, end] = tokenizer.around(DECODER_ONLY)?;
                 vec![end]
             }
-            TextLayout::Prompt { end, .. } => vec![*end],
+            TextLayout::Prompt { .. } => checkpoint.config.end_tokens.clone(),
         };
         if task == TextTask::Complete && matches!(self.layout, TextLayout::Prompt { .. }) {
             stops.extend(tokenizer.with_line_ends()?);
@@ -306,21 +297,26 @@ impl TextEncoding {
         let frame = self.frame(task, checkpoint)?;
         let (mut sources, mut answers, mut references) = (Vec::new(), Vec::new(), Vec::new());
         let ends_line = task == TextTask::Complete;
+        let line_end = match self.layout {
+            TextLayout::Unixcoder { .. } => "",
+            TextLayout::Prompt { .. } => "\n",
+        };
         for record in &data.records {
             let (source, answer) = self.texts(task, (record, data), wanted)?;
-            if role == Role::Evaluation && wanted {
-                let reference = self.target_field(task);
-                references.push(reference.text(record, &data.path)?);
-            }
-            let end = if ends_line
-                && answer.is_some()
-                && !matches!(self.layout, TextLayout::Unixcoder { .. })
-            {
-                "\n"
-            } else {
-                ""
+            let answer = match answer {
+                Some(answer) => Some(answer),
+                None if role == Role::Evaluation && wanted => {
+                    // Says what is missing.
+                    Some(self.target_field(task).text(record, &data.path)?)
+                }
+                None => None,
             };
-            answers.push(answer.map(|answer| answer + end));
+            if role == Role::Evaluation
+                && let Some(answer) = &answer
+            {
+                references.push(answer.trim().to_owned());
+            }
+            answers.push(answer.map(|answer| if ends_line { answer + line_end } else { answer }));
             sources.push(source);
         }
         let has_answer: Vec<bool> = answers.iter().map(Option::is_some).collect();
@@ -367,6 +363,12 @@ impl TextEncoding {
             } else {
                 prompt + frame.start.len()
             };
+            if ids.is_empty() || first == 0 {
+                return Err(Error::EmptyText {
+                    path: data.path.clone(),
+                    line: data.records.get(row).map_or(0, |record| record.line),
+                });
+            }
             first_scored.push(u32::try_from(first.min(ids.len())).unwrap_or(u32::MAX));
             lengths.push(u32::try_from(ids.len()).unwrap_or(u32::MAX));
             rows.push(distinct.index(&ids));

@@ -35,11 +35,10 @@ fn attending(
     pattern: AttentionPattern,
     ids: impl FnOnce() -> Ragged<u32>,
 ) -> EncoderInput {
-    if pattern.is_bidirectional() {
-        return input;
+    match pattern.prefixes(input.sequences(), ids) {
+        Some(prefixes) => input.with_prefixes(prefixes),
+        None => input,
     }
-    let prefixes = ids().iter().map(|ids| pattern.prefix_length(ids)).collect();
-    input.with_prefixes(prefixes)
 }
 
 impl Activations for CachedActivations<'_> {

@@ -5,7 +5,7 @@ use bytesize::ByteSize;
 
 use crate::error::{Explain, write_hint};
 use crate::task::ClassWeights;
-use crate::{cache, frozen, task, trainable};
+use crate::{cache, frozen, generation, task, trainable};
 
 /// Why training failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum Error {
     /// The frozen half could not be run.
     #[error(transparent)]
     Frozen(#[from] frozen::Error),
+    /// Text could not be written.
+    #[error(transparent)]
+    Generation(#[from] generation::Error),
     /// The optimizer failed.
     #[error(transparent)]
     Trainable(#[from] trainable::Error),
@@ -58,6 +61,12 @@ pub enum Error {
     /// Nothing is validated.
     #[error("`{flag}` needs a validation split, and the cache has none")]
     NoValidation {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// Texts are asked for where none are written.
+    #[error("`{flag}` is for tasks that write text")]
+    WritesNoText {
         /// The flag.
         flag: &'static str,
     },
@@ -146,6 +155,7 @@ impl Explain for Error {
             Self::Task(error) => return error.hint(),
             Self::Cache(error) => return error.hint(),
             Self::Frozen(error) => return error.hint(),
+            Self::Generation(error) => return error.hint(),
             Self::Trainable(error) => return error.hint(),
             Self::Diverged { .. } => "lower `--lr`, or raise `--warmup`".into(),
             Self::LossScale { .. } => "use `--mixed-precision bf16`, or lower `--lr`".into(),
@@ -154,6 +164,7 @@ impl Explain for Error {
             }
             Self::MemoryBudget { .. } => "raise `--memory-budget`, freeze more layers, or lower `--batch-size`; `telly estimate` tells what each comes to".into(),
             Self::NoValidation { .. } => "fill the cache with `telly precompute --valid`".into(),
+            Self::WritesNoText { .. } => "leave it out: it belongs to `--task summarize`, `generate` and `complete`".into(),
             Self::NotOneClass { .. } => "leave it out: it belongs to `--task classify` with `--objective single-label`".into(),
             Self::ClassWeights { .. } => "give them in the order of the classes: integers by value, then words by the alphabet; or `balanced`".into(),
             Self::UnknownMetric { known, .. } => format!("it has {}", known.join(", ")),
@@ -176,10 +187,12 @@ impl Explain for Error {
             Self::Task(error) => error.is_input(),
             Self::Cache(error) => error.is_input(),
             Self::Frozen(error) => error.is_input(),
+            Self::Generation(error) => error.is_input(),
             Self::Trainable(error) => error.is_input(),
             Self::RunExists { .. }
             | Self::NoRun { .. }
             | Self::NoValidation { .. }
+            | Self::WritesNoText { .. }
             | Self::NotOneClass { .. }
             | Self::ClassWeights { .. }
             | Self::UnknownMetric { .. }

@@ -124,12 +124,14 @@ fn mean_loss(
             return Err(Error::Interrupted);
         }
         let batch = read_batch(activations, split, &rows)?;
-        let (mean, tokens) = model.loss(batch, &pass)?;
-        sum += mean * tokens as f64;
-        count += tokens;
+        if let Some((loss, tokens)) = model.total_loss(batch, &pass)? {
+            sum += loss;
+            count += tokens;
+        }
         progress.advance(rows.iter().map(|&row| lengths[row] as u64).sum());
     }
-    Ok(sum / count.max(1) as f64)
+    // No number where nothing is scored: nothing is better than it, nor worse.
+    Ok(sum / count as f64)
 }
 
 /// Metrics of `model` on `split`, whose rows are to be found in `code_base` if there is one.

@@ -20,6 +20,7 @@ mod summary;
 mod tensorboard;
 mod trainer;
 mod training;
+mod written;
 
 pub use activations::{Activations, CachedActivations, FreshActivations};
 pub use batches::read_batch;
@@ -40,3 +41,4 @@ pub use shuffle::Shuffle;
 pub use summary::Summary;
 pub use trainer::{StepReport, Trainer};
 pub use training::{Outcome, train};
+pub use written::{WriteTexts, score_texts};

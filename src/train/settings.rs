@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Error, Schedule, Shuffle};
 use crate::targets::Targets;
+use crate::task::text_metrics::TextScores;
 use crate::task::{ClassWeights, CrossEntropy, HeadSettings, Model};
 use crate::trainable::{self, MixedPrecision, Ops, OpsChoice, Pooling};
 
@@ -44,6 +45,10 @@ pub struct TrainSettings {
     /// Evaluations without a better metric after which training stops.
     #[serde(default)]
     pub early_stopping: Option<usize>,
+    /// Rows of each evaluation whose texts are written and compared, of a task that writes text; none
+    /// when absent or 0.
+    #[serde(default)]
+    pub decode_samples: Option<usize>,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Global norm to which gradients are clipped; 0 for none.
@@ -104,6 +109,7 @@ impl Default for TrainSettings {
             evaluate_every: None,
             best_metric: None,
             early_stopping: None,
+            decode_samples: None,
             weight_decay: 0.01,
             clip: 1.0,
             dropout: None,
@@ -144,6 +150,11 @@ impl TrainSettings {
         })
     }
 
+    /// Whether texts are written at each evaluation.
+    pub fn writes_texts(&self) -> bool {
+        self.decode_samples.is_some_and(|rows| rows > 0)
+    }
+
     /// What trains on `device`.
     pub fn ops_on(&self, device: &Device) -> Result<Ops, trainable::Error> {
         self.ops
@@ -171,7 +182,21 @@ impl TrainSettings {
             }
             _ => self.criterion(model, &Targets::None)?,
         };
-        let known = model.metric_names();
+        let known = match model.text_task() {
+            None if self.decode_samples.is_some() => {
+                return Err(Error::WritesNoText {
+                    flag: "--decode-samples",
+                });
+            }
+            Some(task) if self.writes_texts() => TextScores::new(task, &[])
+                .metrics()
+                .with_loss(0.0)
+                .to_json()
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect(),
+            _ => model.metric_names(),
+        };
         match &self.best_metric {
             Some(found) if !known.contains(found) => Err(Error::UnknownMetric {
                 found: found.clone(),

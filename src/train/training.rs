@@ -15,11 +15,12 @@ use super::summary::{Summary, median};
 use super::trainer::{StepReport, Trainer, named};
 use super::{
     CachedActivations, EpochOrder, Error, Lengths, RunFolder, TrainSettings, TrainingShape,
-    draw_partners, with_partners,
+    WriteTexts, draw_partners, score_texts, with_partners,
 };
 use crate::cache::{Cache, Split};
 use crate::estimate::Place;
 use crate::progress::Progress;
+use crate::task::text_metrics::TextTask;
 use crate::task::{Batch, Metrics, Model, Role};
 use crate::trainable::{Part, Profile, Stage, stage_for};
 use crate::{cuda, interrupt};
@@ -43,13 +44,14 @@ pub enum Outcome {
 /// early if it is told to and they get no better, and evaluates them on the test split. Writes every step's and every
 /// evaluation's figures to `run`, and a checkpoint after each epoch, every
 /// `checkpoint_seconds`, and on Ctrl-C. With `state` it goes on from there, to the same weights
-/// as a run that was never stopped.
+/// as a run that was never stopped. Of a task that writes text, `writer` writes the texts of
+/// `decode_samples` rows at each evaluation.
 pub fn train(
     (model, replicas): (Model, Vec<Model>),
     cache: &Cache,
     settings: &TrainSettings,
     run: &mut RunFolder,
-    state: Option<TrainingState>,
+    (state, writer): (Option<TrainingState>, Option<&mut WriteTexts>),
 ) -> Result<Outcome, Error> {
     let split = |name: &str| cache.split(name);
     let training = split("train")?.ok_or_else(|| crate::cache::Error::NoSplit {
@@ -62,6 +64,7 @@ pub fn train(
     let models = (model, replicas);
     let mut training = Training::new(models, cache, training, settings, run, valid.is_some())?;
     training.code_base = code_base;
+    training.writer = writer;
     if let Some(state) = state {
         training.restore(state)?;
     }
@@ -112,7 +115,7 @@ fn shape(
 }
 
 /// A run under way.
-struct Training<'a> {
+struct Training<'a, 'w> {
     trainer: Trainer,
     stage: Arc<dyn Stage>,
     cache: &'a Cache,
@@ -120,6 +123,7 @@ struct Training<'a> {
     /// The current epoch's rows: those of `split`, with partners if the head needs them.
     rows: Arc<Split>,
     code_base: Option<Split>,
+    writer: Option<&'a mut WriteTexts<'w>>,
     run: &'a mut RunFolder,
     position: Position,
     best_weights: Option<Vec<Tensor>>,
@@ -128,7 +132,7 @@ struct Training<'a> {
     last_checkpoint: Instant,
 }
 
-impl<'a> Training<'a> {
+impl<'a> Training<'a, '_> {
     fn new(
         (model, replicas): (Model, Vec<Model>),
         cache: &'a Cache,
@@ -169,6 +173,7 @@ impl<'a> Training<'a> {
             split,
             rows,
             code_base: None,
+            writer: None,
             run,
             position: Position {
                 settings: settings.clone(),
@@ -369,10 +374,11 @@ impl<'a> Training<'a> {
             cache: self.cache,
             pattern: self.trainer.model.attention_pattern(),
         };
-        if self.trainer.model.text_task().is_some() {
+        if let Some(task) = self.trainer.model.text_task() {
             let metrics = self.profile().time_apart(Part::Evaluation, || {
                 evaluate(&self.trainer.model, &mut activations, split, None, name)
             })?;
+            let metrics = self.with_texts(task, split, metrics)?;
             self.log_metrics(name, epoch, &metrics)?;
             return Ok(metrics);
         }
@@ -395,6 +401,25 @@ impl<'a> Training<'a> {
         })?;
         self.log_metrics(name, epoch, &metrics)?;
         Ok(metrics)
+    }
+
+    /// `metrics` of the loss with those of the texts of the first rows of `split`, if they are wanted.
+    fn with_texts(
+        &mut self,
+        task: TextTask,
+        split: &Split,
+        metrics: Metrics,
+    ) -> Result<Metrics, Error> {
+        let settings = self.trainer.settings();
+        let rows = settings.decode_samples.unwrap_or_default();
+        let Some(writer) = self.writer.as_deref_mut().filter(|_| rows > 0) else {
+            return Ok(metrics);
+        };
+        let (cache, model) = (self.cache, &self.trainer.model);
+        let ids = |sequence| cache.token_ids(&[sequence]).into_parts().0;
+        let write = || score_texts(task, (split, rows), ids, |prompts| writer(model, prompts));
+        let written = model.profile().time_apart(Part::Evaluation, write)?;
+        Ok(Metrics::Text(written.with_loss(metrics.loss())))
     }
 
     fn log_metrics(&mut self, name: &str, epoch: usize, metrics: &Metrics) -> Result<(), Error> {

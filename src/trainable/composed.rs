@@ -71,28 +71,6 @@ fn setting(encoder: &TrainableEncoder, packing: Packing) -> Result<Setting, Erro
     })
 }
 
-/// `input` `[tokens, hidden]`, and the hidden states after each layer, of that shape, without a way
-/// back.
-pub(super) fn hidden_states(
-    encoder: &TrainableEncoder,
-    input: &Tensor,
-    packing: Packing,
-    pass: &Pass,
-) -> Result<Vec<Tensor>, Error> {
-    let setting = &setting(encoder, packing)?;
-    let layers = Layers {
-        encoder,
-        setting,
-        pass,
-    };
-    let mut states = vec![input.detach()];
-    for index in 0..encoder.layers.len() {
-        let output = layers.layer(index, &states[index])?.detach();
-        states.push(output);
-    }
-    Ok(states)
-}
-
 /// Pooled states of packed sequences: `input` `[tokens, hidden]` to `[sequences, hidden]`, and what
 /// [`backward`] needs, if `pass` asks for gradients.
 pub(super) fn forward(

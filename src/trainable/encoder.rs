@@ -159,41 +159,6 @@ impl TrainableEncoder {
         })
     }
 
-    /// Loads the embeddings and the bottom `layers` layers of `checkpoint` into `parameters`: what
-    /// the frozen half computes, to compare it with.
-    pub fn bottom(
-        checkpoint: &Checkpoint,
-        layers: usize,
-        parameters: &mut Parameters,
-    ) -> Result<Self, Error> {
-        let embeddings = Embeddings::load(checkpoint, parameters)?;
-        let relative_positions = RelativePositions::load(checkpoint, Freeze::Nothing, parameters)?;
-        let layers = (0..layers)
-            .map(|layer| EncoderLayer::load(checkpoint, layer, parameters))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            embeddings: Some(embeddings),
-            relative_positions,
-            layers,
-            final_norm: None,
-            hidden_size: checkpoint.config.hidden_size,
-            workspace: Workspace::default(),
-            device: parameters.device().clone(),
-        })
-    }
-
-    /// Hidden states before each of its layers and after the last, f32 `[tokens, hidden]`, without
-    /// dropout, in candle's own operations.
-    ///
-    /// # Panics
-    /// If `input` is of the kind that this encoder does not take.
-    pub fn hidden_states(&self, input: EncoderInput) -> Result<Vec<Tensor>, Error> {
-        let packing = input.packing();
-        let pass = Pass::evaluation(Ops::Composed);
-        let input = self.states(input, &packing, &pass)?;
-        composed::hidden_states(self, &input, packing, &pass)
-    }
-
     /// Where it computes.
     pub(super) fn device(&self) -> &Device {
         &self.device

@@ -36,8 +36,6 @@ pub struct LanguageLoss {
     rows: usize,
     /// A scalar, f32 or f64: the sum over all rows.
     sum: Tensor,
-    /// A scalar of the same type.
-    correct: Tensor,
 }
 
 impl LanguageLoss {
@@ -55,16 +53,6 @@ impl LanguageLoss {
     /// The sum over the rows, in nats. Waits for the device.
     pub fn sum(&self) -> Result<f64, Error> {
         Ok(self.sum.to_dtype(DType::F64)?.to_scalar()?)
-    }
-
-    /// In how many rows no logit is larger than the target's. Waits for the device.
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a count"
-    )]
-    pub fn correct(&self) -> Result<usize, Error> {
-        Ok(self.correct.to_dtype(DType::F64)?.to_scalar::<f64>()? as usize)
     }
 }
 
@@ -85,22 +73,9 @@ impl OutputMatrix {
         }
     }
 
-    /// The logits `[rows, vocabulary]`, f32, of `hidden` `[rows, hidden]`: of as many rows as are
-    /// decoded at a time, for they are held whole. Without a way back.
-    pub fn logits(&self, hidden: &Tensor, pass: &Pass) -> Result<Tensor, Error> {
-        let (hidden, matrix) = (hidden.detach(), self.tensor());
-        let number_type = match pass.ops {
-            Ops::Fused => DType::F32,
-            Ops::Composed => pass.number_type(),
-        };
-        let matrix = matrix.to_dtype(number_type)?.t()?;
-        let logits = hidden.to_dtype(number_type)?.matmul(&matrix)?;
-        Ok(logits.to_dtype(DType::F32)?)
-    }
-
     /// The loss of `hidden` `[rows, hidden]` with the tokens `targets` `[rows]`, without gradients.
     ///
-    /// Fails on a target outside of the vocabulary.
+    /// Fails on a target outside of the vocabulary, and on hidden states of another shape.
     pub fn loss(
         &self,
         hidden: &Tensor,
@@ -125,7 +100,7 @@ impl OutputMatrix {
     /// `[rows, hidden]`; for the mean, `scale` is 1 / rows. A trained matrix's gradient is added to
     /// `gradients`.
     ///
-    /// Fails on a target outside of the vocabulary.
+    /// Fails on a target outside of the vocabulary, and on hidden states of another shape.
     pub fn gradients(
         &self,
         hidden: &Tensor,
@@ -146,30 +121,6 @@ impl OutputMatrix {
                 composed.gradients(scale, of_matrix)
             }
         }
-    }
-
-    /// The mean loss as a scalar with candle's way back to `hidden`, for what is made of it there; the
-    /// gradient is computed with the loss. A matrix that is trained is not reached by that way: see
-    /// [`gradients`](Self::gradients).
-    pub fn differentiable_loss(
-        &self,
-        hidden: &Tensor,
-        targets: &[u32],
-        pass: &Pass,
-    ) -> Result<(Tensor, LanguageLoss), Error> {
-        let matrix = self.checked(hidden, targets)?;
-        let scale = 1.0 / targets.len().max(1) as f64;
-        let (loss, gradient) = match pass.ops {
-            Ops::Fused => fused_gradients(hidden, &matrix, targets, scale, OfMatrix::Nowhere)?,
-            Ops::Composed => {
-                let composed = Composed::new(hidden, &matrix, targets, pass)?;
-                composed.gradients(scale, OfMatrix::Nowhere)?
-            }
-        };
-        // A sum whose gradient is that of the loss, less itself: exactly 0.
-        let way_back = (hidden * gradient)?.sum_all()?;
-        let zero = (&way_back - way_back.detach())?;
-        Ok(((loss.mean()? + zero)?, loss))
     }
 
     /// The matrix, for `hidden` and `targets` that fit it.
@@ -204,7 +155,6 @@ impl LanguageLoss {
         Ok(Self {
             rows,
             sum: Tensor::new(total.loss, device)?,
-            correct: Tensor::new(total.correct as f64, device)?,
         })
     }
 }
@@ -289,7 +239,7 @@ impl Composed {
     ) -> Result<LanguageLoss, Error> {
         let rows = self.hidden.dim(0)?;
         let zero = Tensor::zeros((), DType::F32, self.hidden.device())?;
-        let (mut sum, mut correct) = (zero.clone(), zero);
+        let mut sum = zero;
         let transposed = self.matrix.t()?;
         for first in (0..rows).step_by(self.rows) {
             let count = self.rows.min(rows - first);
@@ -302,10 +252,9 @@ impl Composed {
             drop(logits);
             let sums = exponentials.sum_keepdim(D::Minus1)?;
             sum = (sum + (sums.log()? - &of_targets)?.sum_all()?)?;
-            correct = (correct + of_targets.ge(0.0)?.to_dtype(DType::F32)?.sum_all()?)?;
             each(exponentials.broadcast_div(&sums)?, &hidden, &targets)?;
         }
-        Ok(LanguageLoss { rows, sum, correct })
+        Ok(LanguageLoss { rows, sum })
     }
 
     fn gradients(&self, scale: f64, of_matrix: OfMatrix) -> Result<(LanguageLoss, Tensor), Error> {
@@ -319,10 +268,9 @@ impl Composed {
             // Scaled at the end: halves have no numbers that small.
             let of_logits = of_logits.to_dtype(hidden.dtype())?;
             let part = of_logits.matmul(&self.matrix)?.to_dtype(DType::F32)?;
-            of_hidden.push((part * scale)?);
+            of_hidden.push(part);
             if trained {
                 let part = of_logits.t()?.matmul(hidden)?.to_dtype(DType::F32)?;
-                let part = (part * scale)?;
                 sum = Some(match sum.take() {
                     Some(sum) => (sum + part)?,
                     None => part,
@@ -332,7 +280,7 @@ impl Composed {
         })?;
         if let OfMatrix::Gradients(weight, gradients) = of_matrix {
             let gradient = match sum {
-                Some(sum) => sum,
+                Some(sum) => (sum * scale)?,
                 None => self.matrix.zeros_like()?.to_dtype(DType::F32)?,
             };
             gradients.add_to(weight, &gradient)?;
@@ -340,7 +288,7 @@ impl Composed {
         let of_hidden = if of_hidden.is_empty() {
             self.hidden.to_dtype(DType::F32)?
         } else {
-            Tensor::cat(&of_hidden, 0)?
+            (Tensor::cat(&of_hidden, 0)? * scale)?
         };
         Ok((loss, of_hidden))
     }

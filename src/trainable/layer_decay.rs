@@ -6,7 +6,7 @@ use super::Parameters;
 
 /// What the learning rate of each of `parameters` is multiplied by, in their order, in an encoder
 /// of `layers` layers: `decay^(layers - l)` for layer `l`, counted from 0, `decay^(layers + 1)` for
-/// the embeddings, and 1 for what lies above the layers or belongs to all of them: the head, a
+/// the embeddings, also where they are the output matrix too, and 1 for what lies above the layers or belongs to all of them: the head, a
 /// last normalisation, MPNet's table of relative positions.
 pub fn layer_scales(parameters: &Parameters, layers: usize, decay: f64) -> Vec<f64> {
     let scale = |name: &str| {
@@ -20,7 +20,8 @@ pub fn layer_scales(parameters: &Parameters, layers: usize, decay: f64) -> Vec<f
 
 /// 0 for the embeddings, `l + 1` for layer `l`, none for the rest.
 fn depth(name: &str) -> Option<usize> {
-    if name.starts_with("embeddings.") {
+    // A decoder has one table, at the top of its names.
+    if name.starts_with("embeddings.") || name.starts_with("embed_tokens.") {
         return Some(0);
     }
     let mut parts = name.split('.');
@@ -41,12 +42,14 @@ mod tests {
         let names = [
             ("embeddings.word_embeddings.weight", 0.0625),
             ("embeddings.LayerNorm.bias", 0.0625),
+            ("embed_tokens.weight", 0.0625),
             ("encoder.layer.0.attention.self.query.weight", 0.125),
             ("transformer.layer.1.ffn.lin1.bias", 0.25),
             ("layers.2.mlp.Wi.weight", 0.5),
             ("encoder.relative_attention_bias.weight", 1.0),
             ("final_norm.weight", 1.0),
             ("classifier.weight", 1.0),
+            ("lm_head.weight", 1.0),
         ];
         let mut parameters = Parameters::new(&Device::Cpu);
         for (name, _) in names {
@@ -54,6 +57,6 @@ mod tests {
         }
         let expected: Vec<f64> = names.map(|(_, scale)| scale).into();
         assert_eq!(layer_scales(&parameters, 3, 0.5), expected);
-        assert_eq!(layer_scales(&parameters, 3, 1.0), [1.0; 8]);
+        assert_eq!(layer_scales(&parameters, 3, 1.0), [1.0; 10]);
     }
 }

@@ -26,14 +26,14 @@ impl<'a> Reference<'a> {
         let embeddings = Embeddings::of_ids(checkpoint, sequences.values(), &mut parameters)?;
         checkpoint.weights.release();
         let pass = Pass::evaluation(Ops::Composed);
+        let pattern = checkpoint.config.attention_pattern;
         let (mut packings, mut states) = (Vec::new(), Vec::new());
         for index in 0..sequences.len() {
             // One at a time, as in the layers.
             let ids = sequences.gather(&[index]);
             let mut packing = Packing::new(ids.offsets());
-            let pattern = checkpoint.config.attention_pattern;
-            if !pattern.is_bidirectional() {
-                packing = packing.with_prefixes(vec![pattern.prefix_length(ids.sequence(0))]);
+            if let Some(prefixes) = pattern.prefixes(1, || ids.clone()) {
+                packing = packing.with_prefixes(prefixes);
             }
             states.push(embeddings.forward(&ids, &packing, &pass)?.detach());
             packings.push(packing);

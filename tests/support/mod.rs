@@ -236,6 +236,45 @@ pub fn write_search(path: &Path, rows: usize) {
     std::fs::write(path, lines.concat()).expect("written");
 }
 
+/// Made-up functions and what they do.
+pub const FUNCTIONS: [[&str; 2]; 8] = [
+    ["def add(a, b):\n    return a + b", "adds two numbers"],
+    [
+        "def last(words):\n    return words[-1]",
+        "returns the last word",
+    ],
+    [
+        "def count(lines):\n    return len(lines)",
+        "counts the lines",
+    ],
+    [
+        "def empty(words):\n    return not words",
+        "tells whether there are no words",
+    ],
+    [
+        "def first(words):\n    return words[0]",
+        "returns the first word",
+    ],
+    [
+        "def negate(a):\n    return -a",
+        "turns the sign of a number",
+    ],
+    [
+        "def join(words):\n    return ' '.join(words)",
+        "joins words by spaces",
+    ],
+    ["def half(a):\n    return a / 2", "halves a number"],
+];
+
+/// One record for each of [`FUNCTIONS`], `times` over, as JSON Lines.
+pub fn write_functions(path: &Path, times: usize, record: impl Fn(&str, &str) -> Value) {
+    let records = FUNCTIONS
+        .iter()
+        .map(|[code, summary]| record(code, summary).to_string() + "\n");
+    let records: String = records.collect();
+    std::fs::write(path, records.repeat(times)).expect("written");
+}
+
 /// A folder of its own for one test, gone afterwards.
 pub struct Workspace(tempfile::TempDir);
 
@@ -289,6 +328,7 @@ pub fn precompute(
 ) -> Vec<String> {
     let lengths: &[&str] = match task {
         "search" => &["--max-query-length", "16", "--max-code-length", "32"],
+        "summarize" | "generate" | "complete" => &[],
         _ => &["--max-length", "32"],
     };
     let fixed = ["precompute", "--task", task, "--model", text(model)];

@@ -50,7 +50,7 @@ pub(super) const NAMES: Names = Names {
     narrow: "output.dense",
     feed_forward_norm: "output.LayerNorm",
     final_norm: None,
-    language_head: None,
+    output_matrix: false,
 };
 
 /// The fields that are read; the defaults are what transformers assumes for one that is not there.
@@ -135,7 +135,7 @@ pub(super) fn read(
         initializer_range: found.initializer_range,
         padding_id: found.pad_token_id.unwrap_or(padding_id),
         head: HeadConfig::USUAL,
-        end_token: None,
+        end_tokens: Vec::new(),
         tied_language_head: true,
     })
 }

@@ -157,6 +157,10 @@ impl Wide {
     }
 }
 
+/// The name of an output matrix that is not that of the embeddings, in every family that has one and
+/// in a model whose matrix was trained apart from them.
+pub const OUTPUT_MATRIX: &str = "lm_head.weight";
+
 /// The matrix that turns the last states into logits, one for each word; without a bias.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanguageHead {
@@ -372,11 +376,13 @@ impl EncoderConfig {
     /// as in `UniXcoder` (Guo et al., 2022), it is the table of the embeddings.
     pub fn language_head(&self) -> LanguageHead {
         let names = &self.description().names;
-        let own = names.language_head.filter(|_| !self.tied_language_head);
-        LanguageHead {
-            name: format!("{}.weight", own.unwrap_or(names.words)),
-            tied: own.is_none(),
-        }
+        let tied = !names.output_matrix || self.tied_language_head;
+        let name = if tied {
+            format!("{}.weight", names.words)
+        } else {
+            OUTPUT_MATRIX.into()
+        };
+        LanguageHead { name, tied }
     }
 
     /// Name and shape, `[buckets, heads]`, of the bias by relative position that all layers add to

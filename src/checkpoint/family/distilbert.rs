@@ -110,7 +110,7 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         initializer_range: found.initializer_range,
         padding_id: found.pad_token_id.unwrap_or(0),
         head: HeadConfig::USUAL,
-        end_token: None,
+        end_tokens: Vec::new(),
         tied_language_head: true,
     })
 }

@@ -66,7 +66,7 @@ const NAMES: Names = Names {
     narrow: "mlp.down_proj",
     feed_forward_norm: "post_attention_layernorm",
     final_norm: Some("norm"),
-    language_head: Some("lm_head"),
+    output_matrix: true,
 };
 
 /// The fields that are read; the defaults are what transformers assumes for one that is not there.
@@ -116,11 +116,10 @@ enum EndTokens {
 }
 
 impl EndTokens {
-    /// That which is put behind a text that is learnt from.
-    fn first(&self) -> Option<u32> {
+    fn all(&self) -> Vec<u32> {
         match self {
-            Self::One(id) => Some(*id),
-            Self::Several(ids) => ids.first().copied(),
+            Self::One(id) => vec![*id],
+            Self::Several(ids) => ids.clone(),
         }
     }
 }
@@ -163,7 +162,7 @@ fn read(file: &ConfigFile, family: Family) -> Result<EncoderConfig, Error> {
         let supported = "`hidden_size` / `num_attention_heads`";
         return Err(file.unsupported("head_dim", &size.to_string(), supported));
     }
-    refuse_windows(file, &found, family)?;
+    refuse_local_layers(file, &found)?;
     let starcoder = family == Family::Starcoder2;
     let bias = starcoder && found.use_bias.unwrap_or(true);
     let epsilon = if starcoder {
@@ -179,7 +178,7 @@ fn read(file: &ConfigFile, family: Family) -> Result<EncoderConfig, Error> {
         key_value_heads: found.num_key_value_heads.unwrap_or(heads),
         intermediate_size: found.intermediate_size,
         vocabulary_size: found.vocab_size,
-        position_embeddings: found.max_position_embeddings,
+        position_embeddings: positions(&found, family),
         token_types: None,
         text_separator: None,
         biases: Biases {
@@ -212,31 +211,35 @@ fn read(file: &ConfigFile, family: Family) -> Result<EncoderConfig, Error> {
         initializer_range: found.initializer_range,
         padding_id: found.pad_token_id.unwrap_or(0),
         head: HeadConfig::USUAL,
-        end_token: found.eos_token_id.as_ref().and_then(EndTokens::first),
+        end_tokens: found
+            .eos_token_id
+            .as_ref()
+            .map_or_else(Vec::new, EndTokens::all),
         // StarCoder2's are tied unless it says otherwise, the others' are not.
         tied_language_head: found.tie_word_embeddings.unwrap_or(starcoder),
     })
 }
 
-/// Layers that attend to near tokens only are not computed in these families.
-fn refuse_windows(file: &ConfigFile, found: &Fields, family: Family) -> Result<(), Error> {
-    let local = found
-        .layer_types
-        .iter()
-        .flatten()
-        .find(|kind| *kind != GLOBAL);
-    if let Some(local) = local {
-        let found = format!("{local:?} in one layer");
-        return Err(file.unsupported("layer_types", &found, "\"full_attention\""));
-    }
+/// How long a sequence may be: where a layer attends to near tokens only, as far as that is all of
+/// them.
+fn positions(found: &Fields, family: Family) -> usize {
     // Qwen2 writes the window even when it is off.
     let on = found.use_sliding_window.unwrap_or(family != Family::Qwen2);
-    match found.sliding_window {
-        Some(window) if on && window < found.max_position_embeddings => Err(file.unsupported(
-            "sliding_window",
-            &window.to_string(),
-            "null, or `max_position_embeddings` and more",
-        )),
+    let window = found.sliding_window.filter(|_| on);
+    window.map_or(found.max_position_embeddings, |window| {
+        window.min(found.max_position_embeddings)
+    })
+}
+
+/// Of layers that attend to near tokens only between others, it is not told how long a sequence they
+/// see whole.
+fn refuse_local_layers(file: &ConfigFile, found: &Fields) -> Result<(), Error> {
+    let mut kinds = found.layer_types.iter().flatten();
+    match kinds.find(|kind| *kind != GLOBAL) {
+        Some(local) if found.sliding_window.is_none() => {
+            let found = format!("{local:?} in one layer");
+            Err(file.unsupported("layer_types", &found, "\"full_attention\""))
+        }
         _ => Ok(()),
     }
 }

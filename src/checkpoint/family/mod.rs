@@ -17,7 +17,7 @@ mod sequence_head;
 
 pub use blocks::{
     Attention, BlockActivation, Embeddings, FeedForward, LanguageHead, Layer, Linear, Norm,
-    NormKind, NormPlacement, Positions, Projections, Table, TokenTypes, Wide,
+    NormKind, NormPlacement, OUTPUT_MATRIX, Positions, Projections, Table, TokenTypes, Wide,
 };
 pub use sequence_head::{Activation, HeadConfig, HeadFields, HeadInput, SequenceHead};
 
@@ -112,9 +112,8 @@ struct Names {
     feed_forward_norm: &'static str,
     /// What the norm after the last layer is called, in a family that has one.
     final_norm: Option<&'static str>,
-    /// What the matrix from states to words is called where it is not that of the embeddings, in a
-    /// family that has such.
-    language_head: Option<&'static str>,
+    /// Whether the family has an output matrix that is not that of the embeddings, [`OUTPUT_MATRIX`].
+    output_matrix: bool,
 }
 
 /// What widens hidden states.

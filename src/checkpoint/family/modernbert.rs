@@ -31,7 +31,7 @@ pub(super) const MODERNBERT: Description = Description {
         narrow: "mlp.Wo",
         feed_forward_norm: "mlp_norm",
         final_norm: Some("final_norm"),
-        language_head: None,
+        output_matrix: false,
     },
     positions: None,
     norms: NormPlacement::BeforeBlock,
@@ -191,7 +191,7 @@ fn read(file: &ConfigFile) -> Result<EncoderConfig, Error> {
         initializer_range: found.initializer_range,
         padding_id: found.pad_token_id.unwrap_or(PADDING_ID),
         head: classifier(file)?,
-        end_token: None,
+        end_tokens: Vec::new(),
         tied_language_head: true,
     })
 }

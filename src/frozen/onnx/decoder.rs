@@ -6,7 +6,7 @@ use super::builder::{Attribute, Axis, GraphBuilder, Value};
 use super::encoder::{ATTENTION_MASK, EncoderWriter, INPUT_IDS, Places, batch_by_length};
 use super::scores::{Past, Reach, Shared};
 use super::whole::{WholeModel, data_name};
-use crate::checkpoint::{self, AttentionPattern, Checkpoint};
+use crate::checkpoint::{self, AttentionPattern, Checkpoint, OUTPUT_MATRIX};
 use crate::frozen::FrozenPrecision;
 
 /// The graph's name for where its tokens stand, i64 `[batch, length]`: rows of the position
@@ -18,8 +18,6 @@ pub const LAST_TOKEN: &str = "last_token";
 /// The graph's name for what it puts out, f32 `[batch, length, vocabulary]` or, in
 /// [`Decoding::LastToken`], `[batch, vocabulary]`.
 pub const LOGITS: &str = "logits";
-/// What a trained output matrix is called where the checkpoint's own is that of the embeddings.
-const TRAINED_HEAD: &str = "lm_head.weight";
 /// What [`write_gather`]'s graph takes rows of, `[batch, key and value heads, tokens, head size]`.
 pub(crate) const STATES: &str = "states";
 /// Its name for the rows, i64 `[rows]`.
@@ -102,6 +100,8 @@ pub fn write_decoder(
         present: Vec::new(),
     });
     for layer in 0..config.layers {
+        // What was read before has been copied.
+        checkpoint.weights.release();
         hidden = writer.layer(layer, &hidden, &mut shared)?;
     }
     if let Some(token) = &last_token {
@@ -175,8 +175,8 @@ impl EncoderWriter<'_> {
         let scope = "lm_head";
         let shape = [self.config.vocabulary_size, self.config.hidden_size];
         let head = self.config.language_head();
-        let matrix = if self.weights.is_replaced(TRAINED_HEAD) {
-            self.weight(TRAINED_HEAD, &shape)?
+        let matrix = if self.weights.is_replaced(OUTPUT_MATRIX) {
+            self.weight(OUTPUT_MATRIX, &shape)?
         } else if head.tied {
             // In the graph already.
             head.name

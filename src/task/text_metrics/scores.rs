@@ -22,6 +22,26 @@ pub enum TextTask {
     Complete,
 }
 
+impl TextTask {
+    /// What a source is usually called: by CodeXGLUE, and CoNaLa.
+    pub fn source_fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Summarize => &["code_tokens", "function_tokens", "code", "function"],
+            Self::Generate => &["nl", "rewritten_intent", "intent", "description"],
+            Self::Complete => &["input", "code", "content", "text"],
+        }
+    }
+
+    /// As [`source_fields`](Self::source_fields), a target.
+    pub fn target_fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Summarize => &["docstring_tokens", "docstring", "summary", "nl"],
+            Self::Generate => &["code", "snippet"],
+            Self::Complete => &["gt"],
+        }
+    }
+}
+
 /// One pair's scores, 0 to 100; none that its task does not report.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ExampleScores {

@@ -38,8 +38,6 @@ const LAG: f32 = 16.0;
 pub(in crate::trainable) struct Total {
     /// Their sum.
     pub(in crate::trainable) loss: f64,
-    /// Rows of whose logits none is larger than the target's.
-    pub(in crate::trainable) correct: usize,
 }
 
 /// What the loss is of.
@@ -85,7 +83,6 @@ struct RowTotal {
     /// The probability of all but the target.
     others: f64,
     loss: f64,
-    correct: bool,
 }
 
 /// Where a piece leaves its exponentials.
@@ -191,7 +188,6 @@ pub(in crate::trainable) fn of_both(
         }
         let of_block = total(totals);
         all.loss += of_block.loss;
-        all.correct += of_block.correct;
         accumulation = Accum::Add;
     }
     all
@@ -392,7 +388,6 @@ fn row_totals(pieces: &[Piece]) -> impl Iterator<Item = RowTotal> {
             } else {
                 shift - f64::from(target) + sum.ln()
             },
-            correct: target >= largest,
         }
     })
 }
@@ -400,7 +395,6 @@ fn row_totals(pieces: &[Piece]) -> impl Iterator<Item = RowTotal> {
 fn total(rows: impl IntoIterator<Item = RowTotal>) -> Total {
     rows.into_iter().fold(Total::default(), |total, row| Total {
         loss: total.loss + row.loss,
-        correct: total.correct + usize::from(row.correct),
     })
 }
 
