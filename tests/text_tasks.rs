@@ -171,27 +171,43 @@ fn padded_positions_are_another_cache() {
     assert_ne!(states("true"), states("padded"));
 }
 
-/// What `predict` writes, a line a record, scores as `evaluate` says.
+/// What `predict` writes, a line a record, scores as `evaluate` says; sources that are cut are cut in
+/// the same place.
 #[test]
 fn what_is_predicted_is_what_was_measured() {
+    let cut = ["--max-source-length", "10", "--max-target-length", "12"];
+    for (task, record, lengths) in [
+        ("generate", generate as fn(&str, &str) -> Value, &[][..]),
+        ("complete", complete, &cut),
+    ] {
+        let files = Files::new(record);
+        files.precompute(task, "qwen2-tiny", "1", lengths);
+        files.train("");
+        let (run, valid) = (files.path("run"), files.path("valid.jsonl"));
+        let written = files.path("written.jsonl");
+        let predict = ["predict", "--run", text(&run), "--input", text(&valid)];
+        let summary = telly_json(&[&predict[..], &["--output", text(&written)]].concat());
+        assert_eq!(summary["records"], 8);
+        let score = ["score", "--task", task, "--references", text(&valid)];
+        let scored = telly_json(&[&score[..], &["--predictions", text(&written)]].concat());
+        let metrics = files.evaluate();
+        assert!(
+            metrics["chrf"].as_f64().expect("a share") > 5.0,
+            "{metrics}"
+        );
+        for name in ["bleu", "em", "edit_similarity", "chrf"] {
+            assert_eq!(scored["metrics"][name], metrics[name], "{task}, {name}");
+        }
+    }
+}
+
+#[test]
+fn flags_of_other_tasks_are_refused() {
     let files = Files::new(generate);
     files.precompute("generate", "qwen2-tiny", "1", &[]);
     files.train("");
     let (run, valid) = (files.path("run"), files.path("valid.jsonl"));
-    let written = files.path("written.jsonl");
     let predict = ["predict", "--run", text(&run), "--input", text(&valid)];
-    let summary = telly_json(&[&predict[..], &["--output", text(&written)]].concat());
-    assert_eq!(summary["records"], 8);
-    let score = ["score", "--task", "generate", "--references", text(&valid)];
-    let scored = telly_json(&[&score[..], &["--predictions", text(&written)]].concat());
-    let metrics = files.evaluate();
-    assert!(
-        metrics["bleu"].as_f64().expect("a share") > 5.0,
-        "{metrics}"
-    );
-    for name in ["bleu", "em", "edit_similarity", "chrf"] {
-        assert_eq!(scored["metrics"][name], metrics[name], "{name}");
-    }
     for (flag, words) in [("--quantize", "--quantize"), ("--logits", "--logits")] {
         let output = files.path("refused.jsonl");
         let command = telly(&[&predict[..], &["--output", text(&output), flag]].concat());
@@ -215,7 +231,7 @@ fn texts_choose_the_best_epoch() {
         assert_eq!(found[name], kept[name], "{name}");
     }
     let log = fs_err::read_to_string(files.path("run/metrics.jsonl")).expect("a log");
-    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line));
+    let lines = log.lines().map(serde_json::from_str::<Value>);
     let scores = lines.filter_map(|line| line.expect("JSON")["metrics"]["chrf"].as_f64());
     let scores: Vec<f64> = scores.collect();
     assert_eq!(scores.len(), 20);

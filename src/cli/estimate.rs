@@ -9,7 +9,9 @@ use serde_json::{Map, json};
 
 use super::freeze_list::check_depth;
 use super::options::{DeviceChoice, exact_bytes, missing};
-use super::task::{CLASSIFY_LENGTH, CLONE_LENGTH, CODE_LENGTH, QUERY_LENGTH, written};
+use super::task::{
+    CLASSIFY_LENGTH, CLONE_LENGTH, CODE_LENGTH, QUERY_LENGTH, foreign_flag, written,
+};
 use super::{console, hub, recipe};
 use crate::cache::{Precision, SHARD_BYTES};
 use crate::checkpoint::{EncoderConfig, Freeze};
@@ -71,6 +73,16 @@ struct EstimateOptions {
     /// search: most tokens of a code [default: 256].
     #[arg(long, value_name = "TOKENS")]
     max_code_length: Option<usize>,
+    /// summarize, generate, complete: most tokens of a source [default: 256, 350, 936].
+    #[arg(long, value_name = "TOKENS")]
+    max_source_length: Option<usize>,
+    /// summarize, generate, complete: most tokens of a target [default: 128, 150, 64].
+    #[arg(long, value_name = "TOKENS")]
+    max_target_length: Option<usize>,
+    /// summarize, generate, complete: the matrix from states to words is trained.
+    #[arg(long)]
+    #[serde(default)]
+    train_head: bool,
     /// Rows a batch [default: 32].
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
@@ -210,6 +222,8 @@ fn check(
         ("--max-length", options.max_length),
         ("--max-query-length", options.max_query_length),
         ("--max-code-length", options.max_code_length),
+        ("--max-source-length", options.max_source_length),
+        ("--max-target-length", options.max_target_length),
     ];
     if let Some((flag, _)) = at_least_one.iter().find(|(_, found)| *found == Some(0)) {
         return Err(out_of_range(flag, "0".into(), "1 or more".into()));
@@ -217,6 +231,10 @@ fn check(
     if let Some(dropout) = options.dropout.filter(|found| !(0.0..1.0).contains(found)) {
         let expected = "0 or more and less than 1".into();
         return Err(out_of_range("--dropout", dropout.to_string(), expected));
+    }
+    let task = options.task.unwrap_or(TaskKind::Classify);
+    if options.max_length.is_some() && written(task).is_some() {
+        return Err(foreign_flag("--max-length", task));
     }
     let (length, _) = length_and_columns(options, config);
     let longest = config.longest_sequence();
@@ -257,8 +275,11 @@ fn length_and_columns(options: &EstimateOptions, config: &EncoderConfig) -> (usi
     let task = options.task.unwrap_or(TaskKind::Classify);
     if let Some((_, [source, target])) = written(task) {
         // Both are in one sequence.
-        let usual = (source + target).min(config.longest_sequence());
-        return (options.max_length.unwrap_or(usual), 1);
+        let longest = config.longest_sequence();
+        let told = options.max_source_length.is_some() || options.max_target_length.is_some();
+        let both = options.max_source_length.unwrap_or(source)
+            + options.max_target_length.unwrap_or(target);
+        return (if told { both } else { both.min(longest) }, 1);
     }
     match task {
         TaskKind::Classify => (options.max_length.unwrap_or(CLASSIFY_LENGTH), 1),
@@ -299,6 +320,25 @@ fn frozen_shape(
     }
 }
 
+/// Numbers of the head that are trained, and that are not.
+fn head(options: &EstimateOptions, config: &EncoderConfig, freeze: Freeze) -> [usize; 2] {
+    let task = options.task.unwrap_or(TaskKind::Classify);
+    if task == TaskKind::Classify {
+        // Two classes; a head is small beside a layer.
+        return [2 * (config.hidden_size + 1), 0];
+    }
+    if written(task).is_none() {
+        return [0, 0];
+    }
+    let matrix = config.vocabulary_size * config.hidden_size;
+    match freeze {
+        // It is the table of words, which is trained.
+        Freeze::Nothing if config.language_head().tied && !options.train_head => [0, 0],
+        Freeze::Layers(_) if !options.train_head => [0, matrix],
+        _ => [matrix, 0],
+    }
+}
+
 fn training_shape(
     options: &EstimateOptions,
     arguments: &EstimateArguments,
@@ -313,20 +353,17 @@ fn training_shape(
     let mixed_precision = options.mixed_precision.unwrap_or_default();
     let ops = options.ops.unwrap_or_default();
     let ops = ops.resolve_training(mixed_precision, place == Place::Cpu)?;
-    let classify = options.task.is_none_or(|task| task == TaskKind::Classify);
-    let usual = if classify {
-        Pooling::Cls
-    } else {
-        Pooling::Mean
+    let task = options.task.unwrap_or(TaskKind::Classify);
+    let usual = match task {
+        TaskKind::Classify => Pooling::Cls,
+        task if written(task).is_some() => Pooling::Scored,
+        _ => Pooling::Mean,
     };
+    let [head, frozen_head] = head(options, config, freeze);
     Ok(TrainingShape {
         footprint: Footprint::new(config, freeze),
-        // Two classes; a head is small beside a layer.
-        head: if classify {
-            2 * (config.hidden_size + 1)
-        } else {
-            0
-        },
+        head,
+        frozen_head,
         lengths: Lengths {
             longest,
             mean: arguments.mean_length.unwrap_or(longest as f64),

@@ -192,6 +192,11 @@ pub trait Head: Send + Sync {
         None
     }
 
+    /// Numbers that it holds and does not train.
+    fn frozen_numbers(&self) -> usize {
+        0
+    }
+
     /// What is written, of a head that writes text.
     fn task(&self) -> Option<TextTask> {
         None

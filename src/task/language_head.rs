@@ -107,6 +107,13 @@ impl Head for LanguageHead {
         targets.scored() as f64
     }
 
+    fn frozen_numbers(&self) -> usize {
+        match &self.matrix {
+            OutputMatrix::Frozen(matrix) => matrix.elem_count(),
+            OutputMatrix::Trained(_) => 0,
+        }
+    }
+
     fn task(&self) -> Option<TextTask> {
         Some(self.task)
     }

@@ -98,6 +98,11 @@ impl Model {
         self.head.metrics_of_nothing().names()
     }
 
+    /// Numbers that the head holds and does not train.
+    pub fn frozen_head_numbers(&self) -> usize {
+        self.head.frozen_numbers()
+    }
+
     /// Classes of a classifier of one class a row.
     pub fn classes(&self) -> Option<usize> {
         self.head.classes()

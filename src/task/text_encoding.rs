@@ -340,7 +340,7 @@ impl TextEncoding {
                     return Err(separator_in(data, row, &frame, checkpoint));
                 }
             }
-            let whole_file = ends_line && !has_answer[row];
+            let whole_file = ends_line && wanted && !has_answer[row];
             let room = if whole_file { room + answer_room } else { room };
             let cut = source.len().min(room);
             let source = if frame.keeps_tail {
@@ -350,12 +350,12 @@ impl TextEncoding {
             };
             let mut ids = [&frame.before, source, &frame.after].concat();
             let prompt = ids.len();
-            if wanted && !whole_file {
+            if !whole_file {
                 ids.extend(&frame.start);
+            }
+            if wanted && !whole_file {
                 ids.extend(&answer[..answer.len().min(answer_room)]);
                 ids.extend(&frame.end);
-            } else if !wanted {
-                ids.extend(&frame.start);
             }
             // A file is learnt from as a whole, but for its first token.
             let first = if ends_line && role == Role::Training {

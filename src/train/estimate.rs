@@ -30,6 +30,8 @@ pub struct TrainingShape {
     pub footprint: Footprint,
     /// Numbers of the head's parameters.
     pub head: usize,
+    /// Numbers of a matrix of the head's that is not trained.
+    pub frozen_head: usize,
     /// How long sequences are.
     pub lengths: Lengths,
     /// Rows a batch.
@@ -211,9 +213,14 @@ impl TrainingShape {
         (self.footprint.parameters + self.head) as u64 * 4
     }
 
+    /// Bytes of what the head holds and does not train.
+    fn frozen_head(&self) -> u64 {
+        4 * self.frozen_head as u64
+    }
+
     /// Bytes that a card holds before the first step.
     pub(super) fn loaded_on_card(&self) -> u64 {
-        self.parameters() + CUDA_CONTEXT_BYTES
+        self.parameters() + self.frozen_head() + CUDA_CONTEXT_BYTES
     }
 
     /// Bytes of the gradients that candle makes before they are added up: of all parameters, or of a
@@ -325,6 +332,7 @@ impl TrainingShape {
                 ("gradients", copies * parameters),
                 ("optimizer state", 2 * parameters),
                 ("best weights", self.best()),
+                ("frozen output matrix", self.frozen_head()),
                 ("activations", activations),
                 ("attention scores", scores),
                 ("given back to the allocator", given_back),
@@ -355,6 +363,7 @@ impl TrainingShape {
             ("gradients", parameters),
             ("optimizer state", 2 * parameters),
             ("best weights", self.best()),
+            ("frozen output matrix", self.frozen_head()),
         ];
         let step = [
             ("gradients of a part", again + 2 * largest),

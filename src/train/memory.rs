@@ -99,6 +99,7 @@ mod tests {
         let config = EncoderConfig::read(&goldens.join("bert-tiny/config.json")).expect("read");
         let shape = TrainingShape {
             footprint: Footprint::new(&config, Freeze::Layers(1)),
+            frozen_head: 0,
             head: 0,
             lengths: Lengths::all(64),
             batch_size: 1024,

@@ -94,6 +94,7 @@ fn shape(
     let footprint = model.footprint().clone();
     Ok(TrainingShape {
         head: model.parameters.count() - footprint.parameters,
+        frozen_head: model.frozen_head_numbers(),
         footprint,
         lengths: Lengths::of(rows.rows.iter().map(|&sequence| cache.length(sequence))),
         batch_size: settings.batch_size,
