@@ -70,6 +70,14 @@ pub enum Error {
     /// A file of the user's own choosing could not be written.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
+    /// A command that this one ran failed, and has said why.
+    #[error("`{command}` ended with exit status {}; it says why above", .status.map_or("unknown".into(), |status| status.to_string()))]
+    Child {
+        /// What was run.
+        command: String,
+        /// None where a signal ended it.
+        status: Option<i32>,
+    },
     /// Ctrl-C.
     #[error("interrupted: {kept}")]
     Interrupted {
@@ -93,7 +101,10 @@ impl Error {
             Self::Export(error) => Some(error),
             Self::Index(error) => Some(error),
             Self::Generation(error) => Some(error),
-            Self::Usage { .. } | Self::Output(_) | Self::Interrupted { .. } => None,
+            Self::Usage { .. }
+            | Self::Output(_)
+            | Self::Child { .. }
+            | Self::Interrupted { .. } => None,
         }
     }
 }
@@ -118,6 +129,7 @@ impl Explain for Error {
         match self {
             Self::Usage { hint, .. } => Some(hint.clone()),
             Self::Output(error) => write_hint(error, "a file in a folder"),
+            Self::Child { .. } => Some("mend that, and the same command goes on".into()),
             _ => self.inner().and_then(Explain::hint),
         }
     }
@@ -125,6 +137,7 @@ impl Explain for Error {
     fn is_input(&self) -> bool {
         match self {
             Self::Usage { .. } => true,
+            Self::Child { status, .. } => *status == Some(2),
             _ => self.inner().is_some_and(Explain::is_input),
         }
     }

@@ -46,6 +46,7 @@ mod publish;
 mod publish_folder;
 pub mod ragged;
 mod simd;
+pub mod study;
 pub mod targets;
 pub mod task;
 pub mod train;

@@ -1,5 +1,6 @@
 //! What was typed to what is meant; one file a command.
 
+mod advise;
 mod cache;
 mod cache_catalog;
 mod cache_derive;
@@ -32,6 +33,9 @@ mod score;
 mod seeds;
 mod shard;
 mod split_files;
+mod sweep;
+mod sweep_folder;
+mod sweep_table;
 mod task;
 mod text_writer;
 mod train;
@@ -76,6 +80,8 @@ enum Command {
     Estimate(Box<estimate::EstimateArguments>),
     Precompute(precompute::PrecomputeArguments),
     Train(Box<train::TrainArguments>),
+    Sweep(Box<sweep::SweepArguments>),
+    Advise(Box<advise::AdviseArguments>),
     Evaluate(evaluate::EvaluateArguments),
     Predict(predict::PredictArguments),
     Score(score::ScoreArguments),
@@ -95,6 +101,8 @@ pub fn run() -> ExitCode {
         cli.command,
         Command::Precompute(_)
             | Command::Train(_)
+            | Command::Sweep(_)
+            | Command::Advise(_)
             | Command::Evaluate(_)
             | Command::Predict(_)
             | Command::Index(_)
@@ -107,6 +115,8 @@ pub fn run() -> ExitCode {
         Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Precompute(arguments) => precompute::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
+        Command::Advise(arguments) => advise::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),

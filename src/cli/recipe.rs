@@ -14,12 +14,7 @@ pub(super) fn resolve<T: Serialize + DeserializeOwned>(
     typed: &T,
     recipe: Option<&Path>,
 ) -> Result<T, Error> {
-    let mut table = match recipe {
-        Some(path) => read(path)?,
-        None => Table::new(),
-    };
-    let typed = Table::try_from(typed).unwrap_or_else(|_| unreachable!("flags are plain values"));
-    table.extend(typed);
+    let table = table(typed, recipe)?;
     T::deserialize(Value::Table(table)).map_err(|error| Error::Usage {
         problem: match recipe {
             Some(path) => format!("`{}`: {}", path.display(), error.message()),
@@ -27,6 +22,17 @@ pub(super) fn resolve<T: Serialize + DeserializeOwned>(
         },
         hint: "a recipe's values are written as on the command line, texts in quotes".into(),
     })
+}
+
+/// The same as a table, with what the recipe says beyond `typed`.
+pub(super) fn table<T: Serialize>(typed: &T, recipe: Option<&Path>) -> Result<Table, Error> {
+    let mut table = match recipe {
+        Some(path) => read(path)?,
+        None => Table::new(),
+    };
+    let typed = Table::try_from(typed).unwrap_or_else(|_| unreachable!("flags are plain values"));
+    table.extend(typed);
+    Ok(table)
 }
 
 fn read(path: &Path) -> Result<Table, Error> {

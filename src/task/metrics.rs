@@ -97,10 +97,7 @@ impl Metrics {
             return Some(if name == "loss" { -value } else { value });
         };
         let value = self.to_json().get(name)?.as_f64()?;
-        Some(match name {
-            "loss" | "mse" | "perplexity" => -value,
-            _ => value,
-        })
+        Some(if less_is_better(name) { -value } else { value })
     }
 
     /// Mean loss.
@@ -115,6 +112,11 @@ impl Metrics {
             Self::Text(metrics) => metrics.loss.unwrap_or(f64::NAN),
         }
     }
+}
+
+/// Whether the metric `name` is an error.
+pub fn less_is_better(name: &str) -> bool {
+    matches!(name, "loss" | "mse" | "perplexity")
 }
 
 /// Metrics of classification. Precision, recall and F1 are macro averages: the plain mean over

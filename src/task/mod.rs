@@ -35,7 +35,7 @@ pub use encoding::{EncodedSplit, Encoding, Known, Role, TaskKind};
 pub use error::Error;
 pub use head::{Candidates, EmbeddedSplit, Head, HeadSettings, Predictions};
 pub use labels::Labels;
-pub use metrics::{ClassificationMetrics, Metrics, RankingMetrics, rank_of};
+pub use metrics::{ClassificationMetrics, Metrics, RankingMetrics, less_is_better, rank_of};
 pub use model::{Batch, Model};
 pub use multi_label::MultiLabelMetrics;
 pub use objective::Objective;

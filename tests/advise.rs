@@ -1,0 +1,127 @@
+//! `telly advise`: a pilot on a sample, and what it says about all of the data.
+
+mod support;
+
+use serde_json::Value;
+use support::{
+    WRONG_INPUT, Workspace, fails, goldens, precompute, telly, telly_json, text,
+    write_long_classification,
+};
+
+fn advise(work: &Workspace, out: &str) -> Vec<String> {
+    let fixed = ["advise", "--task", "classify", "--max-length", "64"];
+    let fixed = fixed.map(String::from).into_iter();
+    let model = text(&goldens().join("bert-tiny")).to_owned();
+    let train = text(&work.path("train.jsonl")).to_owned();
+    let paths = ["--model".into(), model, "--train".into(), train];
+    let small = "--rows 60 --seeds 1,2 --epochs 2 --provider cpu --freeze none,0..2 --out";
+    fixed
+        .chain(paths)
+        .chain(small.split_whitespace().map(String::from))
+        .chain([text(&work.path(out)).to_owned()])
+        .collect()
+}
+
+#[test]
+fn a_pilot_tells_what_all_of_the_data_costs() {
+    let work = Workspace::new();
+    let train = work.path("train.jsonl");
+    write_long_classification(&train, 600);
+    let arguments = advise(&work, "advice");
+    let advice = telly_json(&arguments);
+    assert_eq!(
+        (&advice["rows"], &advice["pilot_rows"]),
+        (&600.into(), &60.into())
+    );
+    let lines = |name: &str| {
+        let text = fs_err::read_to_string(work.path(name)).expect("a sample");
+        text.lines().map(String::from).collect::<Vec<_>>()
+    };
+    let (drawn, held_out) = (lines("advice/train.jsonl"), lines("advice/valid.jsonl"));
+    assert_eq!((drawn.len(), held_out.len()), (60, 30));
+    assert!(
+        held_out.iter().all(|line| !drawn.contains(line)),
+        "a row is in both"
+    );
+    let all = lines("train.jsonl");
+    let parsed = |line: &str| serde_json::from_str::<Value>(line).expect("JSON");
+    let all: Vec<Value> = all.iter().map(|line| parsed(line)).collect();
+    assert!(drawn.iter().all(|line| all.contains(&parsed(line))));
+
+    // Disk is that of the cache that is made of all of the data then.
+    let predicted = &advice["predicted"];
+    let base = advice["freeze"] == advice["base"];
+    let freeze = if base {
+        "none".into()
+    } else {
+        advice["freeze"].to_string()
+    };
+    let mut whole = precompute(
+        "classify",
+        &goldens().join("bert-tiny"),
+        &train,
+        &freeze,
+        &work.path("cache"),
+    );
+    let length = whole
+        .iter_mut()
+        .find(|flag| *flag == "32")
+        .expect("a length");
+    *length = "64".into();
+    let made = telly_json(&whole);
+    let bytes = |value: &Value| value.as_f64().expect("bytes");
+    let (told, found) = (bytes(&predicted["cache_bytes"]), bytes(&made["bytes"]));
+    assert!(
+        (told / found - 1.0).abs() < 0.02,
+        "{told} told, {found} found"
+    );
+    // Ten times the steps.
+    let rows = advice["pilot"]["rows"].as_array().expect("rows");
+    let row = rows
+        .iter()
+        .find(|row| row["freeze"] == advice["freeze"])
+        .expect("its row");
+    let ratio = bytes(&predicted["epoch_seconds"]) / bytes(&row["epoch_seconds"]);
+    assert!((ratio - 19.0 / 2.0).abs() < 1e-9, "{ratio}");
+    assert!(bytes(&predicted["train_peak_bytes"]) > 0.0);
+
+    // Nothing is trained again.
+    let again = telly(&arguments).output().expect("telly runs");
+    let said = support::stderr(&again);
+    assert_eq!(said.matches("is finished").count(), 8, "{said}");
+    let printed = String::from_utf8(again.stdout).expect("UTF-8");
+    assert!(
+        printed.contains("s of precompute") && printed.contains("60 of 600 records"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn what_cannot_be_is_told() {
+    let work = Workspace::new();
+    work.write("train.txt", "1\t2\t1\n");
+    work.write(
+        "data.jsonl",
+        "{\"idx\": 1, \"func\": \"a\"}\n{\"idx\": 2, \"func\": \"b\"}\n",
+    );
+    let model = goldens().join("bert-tiny");
+    let (train, out) = (work.path("train.txt"), work.path("out"));
+    let fixed = [
+        "advise",
+        "--task",
+        "clone",
+        "--model",
+        text(&model),
+        "--train",
+        text(&train),
+    ];
+    let fixed = [&fixed[..], &["--out", text(&out)]].concat();
+    fails(telly(&fixed), WRONG_INPUT, &["pairs", "sweep"]);
+    write_long_classification(&work.path("train.jsonl"), 20);
+    let mut few = advise(&work, "few");
+    few.extend(["--rows", "2"].map(String::from));
+    few.retain(|flag| flag != "60");
+    let place = few.iter().position(|flag| flag == "--rows").expect("there");
+    few.remove(place);
+    fails(telly(&few), WRONG_INPUT, &["--rows 2"]);
+}
