@@ -113,8 +113,10 @@ pub(super) fn run(arguments: &RsaArguments) -> Result<(), Error> {
     let [first, second] = &compared;
     let first = first.vectors(&data, max_length, arguments)?;
     let second = second.vectors(&data, max_length, arguments)?;
+    let comparing = Instant::now();
     let resamples = Resamples::draw(first.texts, arguments.bootstrap, arguments.seed);
     let layers = compare_layers([&first, &second], &resamples)?;
+    let compare_seconds = comparing.elapsed().as_secs_f64();
     say_alike(&layers, &compared);
     if !arguments.json {
         return console::table(&table(&layers));
@@ -132,6 +134,7 @@ pub(super) fn run(arguments: &RsaArguments) -> Result<(), Error> {
         "bootstrap": arguments.bootstrap,
         "seed": arguments.seed,
         "seconds": started.elapsed().as_secs_f64(),
+        "compare_seconds": compare_seconds,
         "layers": layers,
     });
     console::print(&object.to_string())

@@ -60,14 +60,14 @@ impl Centred {
 /// Sums over the texts of a resample, of inner products K of one model and L of the other.
 #[derive(Clone, Copy, Default)]
 struct Sums {
-    /// Σ c_i (K c)_i and Σ c_i (L c)_i.
+    /// `Σ c_i (K c)_i` and `Σ c_i (L c)_i`.
     k: f64,
     l: f64,
-    /// Σ c_i c_j of K², L² and K L, by element.
+    /// `Σ c_i c_j` of K², L² and K L, by element.
     kk: f64,
     ll: f64,
     kl: f64,
-    /// Σ c_i (K c)_i², Σ c_i (L c)_i² and Σ c_i (K c)_i (L c)_i.
+    /// `Σ c_i (K c)_i²`, `Σ c_i (L c)_i²` and `Σ c_i (K c)_i (L c)_i`.
     rows_kk: f64,
     rows_ll: f64,
     rows_kl: f64,
@@ -85,9 +85,9 @@ impl Sums {
         self.rows_kl += more.rows_kl;
     }
 
-    /// HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)), where HSIC is the sum over the products of the two
+    /// `HSIC(K, L) / √(HSIC(K, K) HSIC(L, L))`, where HSIC is the sum over the products of the two
     /// matrices' elements, each centred by rows and columns: of n texts
-    /// Σ k_ij l_ij − 2/n Σ_i (Σ_j k_ij)(Σ_j l_ij) + (Σ k_ij)(Σ l_ij) / n².
+    /// `Σ k_ij l_ij − 2/n Σ_i (Σ_j k_ij)(Σ_j l_ij) + (Σ k_ij)(Σ l_ij) / n²`.
     fn alignment(&self, texts: f64) -> f64 {
         let criterion = |elements: f64, rows: f64, all: f64| {
             elements - 2.0 / texts * rows + all / (texts * texts)
@@ -106,7 +106,7 @@ impl Sums {
 /// Linear CKA of the texts, and of each resample: a text that was drawn twice is two texts. Of the same
 /// vectors it is 1 exactly.
 ///
-/// By inner products of texts, not of features as ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖), which is the same number:
+/// By inner products of texts, not of features as `‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖)`, which is the same number:
 /// all resamples are then products of a few rows with all counts at once.
 pub(super) fn alignments(x: &Centred, y: &Centred, resamples: &Resamples) -> (f64, Vec<f64>) {
     let (texts, columns) = (resamples.texts(), resamples.columns());

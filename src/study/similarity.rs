@@ -183,10 +183,10 @@ pub(super) fn correlation(xx: f64, yy: f64, xy: f64) -> f64 {
     (xy / (xx * yy).sqrt()).clamp(-1.0, 1.0)
 }
 
-/// Pearson's correlation in each resample, c being its counts: a pair of two texts counts c_i c_j
+/// Pearson's correlation in each resample, c being its counts: a pair of two texts counts `c_i c_j`
 /// times. A text drawn twice makes no pair with itself, which would be 1 for any model.
 ///
-/// For each resample Σ c_i c_j x_ij over i < j is cᵀ X c with X the strict upper triangle, so all of
+/// For each resample `Σ c_i c_j x_ij` over i < j is `cᵀ X c` with X the strict upper triangle, so all of
 /// them are products of a few rows of X with all counts at once.
 pub(super) fn pearson_resampled(
     x: &Standardized,
