@@ -17,7 +17,7 @@ pub const MOST_TEXTS: usize = 1 << 16;
 pub struct Estimate {
     /// Of the texts as they are.
     pub value: f64,
-    /// The 95 % interval over resampled texts; none without resamples.
+    /// The 95 % interval over drawn texts; none without resamples.
     pub interval: Option<[f64; 2]>,
 }
 
@@ -61,8 +61,8 @@ pub fn compare(vectors: [&[f32]; 2], resamples: &Resamples) -> Result<LayerSimil
     });
     let [x, y] = vectors.map(|vectors| Centred::new(vectors, texts));
     let cka = x.zip(y).map(|(x, y)| {
-        let (value, resampled) = alignments(&x, &y, resamples);
-        let interval = interval(&resampled);
+        let (value, drawn) = alignments(&x, &y, resamples);
+        let interval = interval(&drawn);
         Estimate { value, interval }
     });
     Ok(LayerSimilarity {
@@ -74,12 +74,12 @@ pub fn compare(vectors: [&[f32]; 2], resamples: &Resamples) -> Result<LayerSimil
 }
 
 fn correlate(x: &Standardized, y: &Standardized, resamples: &Resamples) -> Estimate {
-    let resampled = match resamples.columns() {
+    let drawn = match resamples.columns() {
         1 => Vec::new(),
         _ => pearson_resampled(x, y, resamples),
     };
     Estimate {
         value: pearson(x, y),
-        interval: interval(&resampled),
+        interval: interval(&drawn),
     }
 }

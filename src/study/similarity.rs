@@ -219,8 +219,8 @@ pub(super) fn pearson_resampled(
         }
     }
     let texts = texts as f64;
-    let resampled = all.into_iter().zip(resamples.squares()).skip(1);
-    resampled
+    let drawn = all.into_iter().zip(resamples.squares()).skip(1);
+    drawn
         .map(|([x, y, xx, yy, xy], squares)| {
             let pairs = (texts * texts - squares) / 2.0;
             let (xx, yy) = (xx - x * x / pairs, yy - y * y / pairs);
