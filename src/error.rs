@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::{
-    cache, checkpoint, cuda, dataset, export, frozen, generation, index, precompute, task, train,
-    trainable,
+    cache, checkpoint, cuda, dataset, export, frozen, generation, index, precompute, study, task,
+    train, trainable,
 };
 
 /// What an error knows beyond its message.
@@ -59,6 +59,9 @@ pub enum Error {
     /// Text was not written.
     #[error(transparent)]
     Generation(#[from] generation::Error),
+    /// Models could not be compared.
+    #[error(transparent)]
+    Study(#[from] study::Error),
     /// The command line asks for something that cannot be.
     #[error("{problem}")]
     Usage {
@@ -101,6 +104,7 @@ impl Error {
             Self::Export(error) => Some(error),
             Self::Index(error) => Some(error),
             Self::Generation(error) => Some(error),
+            Self::Study(error) => Some(error),
             Self::Usage { .. }
             | Self::Output(_)
             | Self::Child { .. }

@@ -118,6 +118,7 @@ def make_others(out, arguments):
     run("formats.py", "--out", out / "formats")
     run("pytorch_files.py", "--out", out / "pytorch")
     run("text_metrics.py", "--out", out / "text-metrics.json")
+    run("rsa.py", "--out", out)
     if arguments.older_python:
         run("vocabularies.py", "--out", out / "vocabularies", python=arguments.older_python)
     else:

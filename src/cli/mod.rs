@@ -28,6 +28,7 @@ mod predict;
 mod predictions;
 mod recipe;
 mod repair;
+mod rsa;
 mod runs;
 mod score;
 mod seeds;
@@ -49,7 +50,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Explain};
-use crate::{generation, interrupt, train as training};
+use crate::{generation, interrupt, study, train as training};
 
 /// Exit status when something failed while running.
 const FAILED: u8 = 1;
@@ -91,6 +92,7 @@ enum Command {
     Cache(cache::CacheCommand),
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    Rsa(rsa::RsaArguments),
 }
 
 /// Runs the command line of this process.
@@ -106,6 +108,7 @@ pub fn run() -> ExitCode {
             | Command::Evaluate(_)
             | Command::Predict(_)
             | Command::Index(_)
+            | Command::Rsa(_)
             | Command::Cache(cache::CacheCommand::Derive(_))
     ) {
         interrupt::listen();
@@ -124,6 +127,7 @@ pub fn run() -> ExitCode {
         Command::Index(arguments) => index::run(&arguments),
         Command::Cache(command) => cache::run(&command),
         Command::Runs(command) => runs::run(&command),
+        Command::Rsa(arguments) => rsa::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -150,7 +154,8 @@ fn exit_status(error: &Error) -> u8 {
     match error {
         Error::Interrupted { .. }
         | Error::Train(training::Error::Interrupted)
-        | Error::Generation(generation::Error::Interrupted { .. }) => interrupt::EXIT_STATUS,
+        | Error::Generation(generation::Error::Interrupted { .. })
+        | Error::Study(study::Error::Interrupted) => interrupt::EXIT_STATUS,
         error if error.is_input() => WRONG_INPUT,
         _ => FAILED,
     }

@@ -6,7 +6,7 @@ use ndarray::Array2;
 use ort::value::Tensor;
 
 use super::onnx::{self, OnnxModel, Start};
-use super::session::{BatchInputs, GraphSessions, mask, with_prefixes};
+use super::session::{BatchInputs, GraphSessions, padded_mask, with_prefixes};
 use super::{BatchSize, ComputedBatch, Error, FrozenPrecision, Provider, Runtime, SessionOptions};
 use crate::checkpoint::{AttentionPattern, Checkpoint};
 use crate::ragged::Ragged;
@@ -18,6 +18,8 @@ pub struct FrozenEncoder {
     padding_id: u32,
     pattern: AttentionPattern,
     graph_hashes: Vec<String>,
+    /// Tokens that every sequence is padded to at least.
+    padded_length: usize,
 }
 
 impl FrozenEncoder {
@@ -38,6 +40,32 @@ impl FrozenEncoder {
                 .map(|&depth| graph_hash(checkpoint, depth, precision))
                 .collect::<Result<_, _>>()?,
         };
+        let encoder = Self::open(runtime, checkpoint, model, depths, options)?;
+        Ok(Self {
+            graph_hashes,
+            ..encoder
+        })
+    }
+
+    /// As [`new`](Self::new), for states that are not kept: without [`graph_hashes`](Self::graph_hashes),
+    /// for which a graph is written for each depth.
+    pub fn without_hashes(
+        runtime: &Runtime,
+        checkpoint: &Checkpoint,
+        depths: &[usize],
+        options: &SessionOptions,
+    ) -> Result<Self, Error> {
+        let model = write(checkpoint, depths, options.precision)?;
+        Self::open(runtime, checkpoint, model, depths, options)
+    }
+
+    fn open(
+        runtime: &Runtime,
+        checkpoint: &Checkpoint,
+        model: OnnxModel,
+        depths: &[usize],
+        options: &SessionOptions,
+    ) -> Result<Self, Error> {
         let hidden_size = checkpoint.config.hidden_size;
         Ok(Self {
             sessions: GraphSessions::open(
@@ -50,8 +78,19 @@ impl FrozenEncoder {
             )?,
             padding_id: checkpoint.config.padding_id,
             pattern: checkpoint.config.attention_pattern,
-            graph_hashes,
+            graph_hashes: Vec::new(),
+            padded_length: 0,
         })
+    }
+
+    /// Pads every sequence to `length` tokens where it is shorter, not only to the longest of its
+    /// batch.
+    #[must_use]
+    pub fn padded_to(self, length: usize) -> Self {
+        Self {
+            padded_length: length,
+            ..self
+        }
     }
 
     /// After how many layers it puts out hidden states, in the order asked for.
@@ -72,6 +111,11 @@ impl FrozenEncoder {
     /// What its linear layers compute in.
     pub fn precision(&self) -> FrozenPrecision {
         self.sessions.precision
+    }
+
+    /// Tokens that every sequence is [padded to](Self::padded_to) at least; 0 where to none.
+    pub fn padded_length(&self) -> usize {
+        self.padded_length
     }
 
     /// How much runs together in a batch at most.
@@ -105,13 +149,14 @@ impl FrozenEncoder {
         sink: &mut (dyn FnMut(&ComputedBatch) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
         let padding_id = i64::from(self.padding_id);
-        let pattern = self.pattern;
+        let (pattern, padded_length) = (self.pattern, self.padded_length);
         let prepare = |batch: &[usize]| {
             let lengths: Vec<usize> = batch.iter().map(|&index| sequences.length(index)).collect();
-            let mask = mask(&lengths);
-            if mask.is_empty() {
+            let longest = lengths.iter().copied().max().unwrap_or(0);
+            if longest == 0 {
                 return Ok(None);
             }
+            let mask = padded_mask(&lengths, longest.max(padded_length));
             let mut ids = Array2::from_elem(mask.dim(), padding_id);
             for (mut row, &index) in ids.rows_mut().into_iter().zip(batch) {
                 for (place, &id) in row.iter_mut().zip(sequences.sequence(index)) {
@@ -126,7 +171,7 @@ impl FrozenEncoder {
             let inputs = with_prefixes(inputs, pattern, batch.len(), ids)?;
             Ok(Some(BatchInputs { inputs, lengths }))
         };
-        let length = |index| sequences.length(index);
+        let length = |index| sequences.length(index).max(padded_length);
         self.sessions.run(batches, length, prepare, sink)
     }
 }

@@ -163,8 +163,12 @@ pub(super) fn failed(source: ort::Error) -> Error {
 
 /// The mask of sequences of `lengths` tokens, `[sequences, longest]`: 1 for a token, 0 for padding.
 pub(super) fn mask(lengths: &[usize]) -> Array2<i64> {
-    let longest = lengths.iter().copied().max().unwrap_or(0);
-    Array2::from_shape_fn((lengths.len(), longest), |(row, column)| {
+    padded_mask(lengths, lengths.iter().copied().max().unwrap_or(0))
+}
+
+/// As [`mask`], `[sequences, columns]`.
+pub(super) fn padded_mask(lengths: &[usize], columns: usize) -> Array2<i64> {
+    Array2::from_shape_fn((lengths.len(), columns), |(row, column)| {
         i64::from(column < lengths[row])
     })
 }

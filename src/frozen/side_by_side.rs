@@ -27,12 +27,24 @@ impl ComputedBatch<'_> {
 
     /// Each sequence with its hidden states at every depth, `[length, hidden]` flat.
     pub fn iter(&self) -> impl Iterator<Item = (usize, Vec<&[f32]>)> {
-        let longest = self.lengths.iter().copied().max().unwrap_or(0);
-        let rows = self.indices.iter().zip(self.lengths).enumerate();
-        rows.map(move |(row, (&index, &length))| {
-            let start = row * longest * self.hidden_size;
-            let end = start + length * self.hidden_size;
-            let states = self.states.iter().map(|states| &states[start..end]);
+        let rows = self.padded().zip(self.lengths);
+        rows.map(move |((index, mut states), &length)| {
+            for states in &mut states {
+                *states = &states[..length * self.hidden_size];
+            }
+            (index, states)
+        })
+    }
+
+    /// As [`iter`](Self::iter), with the states of the padding behind each sequence,
+    /// `[padded length, hidden]` flat.
+    pub fn padded(&self) -> impl Iterator<Item = (usize, Vec<&[f32]>)> {
+        let numbers = self.states.first().map_or(0, |states| states.len());
+        let row_numbers = numbers / self.indices.len().max(1);
+        let rows = self.indices.iter().enumerate();
+        rows.map(move |(row, &index)| {
+            let range = row * row_numbers..(row + 1) * row_numbers;
+            let states = self.states.iter().map(|states| &states[range.clone()]);
             (index, states.collect())
         })
     }

@@ -1,7 +1,23 @@
-//! The study: how many layers to freeze, and what they are worth.
+//! The study: what layers represent, and how many to freeze.
+//!
+//! Representational similarity analysis (Kriegeskorte, Mur and Bandettini 2008) compares how each
+//! model relates the texts to each other, so that neither the widths nor the directions of the two
+//! models' vectors have to agree.
 
+mod bootstrap;
+mod cka;
+mod error;
+mod layer_vectors;
 mod paired;
+mod products;
+
+mod rsa;
+mod similarity;
 mod sweep;
 
+pub use bootstrap::Resamples;
+pub use error::Error;
+pub use layer_vectors::{LayerVectors, TextPooling, layer_vectors};
 pub use paired::{PairedTest, mean_and_deviation};
+pub use rsa::{Estimate, LEAST_TEXTS, LayerSimilarity, MOST_TEXTS, compare};
 pub use sweep::{CacheCost, Row, Spread, SweptRun, Table};

@@ -1,0 +1,280 @@
+//! `telly rsa`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::chunks::Chunks;
+use super::model::open_run;
+use super::options::{RuntimeOptions, limit_threads};
+use super::task::{CLASSIFY_LENGTH, TaskOptions};
+use super::{console, hub};
+use crate::checkpoint::{Checkpoint, EncoderConfig};
+use crate::dataset::{Dataset, Source};
+use crate::error::Error;
+use crate::export::TrainedModel;
+use crate::frozen::{FrozenEncoder, FrozenPrecision};
+use crate::interrupt;
+use crate::progress::Progress;
+use crate::study::{
+    self, Estimate, LEAST_TEXTS, LayerSimilarity, LayerVectors, MOST_TEXTS, Resamples, TextPooling,
+    compare, layer_vectors,
+};
+use crate::task::{Known, Role, TaskKind};
+use crate::train::RunFolder;
+
+/// Tell how alike two checkpoints are at each layer, by what they make of the same texts.
+///
+/// Representational similarity analysis: of each checkpoint the cosines of all pairs of texts, and the
+/// correlation of both's. 1 is a layer that relates the texts to each other as the other's does. Layer
+/// 0 is the embeddings. docs/study.md says what the numbers mean.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  telly rsa models/unixcoder-base runs/search --data test.jsonl --text-field code
+  telly rsa models/unixcoder-base runs/search --data train.jsonl --limit 5000 --pooling unmasked
+  telly rsa runs/freeze-4 runs/freeze-none --data test.jsonl --json
+
+Layers that a run has frozen are 1 exactly, beside the checkpoint that it was trained from.")]
+pub(super) struct RsaArguments {
+    /// The first: folder of a checkpoint or of a finished run, or owner/name[@revision] of a model on
+    /// the hub.
+    #[arg(value_name = "A")]
+    first: PathBuf,
+    /// The second.
+    #[arg(value_name = "B")]
+    second: PathBuf,
+    /// The model that a run was trained from [default: where it lay when the run was made].
+    #[arg(long, value_name = "MODEL", help_heading = "Input")]
+    model: Option<PathBuf>,
+    /// Texts: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or a folder
+    /// with a test split; `-` is stdin, as JSON Lines.
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    data: PathBuf,
+    /// Field of the text [default: the first of text, sentence, func, code].
+    #[arg(long, value_name = "FIELD", help_heading = "Input")]
+    text_field: Option<String>,
+    /// Most tokens of a text, special ones included [default: 256, or what the models allow].
+    #[arg(long, value_name = "TOKENS", help_heading = "Input")]
+    max_length: Option<usize>,
+    /// Compare by so many texts, from the first on.
+    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Input")]
+    limit: usize,
+    /// What a text's vector is the mean over.
+    #[arg(long, value_enum, default_value_t, help_heading = "Comparison")]
+    pooling: TextPooling,
+    /// Resamples of the texts, which the 95 % intervals come from; 0 for no intervals.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 200,
+        help_heading = "Comparison"
+    )]
+    bootstrap: usize,
+    /// Of the resamples.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "Comparison"
+    )]
+    seed: u64,
+    #[command(flatten)]
+    runtime: RuntimeOptions,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One of the two.
+struct Compared<'a> {
+    path: &'a Path,
+    checkpoint: Checkpoint,
+}
+
+pub(super) fn run(arguments: &RsaArguments) -> Result<(), Error> {
+    let started = Instant::now();
+    limit_threads(arguments.runtime.threads)?;
+    let source = Source::of(&arguments.data, "test")?;
+    let compared = [
+        Compared::open(&arguments.first, arguments)?,
+        Compared::open(&arguments.second, arguments)?,
+    ];
+    let [expected, found] = compared.each_ref().map(Compared::layers);
+    if found != expected {
+        return Err(study::Error::Layers { found, expected }.into());
+    }
+    let longest = compared.each_ref().map(Compared::longest);
+    let longest = longest[0].min(longest[1]);
+    let max_length = arguments.max_length.unwrap_or(CLASSIFY_LENGTH.min(longest));
+    let data = texts(&source, arguments.limit)?;
+    let [first, second] = &compared;
+    let first = first.vectors(&data, max_length, arguments)?;
+    let second = second.vectors(&data, max_length, arguments)?;
+    let comparing = Instant::now();
+    let resamples = Resamples::draw(first.texts, arguments.bootstrap, arguments.seed);
+    let layers = compare_layers([&first, &second], &resamples)?;
+    let compare_seconds = comparing.elapsed().as_secs_f64();
+    say_alike(&layers, &compared);
+    if !arguments.json {
+        return console::table(&table(&layers));
+    }
+    let layers = layers.iter().enumerate();
+    let layers: Vec<Value> = layers
+        .map(|(layer, found)| describe(layer, found))
+        .collect();
+    let object = json!({
+        "a": arguments.first.display().to_string(),
+        "b": arguments.second.display().to_string(),
+        "texts": first.texts,
+        "pooling": arguments.pooling,
+        "max_length": max_length,
+        "bootstrap": arguments.bootstrap,
+        "seed": arguments.seed,
+        "seconds": started.elapsed().as_secs_f64(),
+        "compare_seconds": compare_seconds,
+        "layers": layers,
+    });
+    console::print(&object.to_string())
+}
+
+impl<'a> Compared<'a> {
+    /// The run in the folder `path`, or else the checkpoint.
+    fn open(path: &'a Path, arguments: &RsaArguments) -> Result<Self, Error> {
+        if RunFolder::recipe(path).is_err() {
+            let checkpoint = Checkpoint::open(&hub::located(path)?)?;
+            return Ok(Self { path, checkpoint });
+        }
+        let (saved, checkpoint) = open_run(path, arguments.model.as_deref())?;
+        let mut checkpoint = TrainedModel::new(path, saved, checkpoint)?.checkpoint;
+        // Texts come one by one here, whatever its task put into a sequence.
+        checkpoint.config = EncoderConfig::read(&checkpoint.folder.join("config.json"))?;
+        Ok(Self { path, checkpoint })
+    }
+
+    fn layers(&self) -> usize {
+        self.checkpoint.config.layers
+    }
+
+    fn longest(&self) -> usize {
+        self.checkpoint.config.longest_sequence()
+    }
+
+    /// What it makes of the texts of `data`, at every layer.
+    fn vectors(
+        &self,
+        data: &Dataset,
+        max_length: usize,
+        arguments: &RsaArguments,
+    ) -> Result<LayerVectors, Error> {
+        let checkpoint = &self.checkpoint;
+        let options = TaskOptions {
+            task: Some(TaskKind::Classify),
+            text_field: arguments.text_field.clone(),
+            max_length: Some(max_length),
+            ..TaskOptions::default()
+        };
+        let encoding = options.encoding(checkpoint, None)?;
+        encoding.check_lengths(self.longest())?;
+        let encoded = encoding.encode(data, checkpoint, Role::Evaluation, Known::default())?;
+        let options = &arguments.runtime;
+        let session = options.session(FrozenPrecision::Fp32, Some(max_length))?;
+        let runtime = options.runtime()?;
+        let depths: Vec<usize> = (0..=self.layers()).collect();
+        let frozen = FrozenEncoder::without_hashes(&runtime, checkpoint, &depths, &session)?;
+        checkpoint.weights.release();
+        if let Some(reason) = frozen.fallback() {
+            console::say(&format!(
+                "CUDA cannot be used, running on the CPU: {reason}"
+            ));
+        }
+        let mut frozen = match arguments.pooling {
+            TextPooling::Masked => frozen,
+            TextPooling::Unmasked => frozen.padded_to(max_length),
+        };
+        let label = self.path.display().to_string();
+        Ok(layer_vectors(
+            &mut frozen,
+            &encoded.sequences,
+            &encoded.rows,
+            arguments.pooling,
+            &label,
+        )?)
+    }
+}
+
+/// The first `limit` records of `source`, enough to compare by.
+fn texts(source: &Source, limit: usize) -> Result<Dataset, Error> {
+    let data = Chunks::open(source, limit)?.next()?;
+    let found = data.as_ref().map_or(0, |data| data.records.len());
+    match data {
+        Some(data) if (LEAST_TEXTS..=MOST_TEXTS).contains(&found) => Ok(data),
+        _ => Err(study::Error::Texts { found }.into()),
+    }
+}
+
+fn compare_layers(
+    vectors: [&LayerVectors; 2],
+    resamples: &Resamples,
+) -> Result<Vec<LayerSimilarity>, Error> {
+    let layers = vectors[0].layers.iter().zip(&vectors[1].layers);
+    let mut progress = Progress::new("compare", layers.len() as u64, "layers");
+    let layers = layers.map(|(first, second)| {
+        if interrupt::requested() {
+            return Err(study::Error::Interrupted.into());
+        }
+        let found = compare([first, second], resamples)?;
+        progress.advance(1);
+        Ok(found)
+    });
+    layers.collect()
+}
+
+/// Says where a number is not defined, and why.
+fn say_alike(layers: &[LayerSimilarity], compared: &[Compared; 2]) {
+    for (layer, found) in layers.iter().enumerate() {
+        for (one, alike) in compared.iter().zip(found.alike) {
+            if alike {
+                console::say(&format!(
+                    "layer {layer}: to `{}` all pairs of texts are equally alike, so there is no correlation",
+                    one.path.display()
+                ));
+            }
+        }
+    }
+}
+
+fn table(layers: &[LayerSimilarity]) -> Vec<Vec<String>> {
+    let cell = |estimate: Option<Estimate>| match estimate {
+        None => "-".into(),
+        Some(Estimate {
+            value,
+            interval: Some([low, high]),
+        }) => format!("{value:.4} [{low:.4}, {high:.4}]"),
+        Some(Estimate { value, .. }) => format!("{value:.4}"),
+    };
+    let heading = ["layer", "Pearson [95 %]", "Spearman [95 %]", "CKA [95 %]"];
+    let rows = layers.iter().enumerate().map(|(layer, found)| {
+        let cells = [found.pearson, found.spearman, found.cka].map(cell);
+        std::iter::once(layer.to_string()).chain(cells).collect()
+    });
+    std::iter::once(heading.map(String::from).to_vec())
+        .chain(rows)
+        .collect()
+}
+
+fn describe(layer: usize, found: &LayerSimilarity) -> Value {
+    let value = |estimate: Option<Estimate>| estimate.map(|estimate| estimate.value);
+    let interval = |estimate: Option<Estimate>| estimate.and_then(|estimate| estimate.interval);
+    json!({
+        "layer": layer,
+        "pearson": value(found.pearson),
+        "pearson_interval": interval(found.pearson),
+        "spearman": value(found.spearman),
+        "spearman_interval": interval(found.spearman),
+        "cka": value(found.cka),
+        "cka_interval": interval(found.cka),
+    })
+}

@@ -1,0 +1,71 @@
+use crate::error::Explain;
+use crate::frozen;
+
+use super::{LEAST_TEXTS, MOST_TEXTS};
+
+/// Why checkpoints were not compared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A checkpoint could not be run.
+    #[error(transparent)]
+    Frozen(#[from] frozen::Error),
+    /// Layers are compared one with one.
+    #[error("the two have different numbers of layers: found {found}, expected {expected}")]
+    Layers {
+        /// Of the second.
+        found: usize,
+        /// Of the first.
+        expected: usize,
+    },
+    /// Too few or too many texts to compare by.
+    #[error("{found} texts, expected {LEAST_TEXTS} to {MOST_TEXTS}")]
+    Texts {
+        /// How many there are.
+        found: usize,
+    },
+    /// A text without a token.
+    #[error("text {text} has no tokens, so there is no mean over them")]
+    NoTokens {
+        /// Which, counted from 1.
+        text: usize,
+    },
+    /// The hidden states are not numbers.
+    #[error("the model put out a number that is not finite for text {text}")]
+    NotFinite {
+        /// Which, counted from 1.
+        text: usize,
+    },
+    /// Ctrl-C.
+    #[error("interrupted: nothing was written")]
+    Interrupted,
+}
+
+impl Explain for Error {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Frozen(error) => return error.hint(),
+            Self::Layers { .. } => {
+                "compare checkpoints of the same depth, as a model and what was trained from it"
+                    .into()
+            }
+            Self::Texts { found } if *found < LEAST_TEXTS => {
+                "pass more texts: a correlation is over pairs of texts".into()
+            }
+            Self::Texts { .. } => "pass a smaller `--limit`: memory grows with its square".into(),
+            Self::NoTokens { .. } => "leave the record out, or give it a text".into(),
+            Self::NotFinite { .. } => {
+                "the checkpoint's weights may be broken: look for NaN or infinity in them".into()
+            }
+            Self::Interrupted => return None,
+        })
+    }
+
+    fn is_input(&self) -> bool {
+        match self {
+            Self::Frozen(error) => error.is_input(),
+            Self::Layers { .. } | Self::Texts { .. } | Self::NoTokens { .. } => true,
+            Self::NotFinite { .. } | Self::Interrupted => false,
+        }
+    }
+}
