@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::{
-    cache, checkpoint, cuda, dataset, export, frozen, generation, index, precompute, task, train,
-    trainable,
+    cache, checkpoint, cuda, dataset, export, frozen, generation, index, precompute, study, task,
+    train, trainable,
 };
 
 /// What an error knows beyond its message.
@@ -59,6 +59,9 @@ pub enum Error {
     /// Text was not written.
     #[error(transparent)]
     Generation(#[from] generation::Error),
+    /// There is no report.
+    #[error(transparent)]
+    Report(#[from] study::report::Error),
     /// The command line asks for something that cannot be.
     #[error("{problem}")]
     Usage {
@@ -93,6 +96,7 @@ impl Error {
             Self::Export(error) => Some(error),
             Self::Index(error) => Some(error),
             Self::Generation(error) => Some(error),
+            Self::Report(error) => Some(error),
             Self::Usage { .. } | Self::Output(_) | Self::Interrupted { .. } => None,
         }
     }

@@ -20,6 +20,7 @@
 //! - [`estimate`]: the peak memory of both commands, told from shapes.
 //! - [`index`]: a code base as vectors on disk, searched exactly.
 //! - [`cuda`]: NVIDIA's driver and libraries, found and loaded.
+//! - [`study`]: what runs, sweeps and comparisons came to, side by side.
 //! - [`export`]: from a run to a Hugging Face folder or an ONNX model.
 //!
 //! The seam between the halves is [`ragged::Ragged`]: values and offsets, never padding.
@@ -46,6 +47,7 @@ mod publish;
 mod publish_folder;
 pub mod ragged;
 mod simd;
+pub mod study;
 pub mod targets;
 pub mod task;
 pub mod train;

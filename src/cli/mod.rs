@@ -27,6 +27,7 @@ mod predict;
 mod predictions;
 mod recipe;
 mod repair;
+mod report;
 mod runs;
 mod score;
 mod seeds;
@@ -85,6 +86,7 @@ enum Command {
     Cache(cache::CacheCommand),
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    Report(report::ReportArguments),
 }
 
 /// Runs the command line of this process.
@@ -114,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Index(arguments) => index::run(&arguments),
         Command::Cache(command) => cache::run(&command),
         Command::Runs(command) => runs::run(&command),
+        Command::Report(arguments) => report::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
