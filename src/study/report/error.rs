@@ -51,7 +51,10 @@ pub enum Error {
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Run(error) => return error.hint(),
+            Self::Run(error) => {
+                let lost = || "bring the file back, or leave this run out".into();
+                return error.hint().or_else(|| error.is_input().then(lost));
+            }
             Self::Missing { .. } => {
                 "pass folders that `telly train --out` and `telly sweep --out` wrote".into()
             }

@@ -11,6 +11,9 @@ use super::plot::{Axis, Marks, Plot, Series};
 use super::section::{Block, Cell, Row, Section, Table};
 use crate::train::{History, RecordedRun, RunFolder, RunGroup, RunIdentity};
 
+/// How a figure is written.
+type WriteFigure = fn(f64) -> String;
+
 /// A run as it is reported.
 pub(super) struct ReportedRun {
     run: RecordedRun,
@@ -420,8 +423,7 @@ pub(super) fn overview(runs: &[&ReportedRun]) -> Section {
             }
         }
     }
-    type Write = fn(f64) -> String;
-    let costs: [(&str, Write); 4] = [
+    let costs: [(&str, WriteFigure); 4] = [
         ("epoch_seconds", seconds),
         ("seconds", seconds),
         ("peak_rss_bytes", bytes),

@@ -149,7 +149,7 @@ impl ReportedSweep {
         }
         if let Some(identity) = &self.identity {
             let mut table = fingerprints(identity);
-            // Of one run.
+            // K is that of one run alone.
             table.rows.pop();
             section.add_table(table);
         }
