@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -140,7 +140,7 @@ fn comparison() -> Value {
 }
 
 fn write_sweep(folder: &Path) {
-    std::fs::create_dir_all(folder.join("runs")).expect("made");
+    fs_err::create_dir_all(folder.join("runs")).expect("made");
     for (name, content) in [
         ("sweep.json", sweep().to_string()),
         (
@@ -200,7 +200,7 @@ fn a_run_is_reported_with_its_own_numbers() {
         let hash = cache["fingerprint"][field].as_str().expect("a hash");
         assert!(page.contains(&format!("<code>{hash}</code>")), "{field}");
     }
-    let bytes = std::fs::read(run.join("model.safetensors")).expect("weights");
+    let bytes = fs_err::read(run.join("model.safetensors")).expect("weights");
     assert!(page.contains(&blake3::hash(&bytes).to_hex().to_string()));
     if let Some((plots, seen)) = seen(&out) {
         assert_eq!(json!(plots), made["plots"]);
@@ -331,7 +331,7 @@ fn a_sweep_that_is_not_finished_shows_its_runs() {
     write_sweep(&folder);
     std::fs::remove_file(folder.join("sweep.json")).expect("removed");
     let swept = folder.join("runs/freeze-1/lr-5e-5");
-    std::fs::create_dir_all(&swept).expect("made");
+    fs_err::create_dir_all(&swept).expect("made");
     std::fs::rename(run, swept.join("seed-1")).expect("moved");
     let out = work.path("a.html");
     report(&[&folder], &out);
@@ -341,10 +341,8 @@ fn a_sweep_that_is_not_finished_shows_its_runs() {
     seen(&out);
 }
 
-fn refused(paths: &[PathBuf], out: &Path, words: &[&str]) {
-    let mut arguments = vec!["report"];
-    arguments.extend(paths.iter().map(|path| text(path)));
-    arguments.extend(["--out", text(out)]);
+fn refused(path: &Path, out: &Path, words: &[&str]) {
+    let arguments = ["report", text(path), "--out", text(out)];
     fails(telly(&arguments), WRONG_INPUT, words);
 }
 
@@ -354,60 +352,51 @@ fn what_cannot_be_reported_is_told() {
     let out = space.write("a.html", "the old page");
     let sweep = space.path("sweep");
     write_sweep(&sweep);
-    let paths = |name: &str| [space.path(name)];
 
-    refused(&paths("nothing"), &out, &["there is no `", "nothing`"]);
+    refused(&space.path("nothing"), &out, &["there is no `", "nothing`"]);
     refused(
-        &[space.folder().into()],
+        space.folder(),
         &out,
         &["neither a run nor a sweep", "recipe.toml"],
     );
     space.write("notes.txt", "hello\n");
     refused(
-        &paths("notes.txt"),
+        &space.path("notes.txt"),
         &out,
         &["notes.txt` is damaged", "telly rsa --json"],
     );
     space.write("other.json", "{\"rows\": []}");
     refused(
-        &paths("other.json"),
+        &space.path("other.json"),
         &out,
         &["other.json", "it has no `layers`"],
     );
     space.write("other.json", "{\"layers\": [{\"layer\": \"one\"}]}");
     refused(
-        &paths("other.json"),
+        &space.path("other.json"),
         &out,
         &["other.json", "`layers`: ", "\"one\""],
     );
     space.write("sweep/sweep.json", "{\"metric\": \"accuracy\"");
-    refused(
-        &[sweep.clone()],
-        &out,
-        &["sweep.json` is damaged", "telly sweep"],
-    );
+    refused(&sweep, &out, &["sweep.json` is damaged", "telly sweep"]);
     space.write("sweep/sweep.json", "{\"metric\": \"accuracy\"}");
     refused(
-        &[sweep.clone()],
+        &sweep,
         &out,
         &["sweep.json` is damaged", "missing field `split`"],
     );
     std::fs::create_dir(space.path("run")).expect("made");
     space.write("run/recipe.toml", "epochs = ");
-    refused(&paths("run"), &out, &["recipe.toml", "is damaged"]);
+    refused(&space.path("run"), &out, &["recipe.toml", "is damaged"]);
     assert_eq!(read(&out), "the old page");
 
     write_sweep(&sweep);
     refused(
-        &[sweep.clone()],
+        &sweep,
         &space.path("no/a.html"),
         &["there is no folder", "no`"],
     );
-    refused(
-        &[sweep.clone()],
-        space.folder(),
-        &["is a folder, expected a file"],
-    );
+    refused(&sweep, space.folder(), &["is a folder, expected a file"]);
     let file = [
         "report",
         text(&sweep),

@@ -34,14 +34,14 @@ pub struct Report {
 /// What a path turned out to be.
 enum Part {
     Run(Box<ReportedRun>),
-    Sweep(ReportedSweep),
+    Sweep(Box<ReportedSweep>),
     Comparison(Comparison),
 }
 
 impl Part {
     fn read(path: &Path) -> Result<Self, Error> {
         if path.join(RESULT).is_file() || path.join(SHARED).is_file() {
-            return Ok(Self::Sweep(ReportedSweep::read(path)?));
+            return Ok(Self::Sweep(Box::new(ReportedSweep::read(path)?)));
         }
         if RunFolder::recipe(path).is_ok() {
             return Ok(Self::Run(Box::new(ReportedRun::read(path)?)));

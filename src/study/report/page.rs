@@ -164,7 +164,7 @@ mod tests {
         section.add_table(Table {
             heading: nasty.into(),
             columns: vec![nasty.into()],
-            rows: vec![Row::new(vec![Cell::code(nasty).exactly("\"><script>")])],
+            rows: vec![Row::new(vec![Cell::code(nasty).exactly(&"\"><script>")])],
         });
         let page = page(&[section]);
         assert!(!page.contains("<script"), "{page}");

@@ -26,7 +26,8 @@ pub(super) struct Comparison {
 
 #[derive(Deserialize)]
 struct Layer {
-    layer: usize,
+    #[serde(rename = "layer")]
+    number: usize,
     pearson: Option<f64>,
     pearson_interval: Option<[f64; 2]>,
     spearman: Option<f64>,
@@ -114,7 +115,7 @@ impl Comparison {
             title: "Similarity by layer",
             rows: layers
                 .clone()
-                .map(|layer| format!("layer {}", layer.layer))
+                .map(|layer| format!("layer {}", layer.number))
                 .collect(),
             columns: MEASURES.to_vec(),
             cells: layers
@@ -132,10 +133,10 @@ impl Comparison {
                 let said = interval.map(|[low, high]| format!(" [{low:.4}, {high:.4}]"));
                 let title = format!(
                     "layer {}: {name} {value:.4}{}",
-                    layer.layer,
+                    layer.number,
                     said.unwrap_or_default()
                 );
-                let mut point = Point::new(layer.layer as f64 + aside, value, title);
+                let mut point = Point::new(layer.number as f64 + aside, value, title);
                 point.interval = interval;
                 Some(point)
             });
@@ -150,7 +151,7 @@ impl Comparison {
             .iter()
             .any(|layer| layer.pearson_interval.is_some());
         let names = self.layers.iter();
-        let names = names.map(|layer| (layer.layer as f64, layer.layer.to_string()));
+        let names = names.map(|layer| (layer.number as f64, layer.number.to_string()));
         Plot {
             name: "layers".into(),
             title: "Similarity from layer to layer".into(),
@@ -177,7 +178,7 @@ impl Comparison {
                 };
                 Cell::number(text)
             });
-            let name = Cell::text(layer.layer.to_string());
+            let name = Cell::text(layer.number.to_string());
             Row::new(std::iter::once(name).chain(cells).collect())
         });
         let columns = ["layer", "Pearson [95 %]", "Spearman [95 %]", "CKA [95 %]"];

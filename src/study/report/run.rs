@@ -291,7 +291,7 @@ fn measured(summary: &Map<String, Value>, split: &str, metric: &str) -> Option<C
         Some(deviation) => format!("{} ± {}", number(mean), number(deviation)),
         None => number(mean),
     };
-    Some(Cell::number(text).exactly(mean))
+    Some(Cell::number(text).exactly(&mean))
 }
 
 /// The names of all metrics of both splits.
@@ -444,7 +444,7 @@ pub(super) fn overview(runs: &[&ReportedRun]) -> Section {
             let figure = summary.and_then(|summary| summary.get(*name)?.as_f64());
             figure.map_or_else(
                 || Cell::number("-"),
-                |figure| Cell::number(write(figure)).exactly(figure),
+                |figure| Cell::number(write(figure)).exactly(&figure),
             )
         }));
         Row::new(cells)

@@ -120,7 +120,7 @@ impl Cell {
     }
 
     /// The same, which says `exact` when it is pointed at.
-    pub(super) fn exactly(mut self, exact: impl ToString) -> Self {
+    pub(super) fn exactly(mut self, exact: &impl ToString) -> Self {
         self.exact = Some(exact.to_string());
         self
     }

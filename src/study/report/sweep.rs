@@ -125,27 +125,25 @@ impl ReportedSweep {
     pub(super) fn section(&self) -> Section {
         let path = self.folder.display().to_string();
         let mut section = Section::new(format!("Sweep {}", folder_name(&self.folder)), Some(path));
-        match &self.result {
-            Some(result) => {
-                section.blocks.push(Block::Paragraph(result.conclusion()));
-                section.draw(&result.plots());
-                section.add_table(result.table());
-                if result
-                    .rows
-                    .iter()
-                    .any(|row| row.precompute_caches > Some(1))
-                {
-                    let text = "Precompute is the time of the one pass that filled the caches of several K.";
-                    section.blocks.push(Block::Paragraph(text.into()));
-                }
-                section.draw(&self.curves(result));
+        if let Some(result) = &self.result {
+            section.blocks.push(Block::Paragraph(result.conclusion()));
+            section.draw(&result.plots());
+            section.add_table(result.table());
+            if result
+                .rows
+                .iter()
+                .any(|row| row.precompute_caches > Some(1))
+            {
+                let text =
+                    "Precompute is the time of the one pass that filled the caches of several K.";
+                section.blocks.push(Block::Paragraph(text.into()));
             }
-            None => {
-                section.blocks.push(Block::Warning(
+            section.draw(&self.curves(result));
+        } else {
+            section.blocks.push(Block::Warning(
                     "This sweep is not finished: it has no sweep.json. These are the runs that there are so far; the same `telly sweep` goes on.".into(),
                 ));
-                section.add_table(self.runs_so_far());
-            }
+            section.add_table(self.runs_so_far());
         }
         if let Some(identity) = &self.identity {
             let mut table = fingerprints(identity);
@@ -214,7 +212,7 @@ impl ReportedSweep {
                 summary.get(split)?.get(&metric)?.as_f64()
             };
             let cell = |figure: Option<f64>| match figure {
-                Some(figure) => Cell::number(number(figure)).exactly(figure),
+                Some(figure) => Cell::number(number(figure)).exactly(&figure),
                 None => Cell::number("-"),
             };
             let state = if run.summary.is_some() { "yes" } else { "no" };
@@ -244,7 +242,9 @@ impl SweepResult {
 
     fn is_chosen(&self, row: &SweepRow) -> bool {
         let cheapest = self.cheapest_not_worse.as_ref();
-        cheapest.is_some_and(|cheapest| cheapest.freeze == row.freeze && cheapest.lr == row.lr)
+        cheapest.is_some_and(|cheapest| {
+            cheapest.freeze == row.freeze && cheapest.lr.to_bits() == row.lr.to_bits()
+        })
     }
 
     /// Which K to take.
@@ -292,12 +292,10 @@ impl SweepResult {
     fn plots(&self) -> Vec<Plot> {
         let Self { metric, split, .. } = self;
         let k_axis = || {
-            let mut names: Vec<(f64, String)> = Vec::new();
-            for row in &self.rows {
-                if !names.iter().any(|(place, _)| *place == depth(row.freeze)) {
-                    names.push((depth(row.freeze), row.freeze.to_string()));
-                }
-            }
+            let names = self
+                .best()
+                .map(|row| (depth(row.freeze), row.freeze.to_string()));
+            let mut names: Vec<(f64, String)> = names.collect();
             names.sort_by(|one, other| one.0.total_cmp(&other.0));
             Axis::new(
                 "K: frozen layers, `none` for nothing frozen",
@@ -475,14 +473,14 @@ impl SweepRow {
     fn cells(&self, chosen: bool) -> Vec<Cell> {
         let mark = if chosen { " (take this)" } else { "" };
         let figure = |figure: Option<f64>, write: fn(f64) -> String| match figure {
-            Some(figure) => Cell::number(write(figure)).exactly(figure),
+            Some(figure) => Cell::number(write(figure)).exactly(&figure),
             None => Cell::number("-"),
         };
         let spread = |spread: Option<Spread>| {
             let text = spread.map_or("-".into(), spread_text);
             let mean = spread.and_then(|spread| spread.mean);
             match mean {
-                Some(mean) => Cell::number(text).exactly(mean),
+                Some(mean) => Cell::number(text).exactly(&mean),
                 None => Cell::number(text),
             }
         };
@@ -499,12 +497,12 @@ impl SweepRow {
         });
         let p_value = test.map_or_else(
             || Cell::number("-"),
-            |test| Cell::number(format!("{:.3}", test.p_value)).exactly(test.p_value),
+            |test| Cell::number(format!("{:.3}", test.p_value)).exactly(&test.p_value),
         );
         vec![
             Cell::text(format!("{}{mark}", self.freeze)),
             Cell::number(format!("{:e}", self.lr)),
-            Cell::number(seeds.len().to_string()).exactly(seeds.join(", ")),
+            Cell::number(seeds.len().to_string()).exactly(&seeds.join(", ")),
             spread(self.valid),
             spread(self.test),
             Cell::number(against),
