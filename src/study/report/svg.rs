@@ -14,9 +14,9 @@ const FIELD_HEIGHT: f64 = 170.0;
 const RIGHT: f64 = 12.0;
 const TITLE_BASE: f64 = 15.0;
 /// From one line of text to the next.
-const LINE: f64 = 16.0;
+const LINE: f64 = 17.0;
 /// About how wide a character is at the size of labels; fonts differ.
-const CHARACTER: f64 = 6.3;
+const CHARACTER: f64 = 7.0;
 /// Points of a curve; more could not be told apart.
 const MOST_POINTS: usize = 600;
 /// Curves with more points have marks at some of them.
@@ -45,7 +45,7 @@ pub(super) fn draw(plot: &Plot) -> String {
         svg,
         "<text class=\"axis\" x=\"0\" y=\"{:.1}\">{}</text>",
         TITLE_BASE + LINE,
-        escape(&shortened(&plot.y.label, 62))
+        escape(&shortened(&plot.y.label, 55))
     );
     svg.push_str(&legend.svg);
     for (number, text) in &y.marks {
@@ -74,7 +74,7 @@ pub(super) fn draw(plot: &Plot) -> String {
         "<text class=\"axis middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
         f64::midpoint(left, right),
         bottom + 31.0,
-        escape(&shortened(&plot.x.label, 58))
+        escape(&shortened(&plot.x.label, 52))
     );
     let field = Field {
         x,
@@ -97,7 +97,7 @@ pub(super) fn draw(plot: &Plot) -> String {
 
 /// The start of an SVG element, with its title.
 pub(super) fn open(title: &str, height: f64) -> String {
-    let title = escape(&shortened(title, 54));
+    let title = escape(&shortened(title, 46));
     format!(
         "<svg class=\"plot\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" role=\"img\" aria-label=\"{title}\">\n<text class=\"title\" x=\"0\" y=\"{TITLE_BASE}\">{title}</text>\n"
     )
@@ -163,7 +163,7 @@ fn legend(series: &[Series]) -> Legend {
     }
     let (mut x, mut y) = (0.0, TITLE_BASE + 2.0 * LINE);
     for (index, series) in series.iter().enumerate() {
-        let name = shortened(&series.name, 52);
+        let name = shortened(&series.name, 50);
         let width = 30.0 + text_width(&name);
         if x > 0.0 && x + width > WIDTH {
             (x, y) = (0.0, y + LINE);
@@ -340,7 +340,7 @@ impl Field {
                 continue;
             };
             let (x, y) = self.place(point);
-            let (width, height) = (text_width(label), 12.0);
+            let (width, height) = (text_width(label), 13.0);
             let gap = if point.chosen { 10.0 } else { 6.0 };
             let corners = [
                 (x + gap, y - height / 2.0),
@@ -369,7 +369,7 @@ impl Field {
             let _ = writeln!(
                 svg,
                 "<text x=\"{left:.1}\" y=\"{:.1}\">{}</text>",
-                top + 9.8,
+                top + 10.6,
                 escape(label)
             );
         }
