@@ -37,7 +37,7 @@ pub(super) fn draw(plot: &Plot) -> String {
     let right = WIDTH - RIGHT;
     let x = horizontal(plot, right - left);
     let legend = legend(&plot.series);
-    let top = TITLE_BASE + LINE + legend.height + 8.0;
+    let top = TITLE_BASE + LINE + legend.height + 12.0;
     let bottom = top + FIELD_HEIGHT;
     let height = bottom + 36.0;
     let mut svg = open(&plot.title, height);
@@ -168,7 +168,6 @@ fn legend(series: &[Series]) -> Legend {
         if x > 0.0 && x + width > WIDTH {
             (x, y) = (0.0, y + LINE);
         }
-        let colour = index % SERIES;
         let curve = if series.line {
             format!("<path class=\"curve\" d=\"M{x:.1} {:.1}h16\"/>", y - 3.8)
         } else {
@@ -176,7 +175,8 @@ fn legend(series: &[Series]) -> Legend {
         };
         let _ = writeln!(
             legend.svg,
-            "<g class=\"series-{colour}\">{curve}{}</g><text x=\"{:.1}\" y=\"{y:.1}\">{}</text>",
+            "<g class=\"{}\">{curve}{}</g><text x=\"{:.1}\" y=\"{y:.1}\">{}</text>",
+            class(index),
             mark(index, x + 8.0, y - 3.8, None),
             x + 20.0,
             escape(&name)
@@ -185,6 +185,16 @@ fn legend(series: &[Series]) -> Legend {
     }
     legend.height = y - TITLE_BASE - LINE;
     legend
+}
+
+/// The class of a series: its colour, and whether it was another's before.
+fn class(series: usize) -> String {
+    let again = if series / SERIES % 2 == 1 {
+        " again"
+    } else {
+        ""
+    };
+    format!("series-{}{again}", series % SERIES)
 }
 
 /// The mark of a series at a place; shapes differ where colours cannot be told apart.
@@ -291,7 +301,9 @@ impl Field {
     fn draw(&self, svg: &mut String, index: usize, series: &Series, taken: &mut Vec<Taken>) {
         let all: Vec<&Point> = series.finite().collect();
         let points = thinned(&all, MOST_POINTS);
-        let _ = writeln!(svg, "<g class=\"series-{}\">", index % SERIES);
+        let many = points.len() > MOST_MARKS;
+        let dense = if many { " dense" } else { "" };
+        let _ = writeln!(svg, "<g class=\"{}{dense}\">", class(index));
         if series.line && points.len() > 1 {
             let mut path = String::new();
             for (place, point) in points.iter().enumerate() {
@@ -301,7 +313,7 @@ impl Field {
             }
             let _ = writeln!(svg, "<path class=\"curve\" d=\"{path}\"/>");
         }
-        let every = if points.len() > MOST_MARKS {
+        let every = if many {
             points.len().div_ceil(SPARSE_MARKS)
         } else {
             1
