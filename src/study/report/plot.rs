@@ -164,7 +164,7 @@ mod tests {
         let all: Vec<&Point> = points.iter().collect();
         let kept = thinned(&all, 500);
         assert!((250..=500).contains(&kept.len()), "{}", kept.len());
-        assert!(kept.iter().any(|point| point.y == 9.0));
+        assert!(kept.iter().any(|point| point.y > 8.0));
         assert!(kept.windows(2).all(|two| two[0].x < two[1].x));
         assert_eq!(thinned(&all[..400], 500).len(), 400);
     }

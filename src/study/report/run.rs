@@ -409,7 +409,10 @@ pub(super) fn overview(runs: &[&ReportedRun]) -> Section {
     // Where the cache lies says nothing that the settings do not.
     let settings = names.into_iter().filter(|name| {
         let values: BTreeSet<String> = runs.iter().map(|run| setting(run, name)).collect();
-        values.len() > 1 && *name != "cache"
+        let table = runs
+            .iter()
+            .any(|run| run.run.recipe.get(*name).is_some_and(toml::Value::is_table));
+        values.len() > 1 && *name != "cache" && !table
     });
     let settings: Vec<&String> = settings.collect();
     let mut metrics: Vec<(&str, &String)> = Vec::new();
