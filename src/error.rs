@@ -59,6 +59,9 @@ pub enum Error {
     /// Text was not written.
     #[error(transparent)]
     Generation(#[from] generation::Error),
+    /// There is no report.
+    #[error(transparent)]
+    Report(#[from] study::report::Error),
     /// Models could not be compared.
     #[error(transparent)]
     Study(#[from] study::Error),
@@ -104,6 +107,7 @@ impl Error {
             Self::Export(error) => Some(error),
             Self::Index(error) => Some(error),
             Self::Generation(error) => Some(error),
+            Self::Report(error) => Some(error),
             Self::Study(error) => Some(error),
             Self::Usage { .. }
             | Self::Output(_)

@@ -20,7 +20,7 @@
 //! - [`estimate`]: the peak memory of both commands, told from shapes.
 //! - [`index`]: a code base as vectors on disk, searched exactly.
 //! - [`cuda`]: NVIDIA's driver and libraries, found and loaded.
-//! - [`study`]: how alike two checkpoints are, layer by layer.
+//! - [`study`]: how alike checkpoints are layer by layer, what sweeps came to, and reports of both.
 //! - [`export`]: from a run to a Hugging Face folder or an ONNX model.
 //!
 //! The seam between the halves is [`ragged::Ragged`]: values and offsets, never padding.

@@ -1,5 +1,10 @@
-//! `telly rsa`: its measures agree with SciPy and NumPy, its vectors with transformers, and what a run
+//! `telly rsa`: its measures agree with `SciPy` and `NumPy`, its vectors with transformers, and what a run
 //! has frozen comes out as the same.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::float_cmp,
+    reason = "goldens hold f32, and the same numbers are compared with themselves"
+)]
 
 mod support;
 

@@ -310,7 +310,7 @@ fn sentences(advice: &Value, epochs: usize) -> Vec<String> {
             Some(format!(
                 "{} {:.3}",
                 layer["layer"],
-                layer["pearson"]["value"].as_f64()?
+                layer["pearson"].as_f64()?
             ))
         });
         lines.push(format!(

@@ -28,6 +28,7 @@ mod predict;
 mod predictions;
 mod recipe;
 mod repair;
+mod report;
 mod rsa;
 mod runs;
 mod score;
@@ -92,6 +93,7 @@ enum Command {
     Cache(cache::CacheCommand),
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    Report(report::ReportArguments),
     Rsa(rsa::RsaArguments),
 }
 
@@ -127,6 +129,7 @@ pub fn run() -> ExitCode {
         Command::Index(arguments) => index::run(&arguments),
         Command::Cache(command) => cache::run(&command),
         Command::Runs(command) => runs::run(&command),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Rsa(arguments) => rsa::run(&arguments),
     };
     match result {

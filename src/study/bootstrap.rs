@@ -119,7 +119,8 @@ mod tests {
         };
         assert_eq!(column(0), [1.0; 37]);
         for resample in 1..=20 {
-            assert_eq!(column(resample).iter().sum::<f32>(), 37.0);
+            let drawn: f32 = column(resample).iter().sum();
+            assert!((drawn - 37.0).abs() < 0.5);
         }
         assert_ne!(column(1), column(2));
         assert_eq!(resamples.counts, Resamples::draw(37, 20, 5).counts);

@@ -171,9 +171,9 @@ mod tests {
         let [x, y] = [x, y].map(|numbers| Centred::new(&numbers, 5).expect("differ"));
         // Drawn: text 0 five times, then each once.
         let resamples = Resamples::from_draws(5, 2, |resample, place| resample * place);
-        let (found, resampled) = alignments(&x, &y, &resamples);
+        let (found, replicates) = alignments(&x, &y, &resamples);
         assert!((found - expected).abs() < 1e-6, "{found}");
-        assert!(resampled[0].is_nan(), "one text is like itself");
-        assert!((resampled[1] - expected).abs() < 1e-6);
+        assert!(replicates[0].is_nan(), "one text is like itself");
+        assert!((replicates[1] - expected).abs() < 1e-6);
     }
 }

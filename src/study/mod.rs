@@ -10,6 +10,7 @@ mod error;
 mod layer_vectors;
 mod paired;
 mod products;
+pub mod report;
 
 mod rsa;
 mod similarity;

@@ -15,6 +15,10 @@ use super::{Error, RunFolder};
 pub struct History {
     /// Training losses: step, loss.
     pub losses: Vec<(f64, f64)>,
+    /// Learning rates: step, rate.
+    pub learning_rates: Vec<(f64, f64)>,
+    /// Lengths of the gradients before they were clipped: step, length.
+    pub gradient_norms: Vec<(f64, f64)>,
     /// Evaluations of the validation split: step, metrics.
     pub valid: Vec<(f64, Map<String, Value>)>,
 }
@@ -34,6 +38,12 @@ impl History {
             let Some(step) = line["step"].as_f64() else {
                 continue;
             };
+            for (name, figures) in [
+                ("learning_rate", &mut history.learning_rates),
+                ("gradient_norm", &mut history.gradient_norms),
+            ] {
+                figures.extend(line[name].as_f64().map(|figure| (step, figure)));
+            }
             if let Some(loss) = line["loss"].as_f64() {
                 history.losses.push((step, loss));
             } else if let ("valid", Some(metrics)) = (

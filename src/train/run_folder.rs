@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -15,6 +16,7 @@ use super::checkpoint::{Position, StateTensor, TrainingState};
 use super::tensorboard::{TensorBoard, reopen};
 use crate::checkpoint::Freeze;
 use crate::frozen::FrozenPrecision;
+use crate::mapping::MappedFile;
 use crate::publish::{publish, publish_with};
 use crate::task::{Encoding, HeadSettings, Labels, Model};
 use crate::trainable::Pooling;
@@ -64,6 +66,32 @@ impl RunIdentity {
     pub fn head(&self) -> HeadSettings {
         let usual = || HeadSettings::usual(&self.encoding, self.labels.as_ref());
         self.head.clone().unwrap_or_else(usual)
+    }
+
+    /// Of the run in `folder`, and BLAKE3 of the file that holds it and the tensors, hexadecimal; none
+    /// of a run that has no weights yet. The tensors are not held in memory.
+    pub fn read(folder: &Path) -> Result<Option<(Self, String)>, Error> {
+        let path = folder.join(MODEL);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let damaged = |problem: String| Error::Damaged {
+            path: path.clone(),
+            problem,
+        };
+        let file = MappedFile::open(&path).map_err(Error::Read)?;
+        let (_, metadata) =
+            SafeTensors::read_metadata(&file).map_err(|error| damaged(error.to_string()))?;
+        let identity = Self::from_metadata(&metadata).map_err(damaged)?;
+        Ok(Some((identity, blake3::hash(&file).to_hex().to_string())))
+    }
+
+    /// Out of the header of `model.safetensors`.
+    fn from_metadata(metadata: &Metadata) -> Result<Self, String> {
+        let map = metadata.metadata().as_ref();
+        let text = map.and_then(|map| map.get(IDENTITY));
+        let text = text.ok_or_else(|| format!("its metadata has no `{IDENTITY}`"))?;
+        serde_json::from_str(text).map_err(|error| error.to_string())
     }
 }
 
@@ -273,14 +301,7 @@ impl SavedRun {
         let bytes = fs_err::read(&path).map_err(Error::Read)?;
         let (_, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let identity = metadata
-            .metadata()
-            .as_ref()
-            .and_then(|map| map.get(IDENTITY));
-        let identity =
-            identity.ok_or_else(|| damaged(format!("its metadata has no `{IDENTITY}`")))?;
-        let identity =
-            serde_json::from_str(identity).map_err(|error| damaged(error.to_string()))?;
+        let identity = RunIdentity::from_metadata(&metadata).map_err(damaged)?;
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| damaged(error.to_string()))?;
         Ok(Self {

@@ -1,0 +1,123 @@
+//! What runs, sweeps and comparisons of models came to, as one HTML page that needs nothing else.
+
+mod error;
+mod figures;
+mod heat_map;
+mod html;
+mod page;
+mod palette;
+mod plot;
+mod rsa;
+mod run;
+mod scale;
+mod section;
+mod svg;
+mod sweep;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use error::Error;
+use rsa::Comparison;
+use run::ReportedRun;
+use section::Section;
+use sweep::{RESULT, ReportedSweep, SHARED};
+
+use crate::train::RunFolder;
+
+/// A page, read and ready to be written.
+pub struct Report {
+    sections: Vec<Section>,
+}
+
+/// What a path turned out to be.
+enum Part {
+    Run(Box<ReportedRun>),
+    Sweep(Box<ReportedSweep>),
+    Comparison(Comparison),
+}
+
+impl Part {
+    fn read(path: &Path) -> Result<Self, Error> {
+        if path.join(RESULT).is_file() || path.join(SHARED).is_file() {
+            return Ok(Self::Sweep(Box::new(ReportedSweep::read(path)?)));
+        }
+        if RunFolder::recipe(path).is_ok() {
+            return Ok(Self::Run(Box::new(ReportedRun::read(path)?)));
+        }
+        if path.is_file() {
+            return Ok(Self::Comparison(Comparison::read(path)?));
+        }
+        Err(if path.exists() {
+            Error::Unknown { path: path.into() }
+        } else {
+            Error::Missing { path: path.into() }
+        })
+    }
+
+    fn section(&self) -> Section {
+        match self {
+            Self::Run(run) => run.section(),
+            Self::Sweep(sweep) => sweep.section(),
+            Self::Comparison(comparison) => comparison.section(),
+        }
+    }
+}
+
+impl Report {
+    /// Of run folders, sweep folders and files with what `telly rsa --json` printed.
+    pub fn read(paths: &[PathBuf]) -> Result<Self, Error> {
+        let parts = paths.iter().map(|path| Part::read(path));
+        let parts = parts.collect::<Result<Vec<Part>, Error>>()?;
+        let runs: Vec<&ReportedRun> = parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Run(run) => Some(run.as_ref()),
+                _ => None,
+            })
+            .collect();
+        let mut sections = Vec::new();
+        if runs.len() > 1 {
+            sections.push(run::overview(&runs));
+        }
+        sections.extend(parts.iter().map(Part::section));
+        section::name_apart(&mut sections);
+        Ok(Self { sections })
+    }
+
+    /// The page.
+    pub fn to_html(&self) -> String {
+        page::page(&self.sections)
+    }
+
+    /// Every plot as a file of its own: its name, and SVG.
+    pub fn plots(&self) -> Vec<(String, String)> {
+        let sections = self.sections.iter();
+        let plots = sections.flat_map(|section| {
+            let drawings = section.drawings();
+            drawings.map(|drawing| {
+                let name = format!("{}-{}.svg", section.id, drawing.name);
+                (name, palette::standalone(&drawing.svg))
+            })
+        });
+        plots.collect()
+    }
+}
+
+/// The JSON in the file `path`; of several lines that are no JSON together, that in the last one.
+fn read_json(path: &Path) -> Result<Value, Error> {
+    let text = fs_err::read_to_string(path).map_err(Error::Read)?;
+    let whole = serde_json::from_str(&text);
+    whole
+        .or_else(|error| {
+            let last = text.lines().rev().find(|line| !line.trim().is_empty());
+            last.and_then(|line| serde_json::from_str(line).ok())
+                .ok_or(error)
+        })
+        .map_err(|error| Error::Damaged {
+            path: path.into(),
+            problem: error.to_string(),
+            remedy: "pass run folders, sweep folders, and files with what `telly rsa --json` printed",
+        })
+}
