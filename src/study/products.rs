@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(product(&left, &right, 3), [5.0, 11.0, 14.0, 23.0]);
         assert_eq!(
             product_transposed(&left, &right, 3),
-            [7.0, 11.0, 16.0, 23.0]
+            [7.0, 10.0, 16.0, 22.0]
         );
     }
 }
