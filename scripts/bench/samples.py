@@ -105,7 +105,7 @@ def page(options):
             asked, wanted = row.values()
             parts.append(f"### {number}\n")
             shown = zip(("asked", "wanted", "written before", "written after"), (asked, wanted, *texts))
-            parts += [f"{what}:\n\n```text\n{text or '(nothing)'}\n```\n" for what, text in shown]
+            parts += [f"{what}:\n\n````text\n{text or '(nothing)'}\n````\n" for what, text in shown]
     return "\n".join(parts)
 
 
