@@ -48,7 +48,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Explain};
 use crate::{generation, interrupt, study, train as training};
@@ -145,12 +145,19 @@ pub fn run() -> ExitCode {
 /// says.
 #[doc(hidden)]
 pub fn check_recipe(command: &str, path: &Path) -> Result<(), Error> {
-    let typed = ["telly", command, "--recipe"].map(OsStr::new);
-    match Cli::parse_from(typed.into_iter().chain([path.as_os_str()])).command {
-        Command::Precompute(arguments) => arguments.check_recipe(),
-        Command::Train(arguments) => arguments.check_recipe(),
+    match command {
+        "precompute" => with_recipe::<precompute::PrecomputeArguments>(path).check_recipe(),
+        "train" => with_recipe::<train::TrainArguments>(path).check_recipe(),
         _ => Ok(()),
     }
+}
+
+/// What a command is told by `--recipe path` alone.
+fn with_recipe<T: Args>(path: &Path) -> T {
+    let typed = ["telly", "--recipe"].map(OsStr::new).into_iter();
+    let command = T::augment_args(clap::Command::new("telly"));
+    let found = command.get_matches_from(typed.chain([path.as_os_str()]));
+    T::from_arg_matches(&found).unwrap_or_else(|error| error.exit())
 }
 
 fn exit_status(error: &Error) -> u8 {
@@ -166,10 +173,13 @@ fn exit_status(error: &Error) -> u8 {
 
 /// The long flags of `precompute` and `train`, as a recipe writes them.
 fn recipe_keys() -> Vec<String> {
-    let command = Cli::command();
-    let subcommands = command.get_subcommands();
-    subcommands
-        .filter(|subcommand| matches!(subcommand.get_name(), "precompute" | "train"))
+    // Of all commands it would take half a megabyte.
+    let commands = [
+        precompute::PrecomputeArguments::augment_args(clap::Command::new("precompute")),
+        train::TrainArguments::augment_args(clap::Command::new("train")),
+    ];
+    commands
+        .iter()
         .flat_map(clap::Command::get_arguments)
         .filter_map(|argument| argument.get_long())
         .map(|flag| flag.replace('-', "_"))
@@ -178,6 +188,8 @@ fn recipe_keys() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
