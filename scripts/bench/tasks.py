@@ -16,26 +16,20 @@ All files may end in .gz. scripts/bench/task_cases.py has the settings of each.
 """
 
 import argparse
-import datetime
-import json
-import os
-import shlex
 import shutil
 import sys
-from pathlib import Path
 
 from measuring import (
     CLIP,
     DROPOUT,
     ROOT,
-    TELLY,
     WARMUP,
     WEIGHT_DECAY,
+    add_case_options,
     exit_with,
-    machine,
-    names_of,
-    run_process,
-    telly_versions,
+    measure_cases,
+    parse_case_options,
+    run_commands,
 )
 from report import megabytes, seconds, table
 from task_cases import CASES, paths_of, write_part
@@ -86,23 +80,12 @@ def commands_of(case, options, folder):
     return commands
 
 
-def run_case(case, options, keep):
+def run_case(name, options, keep):
     """All processes of a case; a side goes no further once one of its own has failed."""
-    folder = options.out / case.name
+    case, folder = CASES[name], options.out / name
     shutil.rmtree(folder, ignore_errors=True)
     rows = write_part(case, options.data, options.scale, folder / "data")
-    failed = set()
-    for side, step, command in commands_of(case, options, folder):
-        if side in failed:
-            continue
-        print(f"{case.name}: {step} ...", end=" ", file=sys.stderr, flush=True)
-        record = {"case": case.name, "rows": rows, "step": step, **run_process(command, folder / "logs" / f"{step}.log")}
-        keep(record)
-        if "result" not in record:
-            failed.add(side)
-            print(f"failed with exit status {record['exit_status']}: {record['stderr']}", file=sys.stderr)
-        else:
-            print(f"{record['wall_seconds']:.1f} s", file=sys.stderr)
+    run_commands(case, rows, commands_of(case, options, folder), folder, keep)
 
 
 # --- table
@@ -161,7 +144,7 @@ def report(header, records):
 
 
 def parse():
-    """The command line; paths are made absolute, as the processes run in the project's folder."""
+    """The command line."""
     description, _, details = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
         prog="scripts/bench/tasks.sh",
@@ -169,59 +152,9 @@ def parse():
         epilog=details,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DATA", help="folder of the data sets")
-    parser.add_argument("--cases", type=names_of(CASES), default=list(CASES), metavar="A,B", help="default: all")
-    parser.add_argument("--sides", type=names_of(SIDES), default=SIDES, metavar="A,B", help="default: telly,pytorch")
-    parser.add_argument("--scale", type=float, default=1.0, help="times the rows of each case (default: 1)")
-    parser.add_argument("--epochs", type=int, default=1, help="default: 1")
-    parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: one a core")
-    parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="FOLDER", help="default: models")
-    parser.add_argument("--out", type=Path, default=ROOT / "cache" / "tasks", metavar="FOLDER", help="default: cache/tasks")
-    parser.add_argument("--telly", type=Path, default=TELLY, metavar="FILE", help="default: target/release/telly")
-    parser.add_argument("--check", action="store_true", help="check the command line, telly aside, and run nothing")
-    options = parser.parse_args()
-    for name in ("data", "models", *([] if options.check else ["telly"])):
-        if not getattr(options, name).exists():
-            parser.error(f"--{name}: {getattr(options, name)} is not there")
-    for name in ("data", "models", "telly", "out"):
-        setattr(options, name, getattr(options, name).resolve())
-    return options
-
-
-def main():
-    """Run the cases, print the table, and keep what was measured. Returns the exit status: 1 if a process failed."""
-    options = parse()
-    if options.check:
-        return 0
-    header = {
-        "machine": machine(options.threads),
-        "versions": telly_versions(options.telly),
-        "command": shlex.join(["scripts/bench/tasks.sh", *sys.argv[1:]]),
-    }
-    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    results = options.out / "results" / f"tasks-{stamp}.jsonl"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    records = []
-
-    def keep(record):
-        records.append(record)
-        text = "".join(json.dumps(line) + "\n" for line in [header, *records])
-        results.write_text(text, encoding="utf-8")
-        results.with_suffix(".md").write_text(report(header, records), encoding="utf-8")
-
-    interrupted = False
-    try:
-        for name in options.cases:
-            run_case(CASES[name], options, keep)
-    except KeyboardInterrupt:
-        interrupted = True
-    print(report(header, records), end="")
-    print(f"kept: {results} and {results.with_suffix('.md').name}", file=sys.stderr)
-    if interrupted:
-        return 130
-    return 0 if all("result" in record for record in records) else 1
+    add_case_options(parser, CASES, SIDES, epochs=1, out="tasks")
+    return parse_case_options(parser)
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    exit_with(lambda: measure_cases("tasks", parse(), run_case, report))
