@@ -201,6 +201,48 @@ fn what_is_predicted_is_what_was_measured() {
     }
 }
 
+/// A text that is written is the one without `--stop-text`, up to the first that it holds.
+#[test]
+fn texts_end_where_they_are_told_to() {
+    let files = Files::new(generate);
+    files.precompute("generate", "qwen2-tiny", "1", &[]);
+    files.train("");
+    let (run, valid) = (files.path("run"), files.path("valid.jsonl"));
+    let written = |name: &str, more: &[&str]| -> Vec<String> {
+        let output = files.path(name);
+        let predict = ["predict", "--run", text(&run), "--input", text(&valid)];
+        telly_ok(&[&predict[..], &["--output", text(&output)], more].concat());
+        let lines = fs_err::read_to_string(output).expect("texts");
+        let lines = lines.lines().map(serde_json::from_str::<Value>);
+        lines
+            .map(|line| {
+                line.expect("JSON")["prediction"]
+                    .as_str()
+                    .expect("a text")
+                    .to_owned()
+            })
+            .collect()
+    };
+    let whole = written("whole.jsonl", &[]);
+    let stopped = written("stopped.jsonl", &["--stop-text", "(", "--stop-text", ":"]);
+    let cut = |text: &String| match text.find(['(', ':']) {
+        Some(place) => text[..=place].trim().to_owned(),
+        None => text.clone(),
+    };
+    assert_eq!(stopped, whole.iter().map(cut).collect::<Vec<_>>());
+    assert!(
+        stopped
+            .iter()
+            .zip(&whole)
+            .any(|(one, other)| one.len() < other.len()),
+        "{whole:?}"
+    );
+    let predict = ["predict", "--run", text(&run), "--input", text(&valid)];
+    let unknown = ["--output", "x", "--stop-text", "no token has this"];
+    let command = telly(&[&predict[..], &unknown].concat());
+    fails(command, WRONG_INPUT, &["--stop-text", "no token"]);
+}
+
 #[test]
 fn flags_of_other_tasks_are_refused() {
     let files = Files::new(generate);

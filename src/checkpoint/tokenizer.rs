@@ -173,12 +173,12 @@ impl Tokenizer {
         guarded(|| self.inner.decode(ids, true)).map_err(Error::Tokenize)
     }
 
-    /// The tokens whose text has the end of a line in it.
-    pub fn with_line_ends(&self) -> Result<Vec<u32>, Error> {
+    /// The tokens whose text has `part` in it.
+    pub fn holding(&self, part: &str) -> Result<Vec<u32>, Error> {
         let tokens = guarded(|| Ok(self.inner.get_vocab(true))).map_err(Error::Tokenize)?;
         let mut found = Vec::new();
         for id in tokens.into_values() {
-            if self.decode(&[id])?.contains('\n') {
+            if self.decode(&[id])?.contains(part) {
                 found.push(id);
             }
         }

@@ -25,6 +25,10 @@ pub(super) struct GenerationOptions {
     /// The most tokens of a text, the one that ends it included [default: the task's].
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<usize>,
+    /// A text ends behind the first of these that it holds, as `--stop-text ';' --stop-text '{'`; each
+    /// must be found in a token.
+    #[arg(long, value_name = "TEXT", action = clap::ArgAction::Append)]
+    pub stop_text: Vec<String>,
     /// Draw tokens by their probabilities, in place of the most probable.
     #[arg(long)]
     pub sample: bool,
@@ -84,6 +88,7 @@ impl GenerationOptions {
             ("--early-stopping", self.early_stopping.is_some()),
             ("--beam-rule", self.beam_rule.is_some()),
             ("--max-new-tokens", self.max_new_tokens.is_some()),
+            ("--stop-text", !self.stop_text.is_empty()),
             ("--sample", self.sample),
             ("--temperature", self.temperature.is_some()),
             ("--top-k", self.top_k.is_some()),

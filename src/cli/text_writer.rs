@@ -20,6 +20,8 @@ pub(super) struct TextWriter {
     tokenizer: Tokenizer,
     task: TextTask,
     pub(super) settings: GenerationSettings,
+    /// A text ends behind the first of these that it holds.
+    stop_texts: Vec<String>,
     /// Prompts so far, those of an earlier command among them.
     pub(super) prompts: usize,
     /// Tokens written so far.
@@ -41,7 +43,11 @@ impl TextWriter {
         let settings = settings((task, encoding), &loaded.checkpoint, options)?;
         let checkpoint = loaded.trained_checkpoint()?;
         let running = Running::of(&loaded.runtime)?;
-        Ok(Some(Self::new(task, settings, checkpoint, &running)?))
+        let writer = Self::new(task, settings, checkpoint, &running)?;
+        Ok(Some(Self {
+            stop_texts: options.stop_text.clone(),
+            ..writer
+        }))
     }
 
     /// Of `checkpoint` as it is.
@@ -57,6 +63,7 @@ impl TextWriter {
             tokenizer: checkpoint.tokenizer,
             task,
             settings,
+            stop_texts: Vec::new(),
             prompts: 0,
             tokens: 0,
         })
@@ -80,20 +87,26 @@ impl TextWriter {
         self.prompts += prompts.len();
         self.tokens += written.iter().map(|text| text.ids.len()).sum::<usize>();
         let texts = written.into_iter().map(|written| {
-            let mut ids = written.ids;
-            if self.task == TextTask::Complete {
-                // A token may hold the last of a line and its end.
-                ids.extend(written.end);
-            }
+            // A token may hold the last of a text and its end.
+            let ids: Vec<u32> = written.ids.into_iter().chain(written.end).collect();
             let text = self.tokenizer.decode(&ids).map_err(task::Error::from)?;
-            Ok(match self.task {
+            let line = match self.task {
                 // What comes behind the line is not part of it.
-                TextTask::Complete => text.lines().next().unwrap_or_default().trim().to_owned(),
-                TextTask::Summarize | TextTask::Generate => text.trim().to_owned(),
-            })
+                TextTask::Complete => text.lines().next().unwrap_or_default(),
+                TextTask::Summarize | TextTask::Generate => &text,
+            };
+            Ok(ended(line, &self.stop_texts).trim().to_owned())
         });
         texts.collect()
     }
+}
+
+/// `text` up to the end of the first of `stops` in it.
+fn ended<'t>(text: &'t str, stops: &[String]) -> &'t str {
+    let ends = stops
+        .iter()
+        .filter_map(|stop| Some(text.find(stop)? + stop.len()));
+    &text[..ends.min().unwrap_or(text.len())]
 }
 
 /// What runs a decoder, in fp32.
@@ -118,7 +131,23 @@ pub(super) fn settings(
     checkpoint: &Checkpoint,
     options: &GenerationOptions,
 ) -> Result<GenerationSettings, Error> {
-    let stop_tokens = encoding.stop_tokens(task, checkpoint)?;
+    let mut stop_tokens = encoding.stop_tokens(task, checkpoint)?;
+    for text in &options.stop_text {
+        let holding = if text.is_empty() {
+            Vec::new()
+        } else {
+            checkpoint.tokenizer.holding(text)?
+        };
+        if holding.is_empty() {
+            return Err(Error::Usage {
+                problem: format!("`--stop-text {text:?}` is in no token of the vocabulary"),
+                hint: "take a shorter text, such as a single character".into(),
+            });
+        }
+        stop_tokens.extend(holding);
+    }
+    stop_tokens.sort_unstable();
+    stop_tokens.dedup();
     options.settings(&usual(task, encoding, stop_tokens))
 }
 
@@ -137,5 +166,19 @@ fn usual(task: TextTask, text: &TextEncoding, stop_tokens: Vec<u32>) -> Generati
         max_new_tokens: text.max_target_length,
         stop_tokens,
         ..GenerationSettings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_end_behind_what_stops_them() {
+        let stops = [";", "{"].map(String::from);
+        assert_eq!(ended("if (x) { y ; }", &stops), "if (x) {");
+        assert_eq!(ended("y ; {", &stops), "y ;");
+        assert_eq!(ended("y", &stops), "y");
+        assert_eq!(ended("y ;", &[]), "y ;");
     }
 }

@@ -175,7 +175,7 @@ impl TextEncoding {
             TextLayout::Prompt { .. } => checkpoint.config.end_tokens.clone(),
         };
         if task == TextTask::Complete && matches!(self.layout, TextLayout::Prompt { .. }) {
-            stops.extend(tokenizer.with_line_ends()?);
+            stops.extend(tokenizer.holding("\n")?);
         }
         stops.sort_unstable();
         stops.dedup();
