@@ -1,6 +1,7 @@
 //! One error for the whole crate, and what each module adds to say what to do about it.
 
 use std::io;
+use std::process::ExitStatus;
 
 use crate::{
     cache, checkpoint, cuda, dataset, export, frozen, generation, index, precompute, study, task,
@@ -76,13 +77,19 @@ pub enum Error {
     /// A file of the user's own choosing could not be written.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
-    /// A command that this one ran failed, and has said why.
-    #[error("`{command}` ended with exit status {}; it says why above", .status.map_or("unknown".into(), |status| status.to_string()))]
+    /// A command that this one ran failed, and has said why if it could.
+    #[error("`{command}` failed ({status})")]
     Child {
         /// What was run.
         command: String,
-        /// None where a signal ended it.
-        status: Option<i32>,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// Some runs of several failed, and have said why.
+    #[error("not trained: {}", .failed.join("; "))]
+    Runs {
+        /// Which.
+        failed: Vec<String>,
     },
     /// Ctrl-C.
     #[error("interrupted: {kept}")]
@@ -112,6 +119,7 @@ impl Error {
             Self::Usage { .. }
             | Self::Output(_)
             | Self::Child { .. }
+            | Self::Runs { .. }
             | Self::Interrupted { .. } => None,
         }
     }
@@ -137,7 +145,11 @@ impl Explain for Error {
         match self {
             Self::Usage { hint, .. } => Some(hint.clone()),
             Self::Output(error) => write_hint(error, "a file in a folder"),
-            Self::Child { .. } => Some("mend that, and the same command goes on".into()),
+            Self::Child { status, .. } if status.code().is_none() => Some(
+                "it may have run out of memory: `telly estimate` tells what is needed; the same command goes on".into(),
+            ),
+            Self::Child { .. } => Some("mend what it says above, and the same command goes on".into()),
+            Self::Runs { .. } => Some("what each said stands above; leave them out, or mend that and repeat the command".into()),
             _ => self.inner().and_then(Explain::hint),
         }
     }
@@ -145,7 +157,7 @@ impl Explain for Error {
     fn is_input(&self) -> bool {
         match self {
             Self::Usage { .. } => true,
-            Self::Child { status, .. } => *status == Some(2),
+            Self::Child { status, .. } => status.code() == Some(2),
             _ => self.inner().is_some_and(Explain::is_input),
         }
     }

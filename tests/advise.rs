@@ -125,3 +125,18 @@ fn what_cannot_be_is_told() {
     few.remove(place);
     fails(telly(&few), WRONG_INPUT, &["--rows 2"]);
 }
+
+/// Another sample is not taken for the one that the pilot was made of.
+#[test]
+fn another_sample_is_refused() {
+    let work = Workspace::new();
+    write_long_classification(&work.path("train.jsonl"), 200);
+    let arguments = advise(&work, "advice");
+    telly_json(&arguments);
+    write_long_classification(&work.path("train.jsonl"), 300);
+    fails(
+        telly(&arguments),
+        WRONG_INPUT,
+        &["other data", "train.jsonl"],
+    );
+}

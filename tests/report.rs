@@ -161,9 +161,8 @@ fn report(paths: &[&Path], out: &Path) -> Value {
     telly_json(&arguments)
 }
 
-#[test]
-fn a_run_is_reported_with_its_own_numbers() {
-    let work = Classification::new();
+/// Trains `run` of `work` with a validation split and `flags`; its summary.
+fn train_validated(work: &Classification, flags: &str) -> Value {
     let mut precompute = work.precompute(
         &support::goldens().join("bert-tiny"),
         &work.path("train.jsonl"),
@@ -171,9 +170,15 @@ fn a_run_is_reported_with_its_own_numbers() {
     );
     precompute.args(["--valid", text(&work.path("other.jsonl"))]);
     assert!(precompute.status().expect("telly runs").success());
+    telly_json(&train(&work.path("cache"), &work.path("run"), flags))
+}
+
+#[test]
+fn a_run_is_reported_with_its_own_numbers() {
+    let work = Classification::new();
     let (cache, run, out) = (work.path("cache"), work.path("run"), work.path("a.html"));
     let flags = "--epochs 3 --batch-size 8 --log-every 2 --lr 1e-3";
-    let summary = telly_json(&train(&cache, &run, flags));
+    let summary = train_validated(&work, flags);
     let made = report(&[&run], &out);
     assert_eq!(made["report"], text(&out));
 
@@ -234,16 +239,9 @@ fn a_run_is_reported_with_its_own_numbers() {
 #[test]
 fn several_seeds_are_one_report() {
     let work = Classification::new();
-    let mut precompute = work.precompute(
-        &support::goldens().join("bert-tiny"),
-        &work.path("train.jsonl"),
-        "1",
-    );
-    precompute.args(["--valid", text(&work.path("other.jsonl"))]);
-    assert!(precompute.status().expect("telly runs").success());
-    let (cache, run, out) = (work.path("cache"), work.path("run"), work.path("a.html"));
+    let (run, out) = (work.path("run"), work.path("a.html"));
     let flags = "--epochs 2 --batch-size 8 --log-every 2 --seeds 1,2,3";
-    let summary = telly_json(&train(&cache, &run, flags));
+    let summary = train_validated(&work, flags);
     report(&[&run], &out);
     let page = read(&out);
     let accuracy = &summary["valid"]["accuracy"];
@@ -261,6 +259,16 @@ fn several_seeds_are_one_report() {
     if let Some((_, seen)) = seen(&out) {
         assert!(seen.contains("Runs side by side"), "{seen}");
         assert!(seen.contains("Run seed-2"), "{seen}");
+    }
+    // Folders that are called alike are told apart.
+    let other = work.path("other/seed-1");
+    fs_err::create_dir(work.path("other")).expect("made");
+    std::fs::rename(&seeds[1], &other).expect("moved");
+    report(&[&seeds[0], &other], &out);
+    let page = read(&out);
+    for folder in [&seeds[0], &other] {
+        let cell = format!("<th scope=\"row\">{}</th>", text(folder));
+        assert!(page.contains(&cell), "no {cell} in {page}");
     }
 }
 
@@ -292,6 +300,7 @@ fn a_study_is_sweeps_and_comparisons_on_one_page() {
         assert_eq!(count, 6);
         for words in [
             "Take K = 4 at learning rate 5e-5",
+            "differs from that of K = none by -0.0122 to +0.0078",
             "4 (take this)",
             "0.9101 ± 0.0031",
             "-0.0022 [-0.0122, +0.0078]",

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -180,8 +181,6 @@ fn a_killed_sweep_goes_on() {
     }
     child.kill().expect("killed");
     child.wait().expect("ended");
-    // What it was running ends by itself.
-    std::thread::sleep(Duration::from_secs(2));
     let resumed = telly_json(&sweep.arguments("killed", ""));
     assert_eq!(metrics(&resumed), metrics(&whole));
 }
@@ -192,8 +191,85 @@ fn what_cannot_be_is_told() {
     fails(
         sweep.command("deep", ""),
         WRONG_INPUT,
-        &["precompute", "exit status 2"],
+        &["precompute", "exit status: 2"],
     );
     let command = telly(&["sweep", "--freeze", "0", "--out", "x", "--task", "classify"]);
     fails(command, WRONG_INPUT, &["--model"]);
+}
+
+/// Ctrl-C stops the run under way at its next step, with a checkpoint; nothing of it is done twice.
+#[test]
+fn an_interrupted_sweep_goes_on_within_a_run() {
+    let sweep = Sweep::new("0", "--seeds 1,2 --lr 2e-3 --epochs 3000");
+    let child = sweep
+        .command("stopped", "")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("telly runs");
+    let run = sweep.work.path("stopped/runs/freeze-0/lr-2e-3/seed-1");
+    let started = Instant::now();
+    while fs_err::metadata(run.join("metrics.jsonl")).map_or(0, |file| file.len()) < 500 {
+        assert!(
+            started.elapsed() < Duration::from_mins(2),
+            "nothing was trained"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let asked = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(asked.expect("kill runs").success());
+    let output = child.wait_with_output().expect("ended");
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("the same command goes on"), "{said}");
+    assert!(run.join("checkpoint").exists() && !run.join("summary.json").exists());
+    let steps = |run: &Path| {
+        let log = fs_err::read_to_string(run.join("metrics.jsonl")).expect("a log");
+        let lines = log.lines().map(serde_json::from_str::<Value>);
+        let steps = lines.filter_map(|line| {
+            let line = line.expect("JSON");
+            line["learning_rate"].as_f64().and(line["step"].as_u64())
+        });
+        steps.collect::<Vec<_>>()
+    };
+    let before = steps(&run);
+    // Its own flags but fewer passes: another sweep, which is refused.
+    fails(
+        sweep.command("stopped", "--batch-size 2"),
+        WRONG_INPUT,
+        &["--batch-size"],
+    );
+    assert_eq!(steps(&run), before);
+}
+
+/// A changed split is found before anything is taken for its result; a second sweep has to wait.
+#[test]
+fn what_was_made_of_other_data_is_not_taken() {
+    let sweep = Sweep::new("none,0", "--seeds 1 --epochs 1 --frozen-precision int8");
+    telly_json(&sweep.arguments("out", ""));
+    let lock = fs_err::File::open(sweep.work.path("out/.lock")).expect("a lock");
+    lock.file().lock().expect("locked");
+    fails(sweep.command("out", ""), WRONG_INPUT, &["another process"]);
+    drop(lock);
+    write_classification(&sweep.work.path("valid.jsonl"), 30);
+    fails(
+        sweep.command("out", ""),
+        WRONG_INPUT,
+        &["valid", "precompute"],
+    );
+}
+
+/// A learning rate at which nothing is learnt costs its own runs alone.
+#[test]
+fn runs_that_fail_leave_the_others() {
+    let sweep = Sweep::new("0", "--seeds 1,2 --epochs 4 --lr 1e-3,1e38");
+    let output = sweep.command("out", "--json").output().expect("telly runs");
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("learning rate 1e38, seed 2"), "{said}");
+    let table: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let rows = table["rows"].as_array().expect("rows");
+    assert_eq!((rows.len(), rows[0]["lr"].as_f64()), (1, Some(1e-3)));
 }

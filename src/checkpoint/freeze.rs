@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// `--freeze`: which part of the encoder is not trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `--freeze`: which part of the encoder is not trained; rising, from nothing on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Freeze {
     /// Nothing: ordinary fine-tuning, embeddings included.
     Nothing,

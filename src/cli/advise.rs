@@ -10,13 +10,15 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
-use super::sweep::{SweepOptions, SweptFreezes};
-use super::sweep_folder::{Sweep, telly_json, unique, write};
+use super::options::missing;
+use super::sweep::{SweepOptions, SweptFreezes, all_trained};
+use super::sweep_folder::{Sweep, freeze_flags, telly_json, unique, write};
 use super::{console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::{Record, Source};
 use crate::error::Error;
-use crate::study::Row;
+use crate::study::{Row, Verdict};
+use crate::task::TaskKind;
 use crate::train::TrainSettings;
 
 /// Records of the pilot's training split, unless told.
@@ -26,6 +28,9 @@ const DRAW: u64 = 1;
 /// The flags for all of the data.
 const WHOLE: &str = "advice.toml";
 const RESULT: &str = "advice.json";
+/// The sample's files.
+const TRAIN: &str = "train.jsonl";
+const VALID: &str = "valid.jsonl";
 
 /// Say which K to take and what it will cost, from a short pilot on a sample of the data.
 ///
@@ -46,7 +51,7 @@ pub(super) struct AdviseArguments {
     /// Records of the pilot's training split; half as many are validated on [default: 400].
     #[arg(long, value_name = "N", help_heading = "Pilot")]
     rows: Option<usize>,
-    /// Seeds of each K [default: 1,2,3].
+    /// Seeds of each K [default: those of the recipe, else 1,2,3].
     #[arg(
         long,
         value_name = "N,N",
@@ -67,46 +72,52 @@ pub(super) struct AdviseArguments {
 }
 
 pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
-    let shared = recipe::table(&arguments.options, arguments.recipe.as_deref())?;
-    let advice = Advice::prepare(arguments, shared)?;
+    let advice = Advice::prepare(arguments)?;
     let costs = advice.pilot.fill_caches()?;
-    let runs = advice.pilot.train_all()?;
+    let (runs, failed) = advice.pilot.train_all()?;
     let table = advice.pilot.table(&runs, &costs)?;
     let similarities = advice.similarities()?;
-    let mut chosen = table.base;
-    if let Some(row) = table.cheapest_not_worse() {
-        chosen = row.freeze;
-    }
-    let rows: Vec<&Row> = table.rows.iter().filter(|row| row.best_lr).collect();
-    let predicted = |freeze: Freeze| -> Result<Option<Value>, Error> {
-        let row = rows.iter().find(|row| row.freeze == freeze);
+    let chosen = match table.verdict() {
+        Verdict::Take(row, _) => row.freeze,
+        _ => table.base,
+    };
+    let predicted = |freeze: Freeze| {
+        let row = table.best().find(|row| row.freeze == freeze);
         row.map(|row| advice.predict(row)).transpose()
+    };
+    let of_base = predicted(table.base)?;
+    let of_chosen = if chosen == table.base {
+        of_base.clone()
+    } else {
+        predicted(chosen)?
     };
     let object = json!({
         "freeze": chosen,
         "base": table.base,
         "rows": advice.rows,
         "pilot_rows": advice.pilot_rows,
-        "predicted": predicted(chosen)?,
-        "predicted_base": predicted(table.base)?,
+        "predicted": of_chosen,
+        "predicted_base": of_base,
         "pilot": table.to_json(),
         "similarities": similarities,
     });
     write(&advice.pilot.folder, RESULT, &object.to_string())?;
     if arguments.json {
-        return console::print(&object.to_string());
+        console::print(&object.to_string())?;
+    } else {
+        sweep_table::print(&table)?;
+        console::print("")?;
+        for line in sentences(&object, advice.epochs) {
+            console::print(&line)?;
+        }
     }
-    sweep_table::print(&table)?;
-    console::print("")?;
-    for line in sentences(&object, advice.epochs) {
-        console::print(&line)?;
-    }
-    Ok(())
+    all_trained(failed)
 }
 
 /// A pilot, and what it stands for.
 struct Advice {
     pilot: Sweep,
+    /// Where the model lies.
     model: PathBuf,
     /// Records of the training split.
     rows: usize,
@@ -118,15 +129,13 @@ struct Advice {
 
 impl Advice {
     /// Draws the sample and keeps the flags, unless that was done before.
-    fn prepare(arguments: &AdviseArguments, mut shared: Table) -> Result<Self, Error> {
-        let out = &arguments.out;
-        super::sweep_folder::check_shared(&shared)?;
-        let model = text_of(&shared, "model")
-            .map(PathBuf::from)
-            .unwrap_or_default();
-        let located = hub::located(&model)?;
-        let layers = Checkpoint::open(&located)?.config.layers;
-        let train = training_split(&arguments.options, &shared)?;
+    fn prepare(arguments: &AdviseArguments) -> Result<Self, Error> {
+        let recipe = arguments.recipe.as_deref();
+        let options: SweepOptions = recipe::resolve(&arguments.options, recipe)?;
+        let mut shared = recipe::table(&arguments.options, recipe)?;
+        let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
+        let model = hub::located(model)?;
+        let layers = Checkpoint::open(&model)?.config.layers;
         let wanted = arguments.rows.unwrap_or(PILOT_ROWS);
         if wanted < 8 {
             return Err(Error::Usage {
@@ -134,95 +143,213 @@ impl Advice {
                 hint: "pass at least 8".into(),
             });
         }
-        fs_err::create_dir_all(out).map_err(Error::Output)?;
-        let number = |key: &str, usual: usize| {
-            let found = shared.get(key).and_then(toml::Value::as_integer);
-            found
-                .and_then(|found| usize::try_from(found).ok())
-                .unwrap_or(usual)
-        };
-        let usual = TrainSettings::default();
-        let (batch_size, epochs) = (
-            number("batch_size", usual.batch_size),
-            number("epochs", usual.epochs),
-        );
-        write(out, WHOLE, &shared.to_string())?;
-        let (rows, pilot_rows) = draw(&train, &arguments.options, wanted, out)?;
+        let data = text_of(&shared, "data").map(PathBuf::from);
+        let sample = Sample::draw(&options, data.as_deref(), wanted)?;
+        fs_err::create_dir_all(&arguments.out).map_err(Error::Output)?;
+        // The same folder, however it is named.
+        let out = fs_err::canonicalize(&arguments.out).map_err(Error::Output)?;
+        sample.check(&out)?;
+        let whole = shared.to_string();
         for key in ["data", "train", "valid", "test"] {
             shared.remove(key);
         }
-        for split in ["train", "valid"] {
-            let path = out.join(format!("{split}.jsonl"));
-            shared.insert(split.into(), path.display().to_string().into());
+        for (split, file) in [("train", TRAIN), ("valid", VALID)] {
+            shared.insert(split.into(), out.join(file).display().to_string().into());
         }
         let freezes = match &arguments.freeze {
             Some(freezes) => freezes.0.clone(),
             None => spaced(layers),
         };
-        let seeds = unique(arguments.seeds.clone().unwrap_or_else(|| vec![1, 2, 3]));
-        let pilot = Sweep::begin(out.clone(), shared, (freezes, None, seeds))?;
+        let pilot = Sweep::begin(out, shared, (freezes, None, arguments.seeds.clone()))?;
+        sample.write(&pilot.folder)?;
+        write(&pilot.folder, WHOLE, &whole)?;
+        let usual = TrainSettings::default();
         Ok(Self {
             pilot,
-            model: located,
-            rows,
-            pilot_rows,
-            batch_size,
-            epochs,
+            model,
+            rows: sample.records,
+            pilot_rows: sample.train.len(),
+            batch_size: options.batch_size.unwrap_or(usual.batch_size),
+            epochs: options.epochs.unwrap_or(usual.epochs),
         })
     }
 
     /// How alike each layer's output is before and after the pilot's ordinary fine-tuning; null where
-    /// that was not among the K.
+    /// that was not among the K, or cannot be compared.
     fn similarities(&self) -> Result<Value, Error> {
         let Some(run) = self.pilot.first_run(Freeze::Nothing) else {
             return Ok(Value::Null);
         };
-        let data = self.pilot.folder.join("valid.jsonl");
+        let data = self.pilot.folder.join(VALID);
         let mut flags: Vec<OsString> = vec![self.model.clone().into(), run.into()];
         flags.extend([OsString::from("--data"), data.into()]);
-        let shared = self.pilot.shared()?;
-        let field = ["text_field", "code_field", "source_field"];
-        if let Some(field) = field.iter().find_map(|key| text_of(&shared, key)) {
-            flags.extend([OsString::from("--text-field"), field.into()]);
+        for (flag, keys) in [
+            (
+                "--text-field",
+                &["text_field", "code_field", "source_field"][..],
+            ),
+            (
+                "--max-length",
+                &["max_length", "max_code_length", "max_source_length"],
+            ),
+            ("--provider", &["provider"]),
+            ("--threads", &["threads"]),
+            ("--onnxruntime", &["onnxruntime"]),
+        ] {
+            let shared = &self.pilot.shared;
+            if let Some(value) = keys.iter().find_map(|key| shared.get(*key)) {
+                let text = value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned);
+                flags.extend([OsString::from(flag), text.into()]);
+            }
         }
         match telly_json("rsa", flags, &self.pilot.folder) {
             Ok(found) => Ok(Value::Object(found)),
             // It is a reason more, not the answer.
-            Err(Error::Child { .. }) => Ok(Value::Null),
+            Err(Error::Child { .. }) => {
+                console::say("the layers are not compared; the advice goes without");
+                Ok(Value::Null)
+            }
             Err(error) => Err(error),
         }
     }
 
     /// What training with `row`'s K on all of the data comes to.
     fn predict(&self, row: &Row) -> Result<Value, Error> {
-        let recipe = || {
-            [
-                OsString::from("--recipe"),
-                self.pilot.folder.join(WHOLE).into(),
-            ]
-        };
-        let freeze = || ["--freeze".into(), OsString::from(row.freeze.to_string())];
-        let cache = [
-            OsString::from("--cache"),
-            self.pilot.folder.join("cache").into(),
-        ];
-        let flags = recipe().into_iter().chain(freeze()).chain(cache);
-        let flags = flags.chain([OsString::from("--dry-run")]).collect();
-        let precompute = telly_json("precompute", flags, &self.pilot.folder)?;
-        let flags = recipe().into_iter().chain(freeze()).collect();
-        let memory = telly_json("estimate", flags, &self.pilot.folder)?;
+        let folder = &self.pilot.folder;
+        let whole = || [OsString::from("--recipe"), folder.join(WHOLE).into()];
+        let mut flags = freeze_flags(&[row.freeze]);
+        flags.extend(whole());
+        flags.extend([OsString::from("--cache"), folder.join("cache").into()]);
+        flags.push("--dry-run".into());
+        let precompute = telly_json("precompute", flags, folder)?;
+        let freeze = ["--freeze".into(), OsString::from(row.freeze.to_string())];
+        let flags = whole().into_iter().chain(freeze).collect();
+        let memory = telly_json("estimate", flags, folder)?;
         // Steps of the same size take as long, however many there are.
         let steps = |rows: usize| rows.div_ceil(self.batch_size) as f64;
-        let epoch_seconds = row.epoch_seconds * steps(self.rows) / steps(self.pilot_rows);
+        let times = steps(self.rows) / steps(self.pilot_rows);
         Ok(json!({
             "freeze": row.freeze,
-            "epoch_seconds": epoch_seconds,
+            "epoch_seconds": row.epoch_seconds.map(|seconds| seconds * times),
             "precompute_seconds": precompute.get("precompute_seconds"),
             "cache_bytes": precompute.get("bytes"),
             "precompute_peak_bytes": memory.get("precompute").map(|part| &part["peak_bytes"]),
             "train_peak_bytes": memory.get("train").map(|part| &part["peak_bytes"]),
         }))
     }
+}
+
+/// The records that a pilot learns from and is validated on.
+struct Sample {
+    /// Records of the training split.
+    records: usize,
+    train: Vec<String>,
+    valid: Vec<String>,
+}
+
+impl Sample {
+    /// `wanted` records of the training split and half as many to validate on: of the validation split
+    /// if there is one, else of the rest. Of a classifier's validation, rows with a label that it cannot
+    /// have learnt are left out.
+    fn draw(options: &SweepOptions, data: Option<&Path>, wanted: usize) -> Result<Self, Error> {
+        let source = |files: &Option<Vec<PathBuf>>, split: &str| match (files, data) {
+            (Some(files), _) => Source::of_all(files, split).map(Some),
+            (None, Some(folder)) => Source::in_folder(folder, split),
+            (None, None) => Ok(None),
+        };
+        let train = source(&options.train, "train")?.ok_or_else(|| missing("--train"))?;
+        if train.text_file().is_some() {
+            return Err(Error::Usage {
+                problem: "a file of pairs is no file of records".into(),
+                hint: "give records of two functions and a label, or run `telly sweep` on a part of the pairs".into(),
+            });
+        }
+        let records = all_records(&train)?;
+        let given = source(&options.valid, "valid")?;
+        let given = given.as_ref().map(all_records).transpose()?;
+        let mut random = ChaCha8Rng::seed_from_u64(DRAW);
+        let mut order = sample(&mut random, records.len(), records.len()).into_vec();
+        let mut valid: Vec<&Record> = match &given {
+            None => {
+                let held_out = (wanted / 2).min(records.len() / 3);
+                let rows = order.split_off(order.len() - held_out);
+                rows.into_iter().map(|row| &records[row]).collect()
+            }
+            Some(given) => {
+                let drawn = sample(&mut random, given.len(), (wanted / 2).min(given.len()));
+                drawn.into_iter().map(|row| &given[row]).collect()
+            }
+        };
+        order.truncate(wanted);
+        let train: Vec<&Record> = order.iter().map(|&row| &records[row]).collect();
+        if options.task.task == Some(TaskKind::Classify) && options.task.objective.is_none() {
+            let named = options.task.label_field.as_deref();
+            let label = |record: &Record| {
+                let usual = ["label", "target"].into_iter();
+                let mut fields = named.into_iter().chain(usual);
+                fields.find_map(|field| record.fields.get(field)).cloned()
+            };
+            let known: Vec<Option<Value>> = train.iter().map(|record| label(record)).collect();
+            let before = valid.len();
+            valid.retain(|record| known.contains(&label(record)));
+            if valid.len() < before {
+                console::say(&format!(
+                    "{} records to validate on have labels that none of the sample has, and are left out",
+                    before - valid.len()
+                ));
+            }
+        }
+        let lines = |records: &[&Record]| -> Vec<String> {
+            records
+                .iter()
+                .map(|record| json!(record.fields).to_string())
+                .collect()
+        };
+        Ok(Self {
+            records: records.len(),
+            train: lines(&train),
+            valid: lines(&valid),
+        })
+    }
+
+    fn files(&self) -> [(&'static str, String); 2] {
+        [(TRAIN, &self.train), (VALID, &self.valid)]
+            .map(|(name, lines)| (name, lines.iter().map(|line| line.clone() + "\n").collect()))
+    }
+
+    /// Refuses a folder of another sample.
+    fn check(&self, out: &Path) -> Result<(), Error> {
+        for (name, text) in self.files() {
+            let path = out.join(name);
+            if fs_err::read_to_string(&path).is_ok_and(|found| found != text) {
+                return Err(Error::Usage {
+                    problem: format!(
+                        "`{}` was drawn from other data, or with another `--rows`",
+                        path.display()
+                    ),
+                    hint: "choose another `--out`, or remove the folder".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, out: &Path) -> Result<(), Error> {
+        self.files()
+            .iter()
+            .try_for_each(|(name, text)| write(out, name, text))
+    }
+}
+
+fn all_records(source: &Source) -> Result<Vec<Record>, Error> {
+    let mut chunks = source.records()?;
+    let mut records = Vec::new();
+    while let Some(chunk) = chunks.chunk()? {
+        records.extend(chunk.records);
+    }
+    Ok(records)
 }
 
 /// Nothing, and five K from 0 to all of `layers` but one.
@@ -235,70 +362,6 @@ fn spaced(layers: usize) -> Vec<Freeze> {
 
 fn text_of<'a>(table: &'a Table, key: &str) -> Option<&'a str> {
     table.get(key).and_then(toml::Value::as_str)
-}
-
-/// The records that are learnt from.
-fn training_split(options: &SweepOptions, shared: &Table) -> Result<Source, Error> {
-    if let Some(files) = &options.train {
-        return Ok(Source::of_all(files, "train")?);
-    }
-    let path = text_of(shared, "train").or_else(|| text_of(shared, "data"));
-    Ok(Source::of(Path::new(path.unwrap_or_default()), "train")?)
-}
-
-/// Writes `wanted` records of `train` and half as many to validate on to `out`: of the validation split
-/// if there is one, else of the rest. How many records there are, and how many the pilot learns from.
-fn draw(
-    train: &Source,
-    options: &SweepOptions,
-    wanted: usize,
-    out: &Path,
-) -> Result<(usize, usize), Error> {
-    if train.text_file().is_some() {
-        return Err(Error::Usage {
-            problem: "a file of pairs is no file of records".into(),
-            hint: "give records of two functions and a label, or run `telly sweep` on a part of the pairs".into(),
-        });
-    }
-    let records = all_records(train)?;
-    let mut random = ChaCha8Rng::seed_from_u64(DRAW);
-    let mut order = sample(&mut random, records.len(), records.len()).into_vec();
-    let validated = wanted / 2;
-    let mut valid: Vec<&Record> = Vec::new();
-    let given = match &options.valid {
-        Some(files) => all_records(&Source::of_all(files, "valid")?)?,
-        None => Vec::new(),
-    };
-    if given.is_empty() {
-        let held_out = validated.min(records.len() / 3);
-        valid.extend(
-            order
-                .split_off(order.len() - held_out)
-                .iter()
-                .map(|&row| &records[row]),
-        );
-    } else {
-        let drawn = sample(&mut random, given.len(), validated.min(given.len()));
-        valid.extend(drawn.into_iter().map(|row| &given[row]));
-    }
-    order.truncate(wanted);
-    let train: Vec<&Record> = order.iter().map(|&row| &records[row]).collect();
-    for (name, rows) in [("train.jsonl", &train), ("valid.jsonl", &valid)] {
-        let lines = rows
-            .iter()
-            .map(|record| json!(record.fields).to_string() + "\n");
-        write(out, name, &lines.collect::<String>())?;
-    }
-    Ok((records.len(), train.len()))
-}
-
-fn all_records(source: &Source) -> Result<Vec<Record>, Error> {
-    let mut chunks = source.records()?;
-    let mut records = Vec::new();
-    while let Some(chunk) = chunks.chunk()? {
-        records.extend(chunk.records);
-    }
-    Ok(records)
 }
 
 /// What to take, why, and what it will cost.

@@ -99,6 +99,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    interrupt::end_with_parent();
     // clap itself answers `--help` with status 0 and a wrong command line with status 2.
     let cli = Cli::parse();
     if matches!(

@@ -32,7 +32,7 @@ pub(super) struct SweepArguments {
     /// The K to try: numbers, ranges as 2..5 with both ends, and none for ordinary fine-tuning.
     #[arg(long, value_name = "K,K", help_heading = "Sweep")]
     pub(super) freeze: SweptFreezes,
-    /// Seeds of each; two or more for a test [default: 1,2,3].
+    /// Seeds of each; two or more for a test [default: those of the recipe, else 1,2,3].
     #[arg(
         long,
         value_name = "N,N",
@@ -67,10 +67,10 @@ pub(super) struct SweepArguments {
 pub(super) struct SweepOptions {
     #[command(flatten)]
     #[serde(flatten)]
-    task: TaskOptions,
+    pub(super) task: TaskOptions,
     /// Folder of the pre-trained model, or owner/name[@revision] of one on the Hugging Face hub.
     #[arg(long, value_name = "MODEL", help_heading = "Input")]
-    model: Option<PathBuf>,
+    pub(super) model: Option<PathBuf>,
     /// Training split, as for `telly precompute`.
     #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Input")]
     #[serde(default, with = "split_files")]
@@ -88,10 +88,10 @@ pub(super) struct SweepOptions {
     code_base: Option<PathBuf>,
     /// Passes over the training split [default: 3].
     #[arg(long, value_name = "N", help_heading = "Training")]
-    epochs: Option<usize>,
+    pub(super) epochs: Option<usize>,
     /// Rows a batch [default: 32].
     #[arg(long, value_name = "N", help_heading = "Training")]
-    batch_size: Option<usize>,
+    pub(super) batch_size: Option<usize>,
     /// Dropout probability of the trained layers and the head [default: the model's own].
     #[arg(long, value_name = "P", help_heading = "Training")]
     dropout: Option<f64>,
@@ -126,44 +126,47 @@ impl FromStr for SweptFreezes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut depths = Vec::new();
-        let mut nothing = false;
+        let mut freezes = Vec::new();
         for part in text.split(',').map(str::trim) {
-            let number = |text: &str| {
-                let number: Result<usize, _> = text.parse();
-                number.map_err(|_| {
-                    format!("`{part}`: expected none, a number of layers, or a range as 2..5")
-                })
-            };
-            match part.split_once("..") {
-                _ if part == "none" => nothing = true,
-                Some((first, last)) => {
-                    let (first, last) = (number(first)?, number(last)?);
-                    if last < first || last - first > 1_000 {
-                        return Err(format!("`{part}` is no range of layers"));
-                    }
-                    depths.extend(first..=last);
+            let told =
+                || format!("`{part}`: expected none, a number of layers, or a range as 2..5");
+            if let Some((first, last)) = part.split_once("..") {
+                let depth = |text: &str| text.parse::<usize>().map_err(|_| told());
+                let (first, last) = (depth(first)?, depth(last)?);
+                if last < first || last - first > 1_000 {
+                    return Err(format!("`{part}` is no range of layers"));
                 }
-                None => depths.push(number(part)?),
+                freezes.extend((first..=last).map(Freeze::Layers));
+            } else {
+                freezes.push(part.parse::<Freeze>().map_err(|_| told())?);
             }
         }
-        depths.sort_unstable();
-        depths.dedup();
-        let none = nothing.then_some(Freeze::Nothing);
-        let depths = depths.into_iter().map(Freeze::Layers);
-        Ok(Self(none.into_iter().chain(depths).collect()))
+        freezes.sort_unstable();
+        freezes.dedup();
+        Ok(Self(freezes))
     }
 }
 
 pub(super) fn run(arguments: &SweepArguments) -> Result<(), Error> {
     let sweep = Sweep::open(arguments)?;
     let costs = sweep.fill_caches()?;
-    let runs = sweep.train_all()?;
+    let (runs, failed) = sweep.train_all()?;
     let table = sweep.table(&runs, &costs)?;
     if arguments.json {
-        return console::result(true, &table.to_json());
+        console::print(&table.to_json().to_string())?;
+    } else {
+        sweep_table::print(&table)?;
     }
-    sweep_table::print(&table)
+    all_trained(failed)
+}
+
+/// Tells of the runs that `failed`, if any did.
+pub(super) fn all_trained(failed: Vec<String>) -> Result<(), Error> {
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Runs { failed })
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A sweep on disk: the processes that fill its caches and train its runs.
 
 use std::ffi::OsString;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
@@ -23,75 +25,85 @@ use crate::train::{RecordedRun, RunFolder, TrainSettings};
 
 /// The flags that all runs of a sweep share.
 const SHARED: &str = "sweep.toml";
+/// Those of them that `train` is told.
+const TRAINED: &str = "train.toml";
+/// Held while a sweep is under way.
+const LOCK: &str = ".lock";
+/// What a sweep decides itself, or would have written over for each K.
+const OWN: [&str; 5] = ["freeze", "cache", "out", "seed", "graph"];
 /// What was found, for programs.
 const RESULT: &str = "sweep.json";
 const SPREADSHEET: &str = "sweep.csv";
 /// Between two looks at a process that runs.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A sweep on disk.
+/// A sweep on disk, for one process at a time.
 pub(super) struct Sweep {
     pub(super) folder: PathBuf,
+    /// The flags that all runs share.
+    pub(super) shared: Table,
     freezes: Vec<Freeze>,
     lrs: Vec<f64>,
     seeds: Vec<u64>,
+    _lock: File,
 }
 
 impl Sweep {
     /// Starts the sweep that `arguments` mean, or goes on with it.
     pub(super) fn open(arguments: &SweepArguments) -> Result<Self, Error> {
         let shared = recipe::table(&arguments.options, arguments.recipe.as_deref())?;
-        let seeds = arguments.seeds.clone().unwrap_or_else(|| vec![1, 2, 3]);
         let freezes = arguments.freeze.0.clone();
-        let swept = (freezes, arguments.lr.clone(), seeds);
+        let swept = (freezes, arguments.lr.clone(), arguments.seeds.clone());
         Self::begin(arguments.out.clone(), shared, swept)
     }
 
     /// Starts a sweep in `folder`, or goes on with it, whose runs share the flags `shared`: each K, each
-    /// peak learning rate (that of `shared` or the usual one for none) and each seed.
+    /// peak learning rate and each seed; where those are not told the ones of `shared`, else the usual.
     pub(super) fn begin(
         folder: PathBuf,
         mut shared: Table,
-        (freezes, lrs, seeds): (Vec<Freeze>, Option<Vec<f64>>, Vec<u64>),
+        (freezes, lrs, seeds): (Vec<Freeze>, Option<Vec<f64>>, Option<Vec<u64>>),
     ) -> Result<Self, Error> {
         check_shared(&shared)?;
-        for key in ["freeze", "cache", "out", "seed", "seeds"] {
+        let lr = taken(&mut shared, "lr")?.unwrap_or(TrainSettings::default().lr);
+        let usual = taken(&mut shared, "seeds")?.unwrap_or_else(|| vec![1, 2, 3]);
+        for key in OWN {
             shared.remove(key);
         }
-        let lr = shared.remove("lr").and_then(|lr| lr.as_float());
-        let usual = lr.unwrap_or(TrainSettings::default().lr);
+        fs_err::create_dir_all(&folder).map_err(Error::Output)?;
         let sweep = Self {
+            _lock: lock(&folder)?,
             folder,
+            shared,
             freezes,
-            lrs: unique(lrs.unwrap_or_else(|| vec![usual])),
-            seeds: unique(seeds),
+            lrs: unique(lrs.unwrap_or_else(|| vec![lr])),
+            seeds: unique(seeds.unwrap_or(usual)),
         };
-        sweep.claim(&shared.to_string())?;
+        sweep.claim()?;
         Ok(sweep)
     }
 
-    /// The flags that all runs share.
-    pub(super) fn shared(&self) -> Result<Table, Error> {
-        let text = fs_err::read_to_string(self.folder.join(SHARED)).map_err(Error::Output)?;
-        Ok(text.parse().unwrap_or_default())
-    }
-
     /// Keeps what all runs share, and refuses a folder of another sweep.
-    fn claim(&self, shared: &str) -> Result<(), Error> {
+    fn claim(&self) -> Result<(), Error> {
+        let shared = self.shared.to_string();
         match fs_err::read_to_string(self.folder.join(SHARED)) {
-            Ok(found) if found == shared => return Ok(()),
-            Ok(found) => return Err(Error::Usage {
+            Ok(found) if found != shared => return Err(Error::Usage {
                 problem: format!(
                     "`{}` was begun with other flags: {}",
                     self.folder.display(),
-                    differences(&found, shared)
+                    differences(&found, &shared)
                 ),
                 hint: "choose another `--out`, or remove the folder; K, seeds and learning rates may differ".into(),
             }),
-            Err(_) => {}
+            Ok(_) => {}
+            Err(_) => write(&self.folder, SHARED, &shared)?,
         }
-        fs_err::create_dir_all(&self.folder).map_err(Error::Output)?;
-        write(&self.folder, SHARED, shared)
+        // A cache knows its data; each run would read all of it again to compare.
+        let mut trained = self.shared.clone();
+        for key in ["data", "train", "valid", "test", "code_base"] {
+            trained.remove(key);
+        }
+        write(&self.folder, TRAINED, &trained.to_string())
     }
 
     fn cache_folder(&self, freeze: Freeze) -> PathBuf {
@@ -115,13 +127,11 @@ impl Sweep {
             return Err(missing("--seeds"));
         };
         let recorded = RecordedRun::open(&self.run_folder(first.freeze, first.lr, first.seed))?;
-        let metric = recorded.metric().ok_or_else(|| Error::Usage {
-            problem: "neither a validation nor a test split: nothing can be compared".into(),
-            hint: "name one with `--valid`, or both with `--test` too".into(),
-        })?;
+        let metric = recorded.metric().unwrap_or_default();
         let table = study::Table::new(&metric, runs, costs)
             .unwrap_or_else(|| unreachable!("there is a run"));
-        self.publish(&table)?;
+        write(&self.folder, RESULT, &table.to_json().to_string())?;
+        write(&self.folder, SPREADSHEET, &sweep_table::csv(&table))?;
         Ok(table)
     }
 
@@ -130,16 +140,16 @@ impl Sweep {
             .join(format!("runs/freeze-{freeze}/lr-{lr:e}/seed-{seed}"))
     }
 
-    /// Fills the caches that are not there yet, those of all depths in one pass; what each cost.
+    /// Fills the caches, those of all depths in one pass, or finds them filled of the same data; what
+    /// each cost.
     pub(super) fn fill_caches(&self) -> Result<Vec<CacheCost>, Error> {
         let caches = self.folder.join("caches");
         let name = |freeze: Freeze| format!("freeze-{freeze}.json");
-        let missing = |freeze: &&Freeze| !caches.join(name(**freeze)).is_file();
         let (nothing, depths): (Vec<Freeze>, Vec<Freeze>) = self
             .freezes
             .iter()
-            .filter(missing)
             .partition(|freeze| **freeze == Freeze::Nothing);
+        let mut costs = Vec::new();
         for group in [nothing, depths] {
             // A single one is written to the folder itself, several to folders of their own in it.
             let folder = match group.as_slice() {
@@ -149,56 +159,53 @@ impl Sweep {
             };
             let names: Vec<String> = group.iter().map(ToString::to_string).collect();
             console::say(&format!("caches for K = {}", names.join(", ")));
-            let flags = ["--freeze", &names.join(","), "--cache"].map(OsString::from);
-            let flags = flags.into_iter().chain([folder.into()]);
-            let summary = self.telly("precompute", flags.collect())?;
+            let flags = freeze_flags(&group).into_iter();
+            let flags = flags.chain(["--cache".into(), folder.into()]);
+            let missing = |freeze: &&Freeze| !caches.join(name(**freeze)).is_file();
+            let filled = group.iter().filter(missing).count();
+            let summary = self.telly("precompute", SHARED, flags.collect())?;
             for &freeze in &group {
-                let several = summary.get("caches").and_then(Value::as_array);
-                let of_this = several.into_iter().flatten();
-                let of_this = of_this.filter(|cache| cache["freeze"] == json!(freeze));
-                let bytes = of_this.map(|cache| &cache["bytes"]).next();
-                let found = CacheCost {
-                    freeze,
-                    seconds: summary["seconds"].as_f64().unwrap_or(f64::NAN),
-                    caches: group.len(),
-                    bytes: bytes.unwrap_or(&summary["bytes"]).as_u64().unwrap_or(0),
-                };
-                write(&caches, &name(freeze), &json!(found).to_string())?;
+                let path = caches.join(name(freeze));
+                if !path.is_file() {
+                    let found = cost_of(freeze, &summary, filled);
+                    write(&caches, &name(freeze), &json!(found).to_string())?;
+                }
+                let text = fs_err::read_to_string(&path).map_err(Error::Output)?;
+                costs.push(serde_json::from_str(&text).map_err(|error| Error::Usage {
+                    problem: format!("`{}` is damaged: {error}", path.display()),
+                    hint: "remove it, and the same command goes on".into(),
+                })?);
             }
         }
-        let costs = self.freezes.iter().map(|&freeze| {
-            let path = caches.join(name(freeze));
-            let text = fs_err::read_to_string(&path).map_err(Error::Output)?;
-            serde_json::from_str(&text).map_err(|error| Error::Usage {
-                problem: format!("`{}` is damaged: {error}", path.display()),
-                hint: "remove it, and the same command goes on".into(),
-            })
-        });
-        costs.collect()
+        Ok(costs)
     }
 
-    /// Trains what is not trained yet; all runs.
-    pub(super) fn train_all(&self) -> Result<Vec<SweptRun>, Error> {
+    /// Trains what is not trained yet; all runs that are finished, and what became of the others. The
+    /// first failure of a sweep that has no run yet ends it.
+    pub(super) fn train_all(&self) -> Result<(Vec<SweptRun>, Vec<String>), Error> {
         let cells: Vec<(Freeze, f64, u64)> = self
             .freezes
             .iter()
             .flat_map(|&freeze| self.lrs.iter().map(move |&lr| (freeze, lr)))
             .flat_map(|(freeze, lr)| self.seeds.iter().map(move |&seed| (freeze, lr, seed)))
             .collect();
-        let mut runs = Vec::new();
+        let (mut runs, mut failed) = (Vec::new(), Vec::new());
         for (number, &(freeze, lr, seed)) in cells.iter().enumerate() {
             let folder = self.run_folder(freeze, lr, seed);
-            let heading = format!(
-                "K = {freeze}, learning rate {lr:e}, seed {seed} ({} of {})",
-                number + 1,
-                cells.len()
-            );
+            let name = format!("K = {freeze}, learning rate {lr:e}, seed {seed}");
+            let heading = format!("{name} ({} of {})", number + 1, cells.len());
             let summary = if let Some(summary) = RunFolder::summary(&folder)? {
                 console::say(&format!("{heading} is finished"));
                 summary
             } else {
                 console::say(&heading);
-                self.train((freeze, lr, seed), &folder)?
+                match self.train((freeze, lr, seed), &folder) {
+                    Err(Error::Child { .. }) if !runs.is_empty() => {
+                        failed.push(name);
+                        continue;
+                    }
+                    trained => trained?,
+                }
             };
             runs.push(SweptRun {
                 freeze,
@@ -207,7 +214,7 @@ impl Sweep {
                 summary,
             });
         }
-        Ok(runs)
+        Ok((runs, failed))
     }
 
     fn train(
@@ -230,29 +237,90 @@ impl Sweep {
         ];
         let flags = numbers.map(OsString::from).into_iter().chain(out);
         let cache = [OsString::from("--cache"), self.cache_folder(freeze).into()];
-        self.telly("train", flags.chain(cache).collect())
+        self.telly("train", TRAINED, flags.chain(cache).collect())
     }
 
-    /// Runs `telly command` with what all runs share and `flags`; the object it ends with.
-    fn telly(&self, command: &str, flags: Vec<OsString>) -> Result<Map<String, Value>, Error> {
-        let shared = [OsString::from("--recipe"), self.folder.join(SHARED).into()];
-        telly_json(
-            command,
-            shared.into_iter().chain(flags).collect(),
-            &self.folder,
-        )
+    /// Runs `telly command` with a recipe of the sweep and `flags`; the object it ends with.
+    fn telly(
+        &self,
+        command: &str,
+        recipe: &str,
+        flags: Vec<OsString>,
+    ) -> Result<Map<String, Value>, Error> {
+        let shared = [OsString::from("--recipe"), self.folder.join(recipe).into()];
+        let flags = shared.into_iter().chain(flags).collect();
+        telly_json(command, flags, &self.folder)
     }
+}
 
-    /// Writes the table for programs and for spreadsheets.
-    fn publish(&self, table: &study::Table) -> Result<(), Error> {
-        let text = Value::Object(table.to_json()).to_string();
-        write(&self.folder, RESULT, &text)?;
-        write(&self.folder, SPREADSHEET, &sweep_table::csv(table))
+/// `--freeze` of `precompute`, with what goes with it.
+pub(super) fn freeze_flags(freezes: &[Freeze]) -> Vec<OsString> {
+    let names: Vec<String> = freezes.iter().map(ToString::to_string).collect();
+    let mut flags = vec![OsString::from("--freeze"), names.join(",").into()];
+    if freezes == [Freeze::Nothing] {
+        // There is nothing that another one could be of.
+        flags.extend(["--frozen-precision", "fp32"].map(OsString::from));
+    }
+    flags
+}
+
+/// What the cache of `freeze` cost, by the `summary` of the pass that filled so many `caches`.
+fn cost_of(freeze: Freeze, summary: &Map<String, Value>, caches: usize) -> CacheCost {
+    let number = |name: &str| summary.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let several = summary.get("caches").and_then(Value::as_array);
+    let mut of_this = several.into_iter().flatten();
+    let of_this = of_this.find(|cache| cache["freeze"] == json!(freeze));
+    // Where nothing is frozen nothing is computed.
+    let whole = freeze == Freeze::Nothing || number("computed_tokens") == number("tokens");
+    CacheCost {
+        freeze,
+        seconds: summary["seconds"].as_f64().filter(|_| whole),
+        caches,
+        bytes: of_this
+            .and_then(|cache| cache["bytes"].as_u64())
+            .unwrap_or_else(|| number("bytes")),
+    }
+}
+
+/// Takes `key` out of `shared`, if it is there, as what it is to be.
+fn taken<T: DeserializeOwned>(shared: &mut Table, key: &str) -> Result<Option<T>, Error> {
+    let value = shared.remove(key);
+    let read = |value: toml::Value| {
+        let written = value.to_string();
+        // A round number may be written without its point.
+        let value = match value {
+            toml::Value::Integer(number) => toml::Value::Float(number as f64),
+            value => value,
+        };
+        value.try_into().map_err(|_| Error::Usage {
+            problem: format!("`{key} = {written}` in the recipe cannot be read"),
+            hint: "`lr` is a number and `seeds` a list of them; several rates go to `--lr`".into(),
+        })
+    };
+    value.map(read).transpose()
+}
+
+/// Locks `folder` against another sweep.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join(LOCK);
+    let file = fs_err::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.map_err(Error::Output)?.into_parts().0;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Usage {
+            problem: format!("another process sweeps in `{}`", folder.display()),
+            hint: "wait for it, or choose another `--out`".into(),
+        }),
+        Err(TryLockError::Error(error)) => Err(Error::Output(error)),
     }
 }
 
 /// Refuses flags without which nothing can be trained.
-pub(super) fn check_shared(shared: &Table) -> Result<(), Error> {
+fn check_shared(shared: &Table) -> Result<(), Error> {
     for (key, flag) in [
         ("task", "--task"),
         ("model", "--model"),
@@ -262,6 +330,15 @@ pub(super) fn check_shared(shared: &Table) -> Result<(), Error> {
         if !shared.contains_key(key) && !elsewhere {
             return Err(missing(flag));
         }
+    }
+    if !["valid", "test", "data"]
+        .iter()
+        .any(|key| shared.contains_key(*key))
+    {
+        return Err(Error::Usage {
+            problem: "neither a validation nor a test split: nothing can be compared".into(),
+            hint: "name one with `--valid`, or both with `--test` too".into(),
+        });
     }
     Ok(())
 }
@@ -283,24 +360,28 @@ pub(super) fn telly_json(
     let mut process = Command::new(program);
     process.arg(command).args(flags).arg("--json");
     let (status, stdout) = output_of(process).map_err(Error::Output)?;
+    // What it finished counts, even if it was asked to stop meanwhile.
+    if status.success()
+        && let Some(last) = stdout.lines().last()
+        && let Ok(object) = serde_json::from_str(last)
+    {
+        return Ok(object);
+    }
     if interrupt::requested() || status.code() == Some(interrupt::EXIT_STATUS.into()) {
         return Err(stopped());
     }
-    let failed = || Error::Child {
+    Err(Error::Child {
         command: format!("telly {command}"),
-        status: status.code(),
-    };
-    if !status.success() {
-        return Err(failed());
-    }
-    let last = stdout.lines().last().unwrap_or_default();
-    serde_json::from_str(last).map_err(|_| failed())
+        status,
+    })
 }
 
-/// Runs `process` to its end; what it wrote to stdout. Ctrl-C reaches this process alone, which asks the
-/// other one to stop once: a second request would have it stop at once, and lose what it did.
+/// Runs `process` to its end, or to that of this one; what it wrote to stdout. Ctrl-C reaches this process
+/// alone, which asks the other one to stop once: a second request would have it stop at once, and lose
+/// what it did.
 fn output_of(mut process: Command) -> io::Result<(ExitStatus, String)> {
     process.stdin(Stdio::null()).stdout(Stdio::piped());
+    process.env(interrupt::RUN_BY, std::process::id().to_string());
     let mut child = process.process_group(0).spawn()?;
     let stdout = child.stdout.take();
     let reader = std::thread::spawn(move || {
@@ -316,7 +397,7 @@ fn output_of(mut process: Command) -> io::Result<(ExitStatus, String)> {
         if interrupt::requested() && !asked {
             asked = true;
             // It may have ended since.
-            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+            let _ = kill_process(Pid::from_child(&child), Signal::INT);
         }
         std::thread::sleep(LOOK_AGAIN);
     };

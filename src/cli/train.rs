@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::generation_options::GenerationOptions;
 use super::head::check_pooling;
 use super::model::trained_checkpoint;
-use super::options::{RuntimeOptions, limit_threads, missing};
+use super::options::{DeviceChoice, RuntimeOptions, limit_threads, missing};
 use super::task::TaskOptions;
 use super::text_writer::{self, Running, TextWriter};
 use super::train_options::{TrainOptions, resolved_recipe};
@@ -19,7 +19,7 @@ use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Source;
 use crate::error::Error;
-use crate::frozen::FrozenPrecision;
+use crate::frozen::{FrozenPrecision, ProviderChoice};
 use crate::precompute::content_hash;
 use crate::progress::Progress;
 use crate::task::{Encoding, HeadSettings, Known, Labels, Model, Objective, Role};
@@ -221,9 +221,12 @@ impl Training {
         if self.profile {
             object.insert("profile".into(), report_profile(&model));
         }
+        let chosen = summary.valid.as_ref().or(summary.test.as_ref());
+        let chosen = chosen.map(|metrics| metrics.selection().0.to_owned());
+        let metric = settings.best_metric.clone().or(chosen);
+        object.insert("metric".into(), json!(metric));
         run.write_summary(&Value::Object(object.clone()))?;
-        let metric = summary.valid.as_ref().map(|valid| valid.selection().0);
-        runs::draw(out, settings.best_metric.as_deref().or(metric))?;
+        runs::draw(out, metric.as_deref().filter(|_| summary.valid.is_some()))?;
         Ok(object)
     }
 
@@ -236,7 +239,9 @@ impl Training {
         let Some((task, text)) = encoding.text().filter(|_| settings.writes_texts()) else {
             return Ok(None);
         };
+        let on_cpu = self.options.device == Some(DeviceChoice::Cpu);
         let options = RuntimeOptions {
+            provider: on_cpu.then_some(ProviderChoice::Cpu),
             threads: self.options.threads,
             ..RuntimeOptions::default()
         };

@@ -11,7 +11,6 @@ mod layer_vectors;
 mod paired;
 mod products;
 pub mod report;
-
 mod rsa;
 mod similarity;
 mod sweep;
@@ -19,6 +18,6 @@ mod sweep;
 pub use bootstrap::Resamples;
 pub use error::Error;
 pub use layer_vectors::{LayerVectors, TextPooling, layer_vectors};
-pub use paired::{PairedTest, mean_and_deviation};
+pub use paired::PairedTest;
 pub use rsa::{Estimate, LEAST_TEXTS, LayerSimilarity, MOST_TEXTS, compare};
-pub use sweep::{CacheCost, Row, Spread, SweptRun, Table};
+pub use sweep::{AgainstBase, CacheCost, Cell, Row, Spread, SweptRun, Table, Verdict};

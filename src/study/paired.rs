@@ -1,9 +1,10 @@
 //! Whether paired measurements differ: Student's test.
 
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// What is said of the mean difference of pairs.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PairedTest {
     /// Mean of the differences, the first of a pair less the second.
     pub difference: f64,
@@ -15,8 +16,8 @@ pub struct PairedTest {
 
 impl PairedTest {
     /// Student's t-test of `pairs` (Student, 1908), with one degree of freedom fewer than there are
-    /// pairs. None of fewer than two, or of numbers that are none. Where all differences are the same
-    /// number, nothing is left to chance: p is 1 if that is 0, and else 0.
+    /// pairs. None of fewer than two, or of numbers that are none. Differences that are all the same
+    /// number have no deviation to judge them by: p is 1 if that number is 0, and else 0.
     pub fn new(pairs: &[(f64, f64)]) -> Option<Self> {
         let count = pairs.len() as f64;
         let differences = pairs.iter().map(|(one, other)| one - other);
@@ -53,19 +54,6 @@ impl PairedTest {
     }
 }
 
-/// Mean of `numbers` and their standard deviation, with one fewer than there are as divisor; 0 of one.
-pub fn mean_and_deviation(numbers: &[f64]) -> (f64, f64) {
-    let count = numbers.len() as f64;
-    let mean = numbers.iter().sum::<f64>() / count;
-    let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
-    let deviation = if numbers.len() < 2 {
-        0.0
-    } else {
-        (squares / (count - 1.0)).sqrt()
-    };
-    (mean, deviation)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,11 +79,5 @@ mod tests {
         assert_eq!((test.p_value, test.interval), (1.0, [0.0, 0.0]));
         assert_eq!(PairedTest::new(&[(0.3, 0.3)]), None);
         assert_eq!(PairedTest::new(&[(f64::NAN, 0.3), (0.1, 0.2)]), None);
-    }
-
-    #[test]
-    fn deviations_are_those_of_a_sample() {
-        assert_eq!(mean_and_deviation(&[2.0]), (2.0, 0.0));
-        assert_eq!(mean_and_deviation(&[1.0, 3.0]), (2.0, 2f64.sqrt()));
     }
 }

@@ -3,11 +3,12 @@
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::paired::{PairedTest, mean_and_deviation};
+use super::paired::PairedTest;
 use crate::checkpoint::Freeze;
 use crate::task::less_is_better;
+use crate::train::mean_and_deviation;
 
 /// A difference of which chance alone would make one as large less often than this is taken for one.
 const SIGNIFICANT: f64 = 0.05;
@@ -17,8 +18,8 @@ const SIGNIFICANT: f64 = 0.05;
 pub struct CacheCost {
     /// Of which K.
     pub freeze: Freeze,
-    /// Seconds of the pass that filled it.
-    pub seconds: f64,
+    /// Seconds of the pass that filled it; none where that was broken off and gone on with.
+    pub seconds: Option<f64>,
     /// Caches that the pass filled.
     pub caches: usize,
     /// Bytes on disk.
@@ -39,11 +40,8 @@ pub struct SweptRun {
 }
 
 impl SweptRun {
-    fn number(&self, name: &str) -> f64 {
-        self.summary
-            .get(name)
-            .and_then(Value::as_f64)
-            .unwrap_or(f64::NAN)
+    fn number(&self, name: &str) -> Option<f64> {
+        self.summary.get(name)?.as_f64()
     }
 
     fn metric(&self, split: &str, name: &str) -> Option<f64> {
@@ -52,55 +50,98 @@ impl SweptRun {
 }
 
 /// A metric over seeds.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// Mean.
     pub mean: f64,
-    /// Standard deviation, with one fewer than there are as divisor.
-    pub standard_deviation: f64,
+    /// Standard deviation of the sample, of two seeds or more.
+    pub standard_deviation: Option<f64>,
 }
 
-/// All seeds of one K and one learning rate.
-#[derive(Debug, Clone, PartialEq)]
+/// The seeds of a row against the same seeds of the base, on the split that is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AgainstBase {
+    /// Row less base.
+    #[serde(flatten)]
+    pub test: PairedTest,
+    /// Whether the mean is worse, and p below 0.05.
+    pub significantly_worse: bool,
+}
+
+/// All seeds of one K and one learning rate. What was not measured is none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// K.
     pub freeze: Freeze,
     /// Peak learning rate.
     pub lr: f64,
-    /// The seeds, in their order.
+    /// The seeds, rising.
     pub seeds: Vec<u64>,
-    /// Numbers that are trained.
-    pub trainable_parameters: f64,
-    /// What its cache cost.
-    pub cache: CacheCost,
+    /// How many parameters are trained.
+    pub trainable_parameters: Option<f64>,
+    /// Seconds of the pass that filled its cache.
+    pub precompute_seconds: Option<f64>,
+    /// Caches that the pass filled.
+    pub precompute_caches: usize,
+    /// Bytes of its cache.
+    pub cache_bytes: u64,
     /// Seconds of an epoch's steps, the mean over the seeds.
-    pub epoch_seconds: f64,
+    pub epoch_seconds: Option<f64>,
     /// Seconds of training with evaluation, the mean over the seeds.
-    pub train_seconds: f64,
-    /// Peak memory of a training process, the most of any seed; bytes.
-    pub peak_rss_bytes: f64,
+    pub train_seconds: Option<f64>,
+    /// Peak memory of a training process, the most of any seed; bytes. Of a run that was gone on with
+    /// it is that of the last process.
+    pub peak_rss_bytes: Option<f64>,
     /// The metric on the validation split, if there is one.
     pub valid: Option<Spread>,
     /// The metric on the test split, if there is one.
     pub test: Option<Spread>,
     /// Whether this is its K's best learning rate.
     pub best_lr: bool,
-    /// The same seeds of this row and of the base, on the split that is compared; none of the base
-    /// itself, and of fewer than two seeds.
-    pub against_base: Option<PairedTest>,
+    /// None of the base itself, of fewer than two seeds, and where a metric is no number.
+    pub against_base: Option<AgainstBase>,
+}
+
+/// A row by what makes it one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// K.
+    pub freeze: Freeze,
+    /// Peak learning rate.
+    pub lr: f64,
 }
 
 /// The rows of a sweep.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     /// The metric that is compared.
     pub metric: String,
     /// The split that it is compared on: `test` where there is one.
-    pub split: &'static str,
+    pub split: String,
     /// What the others are compared with: nothing frozen, or the fewest layers that are.
     pub base: Freeze,
     /// By K, then by learning rate.
     pub rows: Vec<Row>,
+    /// The K and learning rate with the shortest epochs, shorter than the base's, of those that were
+    /// tested and are not significantly worse; each K at its best learning rate.
+    pub cheapest_not_worse: Option<Cell>,
+}
+
+/// Which K to take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Verdict<'a> {
+    /// One seed tells nothing about chance.
+    OneSeed,
+    /// There is nothing but the base.
+    NothingElse,
+    /// This one.
+    Take(&'a Row, AgainstBase),
+    /// The base: every other K is significantly worse.
+    AllWorse,
+    /// The base: no other K is faster without being worse.
+    NoneFaster,
+    /// None: not every K could be tested.
+    NotTested,
 }
 
 impl Table {
@@ -108,16 +149,11 @@ impl Table {
     /// whose mean is best on the validation split, or where there is none on the test split. None where
     /// nothing is finished.
     pub fn new(metric: &str, runs: &[SweptRun], caches: &[CacheCost]) -> Option<Self> {
-        let on_test = runs.iter().all(|run| run.metric("test", metric).is_some());
-        let on_valid = runs.iter().all(|run| run.metric("valid", metric).is_some());
-        let split = if on_test { "test" } else { "valid" };
-        let chooser = if on_valid { "valid" } else { "test" };
+        let on = |split: &str| runs.iter().any(|run| run.metric(split, metric).is_some());
+        let split = if on("test") { "test" } else { "valid" };
+        let chooser = if on("valid") { "valid" } else { "test" };
         let mut cells: Vec<(Freeze, f64)> = runs.iter().map(|run| (run.freeze, run.lr)).collect();
-        cells.sort_by(|one, other| {
-            depth(one.0)
-                .cmp(&depth(other.0))
-                .then(one.1.total_cmp(&other.1))
-        });
+        cells.sort_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
         cells.dedup();
         let base = cells.first()?.0;
         let of = |(freeze, lr): (Freeze, f64)| -> Vec<&SweptRun> {
@@ -140,125 +176,123 @@ impl Table {
             same.max_by(better).map(|cell| cell.1)
         };
         let base_runs = of((base, best_lr(base)?));
+        let against_base = |same: &[&SweptRun]| {
+            let pair = |run: &&SweptRun| {
+                let other = base_runs.iter().find(|other| other.seed == run.seed)?;
+                Some((run.metric(split, metric)?, other.metric(split, metric)?))
+            };
+            let pairs: Option<Vec<(f64, f64)>> = same.iter().map(pair).collect();
+            let test = PairedTest::new(&pairs?)?;
+            let worse = if less_is_better(metric) {
+                test.difference > 0.0
+            } else {
+                test.difference < 0.0
+            };
+            Some(AgainstBase {
+                test,
+                significantly_worse: worse && test.p_value < SIGNIFICANT,
+            })
+        };
         let rows = cells.iter().filter_map(|&(freeze, lr)| {
             let same = of((freeze, lr));
             let cache = caches.iter().find(|cache| cache.freeze == freeze)?;
-            let pairs: Vec<(f64, f64)> = same
-                .iter()
-                .filter_map(|run| {
-                    let other = base_runs.iter().find(|other| other.seed == run.seed)?;
-                    Some((run.metric(split, metric)?, other.metric(split, metric)?))
-                })
-                .collect();
-            let count = same.len() as f64;
-            let mean = |name: &str| same.iter().map(|run| run.number(name)).sum::<f64>() / count;
+            let numbers = |name: &str| -> Option<Vec<f64>> {
+                same.iter().map(|run| run.number(name)).collect()
+            };
+            let mean = |name: &str| Some(mean_and_deviation(&numbers(name)?).0);
+            let most = |name: &str| Some(numbers(name)?.into_iter().fold(f64::NAN, f64::max));
             Some(Row {
                 freeze,
                 lr,
                 seeds: same.iter().map(|run| run.seed).collect(),
-                trainable_parameters: same[0].number("trainable_parameters"),
-                cache: cache.clone(),
+                trainable_parameters: most("trainable_parameters"),
+                precompute_seconds: cache.seconds,
+                precompute_caches: cache.caches,
+                cache_bytes: cache.bytes,
                 epoch_seconds: mean("epoch_seconds"),
                 train_seconds: mean("seconds"),
-                peak_rss_bytes: same
-                    .iter()
-                    .map(|run| run.number("peak_rss_bytes"))
-                    .fold(f64::NAN, f64::max),
+                peak_rss_bytes: most("peak_rss_bytes"),
                 valid: spread(&same, "valid", metric),
                 test: spread(&same, "test", metric),
                 best_lr: best_lr(freeze) == Some(lr),
-                against_base: PairedTest::new(&pairs).filter(|_| freeze != base),
+                against_base: against_base(&same).filter(|_| freeze != base),
             })
         });
-        Some(Self {
+        let mut table = Self {
             metric: metric.into(),
-            split,
+            split: split.into(),
             base,
             rows: rows.collect(),
+            cheapest_not_worse: None,
+        };
+        table.cheapest_not_worse = table.cheapest();
+        Some(table)
+    }
+
+    fn cheapest(&self) -> Option<Cell> {
+        let seconds = |row: &Row| row.epoch_seconds.unwrap_or(f64::INFINITY);
+        let base = self.best().find(|row| row.freeze == self.base)?;
+        let good = self.best().filter(|row| {
+            let test = row.against_base;
+            test.is_some_and(|test| !test.significantly_worse) && seconds(row) < seconds(base)
+        });
+        let cheapest = good.min_by(|one, other| seconds(one).total_cmp(&seconds(other)))?;
+        Some(Cell {
+            freeze: cheapest.freeze,
+            lr: cheapest.lr,
         })
     }
 
-    /// Whether `row` is significantly worse than the base; none where that was not tested.
-    pub fn is_worse(&self, row: &Row) -> Option<bool> {
-        let test = row.against_base?;
-        let worse = if less_is_better(&self.metric) {
-            test.difference > 0.0
-        } else {
-            test.difference < 0.0
+    /// The rows of each K's best learning rate.
+    pub fn best(&self) -> impl Iterator<Item = &Row> + Clone {
+        self.rows.iter().filter(|row| row.best_lr)
+    }
+
+    /// Whether `row` is the one to take.
+    pub fn is_chosen(&self, row: &Row) -> bool {
+        self.cheapest_not_worse
+            == Some(Cell {
+                freeze: row.freeze,
+                lr: row.lr,
+            })
+    }
+
+    /// The seeds of the row that has the fewest.
+    pub fn fewest_seeds(&self) -> usize {
+        let seeds = self.rows.iter().map(|row| row.seeds.len());
+        seeds.min().unwrap_or(0)
+    }
+
+    /// Which K to take.
+    pub fn verdict(&self) -> Verdict<'_> {
+        let mut others = self.best().filter(|row| row.freeze != self.base);
+        if others.clone().next().is_none() {
+            return Verdict::NothingElse;
+        }
+        if self.fewest_seeds() < 2 {
+            return Verdict::OneSeed;
+        }
+        let chosen = self.rows.iter().find(|row| self.is_chosen(row));
+        if let Some((row, test)) = chosen.and_then(|row| Some((row, row.against_base?))) {
+            return Verdict::Take(row, test);
+        }
+        if others.clone().any(|row| row.against_base.is_none()) {
+            return Verdict::NotTested;
+        }
+        let worse = |row: &Row| {
+            row.against_base
+                .is_some_and(|test| test.significantly_worse)
         };
-        Some(worse && test.p_value < SIGNIFICANT)
-    }
-
-    /// The row with the shortest epochs that is not significantly worse than the base, each K at its
-    /// best learning rate.
-    pub fn cheapest_not_worse(&self) -> Option<&Row> {
-        let candidates = self.rows.iter().filter(|row| row.best_lr);
-        let good = candidates.filter(|row| self.is_worse(row) == Some(false));
-        good.min_by(|one, other| one.epoch_seconds.total_cmp(&other.epoch_seconds))
-    }
-
-    /// All of it.
-    pub fn to_json(&self) -> Map<String, Value> {
-        let rows: Vec<Value> = self.rows.iter().map(|row| self.row_json(row)).collect();
-        let cheapest = self
-            .cheapest_not_worse()
-            .map(|row| json!({ "freeze": row.freeze, "lr": row.lr }));
-        let value = json!({
-            "metric": self.metric,
-            "split": self.split,
-            "base": self.base,
-            "rows": rows,
-            "cheapest_not_worse": cheapest,
-        });
-        match value {
-            Value::Object(map) => map,
-            _ => unreachable!("an object"),
+        if others.all(worse) {
+            Verdict::AllWorse
+        } else {
+            Verdict::NoneFaster
         }
     }
 
-    fn row_json(&self, row: &Row) -> Value {
-        let spread = |spread: Option<Spread>| {
-            spread.map(
-                |Spread {
-                     mean,
-                     standard_deviation,
-                 }| {
-                    json!({ "mean": mean, "standard_deviation": standard_deviation })
-                },
-            )
-        };
-        let test = row.against_base.map(|test| {
-            json!({
-                "difference": test.difference,
-                "interval": test.interval,
-                "p_value": test.p_value,
-                "significantly_worse": self.is_worse(row),
-            })
-        });
-        json!({
-            "freeze": row.freeze,
-            "lr": row.lr,
-            "seeds": row.seeds,
-            "trainable_parameters": row.trainable_parameters,
-            "precompute_seconds": row.cache.seconds,
-            "precompute_caches": row.cache.caches,
-            "cache_bytes": row.cache.bytes,
-            "epoch_seconds": row.epoch_seconds,
-            "train_seconds": row.train_seconds,
-            "peak_rss_bytes": row.peak_rss_bytes,
-            "valid": spread(row.valid),
-            "test": spread(row.test),
-            "best_lr": row.best_lr,
-            "against_base": test,
-        })
-    }
-}
-
-/// Rising: nothing frozen, the embeddings, one layer ...
-fn depth(freeze: Freeze) -> usize {
-    match freeze {
-        Freeze::Nothing => 0,
-        Freeze::Layers(layers) => layers + 1,
+    /// All of it.
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_else(|_| unreachable!("plain values"))
     }
 }
 
@@ -280,6 +314,8 @@ fn spread(runs: &[&SweptRun], split: &str, metric: &str) -> Option<Spread> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn run(freeze: Freeze, lr: f64, seed: u64, valid: f64, test: f64) -> SweptRun {
@@ -305,7 +341,7 @@ mod tests {
     fn costs(depths: &[Freeze]) -> Vec<CacheCost> {
         let cost = |&freeze| CacheCost {
             freeze,
-            seconds: 1.0,
+            seconds: Some(1.0),
             caches: 1,
             bytes: 8,
         };
@@ -324,17 +360,21 @@ mod tests {
             runs.push(run(depths[2], 1e-4, seed, 0.8, 0.80 + noise * 1.2));
         }
         let table = Table::new("accuracy", &runs, &costs(&depths)).expect("a table");
-        assert_eq!(
-            (table.base, table.split, table.rows.len()),
-            (depths[0], "test", 4)
+        assert_eq!((table.base, table.split.as_str()), (depths[0], "test"));
+        assert_eq!(table.rows.len(), 4);
+        assert_eq!(table.rows[0].against_base, None);
+        assert!(
+            table.rows[3]
+                .against_base
+                .expect("a test")
+                .significantly_worse
         );
-        assert_eq!(table.is_worse(&table.rows[0]), None);
-        assert_eq!(table.is_worse(&table.rows[3]), Some(true));
-        let cheapest = table.cheapest_not_worse().expect("a row");
+        let Verdict::Take(cheapest, test) = table.verdict() else {
+            panic!("one is to be taken: {:?}", table.verdict())
+        };
         assert_eq!((cheapest.freeze, cheapest.lr), (depths[1], 1e-4));
-        assert!((cheapest.peak_rss_bytes - 8.0).abs() < 1e-12);
-        let difference = cheapest.against_base.expect("a test").difference;
-        assert!((difference - 0.005).abs() < 1e-12);
+        assert!((cheapest.peak_rss_bytes.expect("bytes") - 8.0).abs() < 1e-12);
+        assert!((test.test.difference - 0.005).abs() < 1e-12);
     }
 
     #[test]
@@ -351,9 +391,9 @@ mod tests {
             run.summary.remove("test");
         }
         let table = Table::new("loss", &runs, &costs(&depths)).expect("a table");
-        assert_eq!((table.split, table.base), ("valid", depths[0]));
-        assert_eq!(table.is_worse(&table.rows[1]), Some(true));
-        assert_eq!(table.cheapest_not_worse(), None);
+        assert_eq!((table.split.as_str(), table.base), ("valid", depths[0]));
+        assert_eq!(table.verdict(), Verdict::AllWorse);
+        assert_eq!(table.cheapest_not_worse, None);
     }
 
     #[test]
@@ -362,7 +402,33 @@ mod tests {
         let runs = depths.map(|freeze| run(freeze, 1e-5, 1, 0.5, 0.5));
         let table = Table::new("accuracy", &runs, &costs(&depths)).expect("a table");
         assert_eq!(table.rows[1].against_base, None);
-        assert_eq!(table.cheapest_not_worse(), None);
+        assert_eq!(table.verdict(), Verdict::OneSeed);
+        assert_eq!(
+            table.rows[1].valid.expect("a mean").standard_deviation,
+            None
+        );
         assert_eq!(Table::new("accuracy", &[], &[]), None);
+    }
+
+    /// A K that is no faster than the base is not recommended, one without a number is not tested.
+    #[test]
+    fn what_is_no_better_is_not_recommended() {
+        let depths = [Freeze::Nothing, Freeze::Layers(1)];
+        let mut runs = Vec::new();
+        for seed in [1, 2] {
+            runs.extend(depths.map(|freeze| run(freeze, 1e-5, seed, 0.5, 0.5)));
+        }
+        for run in &mut runs {
+            run.summary.insert("epoch_seconds".into(), json!(3.0));
+        }
+        let table = |runs: &[SweptRun]| Table::new("accuracy", runs, &costs(&depths)).expect("one");
+        assert_eq!(table(&runs).verdict(), Verdict::NoneFaster);
+        runs[3]
+            .summary
+            .insert("test".into(), json!({ "accuracy": null }));
+        let untested = table(&runs);
+        assert_eq!(untested.verdict(), Verdict::NotTested);
+        let read: Table = serde_json::from_value(untested.to_json()).expect("read");
+        assert_eq!(read, untested);
     }
 }

@@ -112,7 +112,7 @@ fn statistics(runs: &[Map<String, Value>], split: &str) -> Map<String, Value> {
 }
 
 /// The mean, and the standard deviation of a sample, which one number has none of.
-fn mean_and_deviation(numbers: &[f64]) -> (f64, Option<f64>) {
+pub fn mean_and_deviation(numbers: &[f64]) -> (f64, Option<f64>) {
     let count = numbers.len() as f64;
     let mean = numbers.iter().sum::<f64>() / count;
     let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();

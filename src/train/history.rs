@@ -17,7 +17,7 @@ pub struct History {
     pub losses: Vec<(f64, f64)>,
     /// Learning rates: step, rate.
     pub learning_rates: Vec<(f64, f64)>,
-    /// Lengths of the gradients before they were clipped: step, length.
+    /// Euclidean norms of the gradients before they were clipped: step, norm.
     pub gradient_norms: Vec<(f64, f64)>,
     /// Evaluations of the validation split: step, metrics.
     pub valid: Vec<(f64, Map<String, Value>)>,
@@ -113,6 +113,9 @@ impl RecordedRun {
             return name.as_str().map(str::to_owned);
         }
         let summary = self.summary.as_ref()?;
+        if let Some(name) = summary.get("metric").and_then(Value::as_str) {
+            return Some(name.to_owned());
+        }
         let splits = ["valid", "test"].into_iter();
         let metrics = splits.filter_map(|split| summary.get(split)?.as_object());
         metrics.flat_map(Map::keys).next().cloned()

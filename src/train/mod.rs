@@ -28,7 +28,7 @@ pub use checkpoint::{BestEpoch, Position, StateTensor, TrainingState};
 pub use error::Error;
 pub use estimate::{Lengths, Pick, TrainingShape};
 pub use evaluation::{embed, embed_with, evaluate};
-pub use group::RunGroup;
+pub use group::{RunGroup, mean_and_deviation};
 pub use history::{FoundRuns, History, RecordedRun, find_runs};
 pub use memory::{memory_limit, peak_rss_bytes};
 pub use order::{EpochOrder, ReadAhead};

@@ -1,5 +1,6 @@
 //! The loop.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -454,7 +455,8 @@ impl<'a> Training<'a, '_> {
         let name = self.trainer.settings().best_metric.as_deref();
         let score = |metrics: &Metrics| metrics.score(name).unwrap_or(f64::NAN);
         let best = self.position.best.as_ref().map(|best| score(&best.metrics));
-        if best.is_some_and(|best| !best.is_nan() && score(&metrics) <= best) {
+        let better = |best: f64| score(&metrics).partial_cmp(&best) == Some(Ordering::Greater);
+        if best.is_some_and(|best| !best.is_nan() && !better(best)) {
             self.position.without_better += 1;
             return Ok(());
         }

@@ -2,20 +2,21 @@
 
 use serde_json::Value;
 
-/// A number: whole ones as they are, others with four places.
+/// A number: whole ones as they are, others with four places, very small and very large ones by
+/// powers of ten.
 pub(super) fn number(number: f64) -> String {
     if !number.is_finite() {
         "-".into()
     } else if number.fract() == 0.0 && number.abs() < 1e15 {
         format!("{number:.0}")
-    } else if number.abs() >= 1e-3 {
+    } else if (1e-3..1e15).contains(&number.abs()) {
         format!("{number:.4}")
     } else {
         format!("{number:.2e}")
     }
 }
 
-/// A time.
+/// A time of so many seconds.
 pub(super) fn seconds(seconds: f64) -> String {
     if !seconds.is_finite() {
         "-".into()
@@ -28,7 +29,7 @@ pub(super) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A size.
+/// A size of so many bytes, a kB being 1,000.
 pub(super) fn bytes(bytes: f64) -> String {
     if !bytes.is_finite() {
         "-".into()
@@ -44,6 +45,9 @@ pub(super) fn bytes(bytes: f64) -> String {
 /// A count, its digits in threes.
 pub(super) fn count(count: f64) -> String {
     let digits = number(count.round());
+    if digits.contains('e') {
+        return digits;
+    }
     let mut grouped = String::new();
     for (place, digit) in digits.chars().enumerate() {
         let left = digits.len() - place;
@@ -84,6 +88,7 @@ mod tests {
         assert_eq!(number(0.912_345), "0.9123");
         assert_eq!(number(0.000_05), "5.00e-5");
         assert_eq!(number(40.0), "40");
+        assert_eq!(number(-1.5e300), "-1.50e300");
         assert_eq!(number(f64::NAN), "-");
         assert_eq!(seconds(0.123_4), "0.123 s");
         assert_eq!(seconds(38.002), "38.0 s");
@@ -92,5 +97,6 @@ mod tests {
         assert_eq!(count(21_241_152.0), "21,241,152");
         assert_eq!(count(999.6), "1,000");
         assert_eq!(count(-123_456.0), "-123,456");
+        assert_eq!(count(1e15), "1.00e15");
     }
 }

@@ -29,6 +29,9 @@ pub(super) fn shortened(text: &str, most: usize) -> String {
     start + "…"
 }
 
+/// File systems take names of 255 bytes, and a plot's has two slugs.
+const LONGEST_SLUG: usize = 100;
+
 /// `text` as the name of a file and of a place on a page: small letters, digits and hyphens.
 pub(super) fn slug(text: &str) -> String {
     let mut slug = String::new();
@@ -39,6 +42,7 @@ pub(super) fn slug(text: &str) -> String {
             slug.push('-');
         }
     }
+    slug.truncate(LONGEST_SLUG);
     let slug = slug.trim_end_matches('-');
     if slug.is_empty() {
         "part".into()
@@ -74,5 +78,6 @@ mod tests {
     fn names_of_files_are_plain() {
         assert_eq!(slug("Mine 1/../x"), "mine-1-x");
         assert_eq!(slug("函数"), "part");
+        assert_eq!(slug(&"a".repeat(300)).len(), LONGEST_SLUG);
     }
 }

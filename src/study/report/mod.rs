@@ -11,8 +11,10 @@ mod rsa;
 mod run;
 mod scale;
 mod section;
+mod summary;
 mod svg;
 mod sweep;
+mod sweep_result;
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +28,7 @@ use sweep::{RESULT, ReportedSweep, SHARED};
 
 use crate::train::RunFolder;
 
-/// A page, read and ready to be written.
+/// A page of runs, sweeps and comparisons, read and ready to be written.
 pub struct Report {
     sections: Vec<Section>,
 }
@@ -66,7 +68,8 @@ impl Part {
 }
 
 impl Report {
-    /// Of run folders, sweep folders and files with what `telly rsa --json` printed.
+    /// Of `paths`, each a run's folder, a sweep's, or a file with what `telly rsa --json` printed, in
+    /// their order. The first of them that cannot be read is the error.
     pub fn read(paths: &[PathBuf]) -> Result<Self, Error> {
         let parts = paths.iter().map(|path| Part::read(path));
         let parts = parts.collect::<Result<Vec<Part>, Error>>()?;
@@ -86,12 +89,12 @@ impl Report {
         Ok(Self { sections })
     }
 
-    /// The page.
+    /// The page, which refers to no other file.
     pub fn to_html(&self) -> String {
         page::page(&self.sections)
     }
 
-    /// Every plot as a file of its own: its name, and SVG.
+    /// Every plot as a file of its own, in the order of the page: the file's name, and SVG.
     pub fn plots(&self) -> Vec<(String, String)> {
         let sections = self.sections.iter();
         let plots = sections.flat_map(|section| {

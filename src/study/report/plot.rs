@@ -1,5 +1,8 @@
 //! Points on two axes.
 
+/// Differences of larger numbers might be infinite: there is no place for them.
+pub(super) const LARGEST: f64 = 1e300;
+
 /// Points on two axes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plot {
@@ -91,15 +94,15 @@ impl Point {
     }
 
     /// Whether there is a place for it.
-    fn is_finite(&self) -> bool {
-        self.x.is_finite() && self.y.is_finite()
+    fn has_place(&self) -> bool {
+        self.x.abs() < LARGEST && self.y.abs() < LARGEST
     }
 }
 
 impl Series {
     /// Those of its points that can be drawn.
     pub(super) fn finite(&self) -> impl Iterator<Item = &Point> {
-        self.points.iter().filter(|point| point.is_finite())
+        self.points.iter().filter(|point| point.has_place())
     }
 
     /// A curve through `points` (x, y), each of which says where it is.
@@ -117,10 +120,10 @@ impl Series {
 }
 
 impl Plot {
-    /// Whether there is anything to see: two points at least.
+    /// Whether there is anything to see: two points at least that belong together.
     pub(super) fn is_worth_it(&self) -> bool {
-        let points = self.series.iter().map(|series| series.finite().count());
-        points.sum::<usize>() > 1
+        let mut series = self.series.iter();
+        series.any(|series| series.finite().count() > 1)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::figures::{named, number};
+use super::figures::named;
 use super::heat_map::{self, HeatMap};
 use super::plot::{Axis, Marks, Plot, Point, Series};
 use super::section::{Cell, Drawing, Row, Section, Table};
@@ -109,6 +109,12 @@ impl Comparison {
         section
     }
 
+    /// Whether there is an interval of anything.
+    fn has_intervals(&self) -> bool {
+        let mut measured = self.layers.iter().flat_map(Layer::measured);
+        measured.any(|(_, interval)| interval.is_some())
+    }
+
     fn heat_map(&self) -> HeatMap<'_> {
         let layers = self.layers.iter();
         HeatMap {
@@ -146,17 +152,13 @@ impl Comparison {
                 line: true,
             }
         });
-        let intervals = self
-            .layers
-            .iter()
-            .any(|layer| layer.pearson_interval.is_some());
         let names = self.layers.iter();
         let names = names.map(|layer| (layer.number as f64, layer.number.to_string()));
         Plot {
             name: "layers".into(),
             title: "Similarity from layer to layer".into(),
-            caption: if intervals {
-                "Bars are 95 % intervals over resampled texts.".into()
+            caption: if self.has_intervals() {
+                "Bars are 95 % intervals over resampled texts. CKA is too large on few texts and more so in resamples, so that its bar may lie above it.".into()
             } else {
                 String::new()
             },
@@ -174,17 +176,18 @@ impl Comparison {
                     (Some(value), Some([low, high])) => {
                         format!("{value:.4} [{low:.4}, {high:.4}]")
                     }
-                    (Some(value), None) => number(value),
+                    (Some(value), None) => format!("{value:.4}"),
                 };
                 Cell::number(text)
             });
             let name = Cell::text(layer.number.to_string());
             Row::new(std::iter::once(name).chain(cells).collect())
         });
-        let columns = ["layer", "Pearson [95 %]", "Spearman [95 %]", "CKA [95 %]"];
+        let interval = if self.has_intervals() { " [95 %]" } else { "" };
+        let columns = MEASURES.map(|name| format!("{name}{interval}"));
         Table {
             heading: "Layers".into(),
-            columns: columns.map(String::from).to_vec(),
+            columns: std::iter::once("layer".to_owned()).chain(columns).collect(),
             rows: rows.collect(),
         }
     }

@@ -3,13 +3,24 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::{Map, Value};
-
 use super::Error;
-use super::figures::{bytes, count, named, number, seconds};
+use super::figures::{bytes, count, number, seconds};
+use super::html::slug;
 use super::plot::{Axis, Marks, Plot, Series};
 use super::section::{Block, Cell, Row, Section, Table};
+use super::summary::{measured, metric_names, metrics_table, seeds_table, summary_table};
+use crate::task::less_is_better;
 use crate::train::{History, RecordedRun, RunFolder, RunGroup, RunIdentity};
+
+/// Metrics of texts, which are from 0 to 100; others are at most 1, or errors without a bound.
+const PERCENT: [&str; 6] = [
+    "bleu",
+    "em",
+    "edit_similarity",
+    "edit_similarity_levenshtein",
+    "rouge_l",
+    "chrf",
+];
 
 /// How a figure is written.
 type WriteFigure = fn(f64) -> String;
@@ -20,7 +31,9 @@ pub(super) struct ReportedRun {
     recipe: String,
     /// Of a group one a seed; the run's own has no name.
     histories: Vec<(String, History)>,
-    identity: Option<(RunIdentity, String)>,
+    identity: Option<RunIdentity>,
+    /// BLAKE3 of its trained weights; a group has those of its seeds.
+    hash: Option<String>,
     /// Seeds that are begun and not finished.
     unfinished: Vec<u64>,
 }
@@ -31,11 +44,13 @@ impl ReportedRun {
         let run = RecordedRun::open(folder)?;
         let recipe = RunFolder::recipe(folder)?;
         let recipe = fs_err::read_to_string(recipe).map_err(Error::Read)?;
+        let (identity, hash) = RunIdentity::read(folder)?.unzip();
         let mut reported = Self {
             run,
             recipe,
             histories: Vec::new(),
-            identity: RunIdentity::read(folder)?,
+            identity,
+            hash,
             unfinished: Vec::new(),
         };
         let seeds = reported
@@ -60,7 +75,7 @@ impl ReportedRun {
             let history = History::read(&folder)?;
             reported.histories.push((format!("seed {seed}"), history));
             if reported.identity.is_none() {
-                reported.identity = RunIdentity::read(&folder)?;
+                reported.identity = RunIdentity::read(&folder)?.map(|(identity, _)| identity);
             }
         }
         if reported.histories.is_empty() {
@@ -90,13 +105,13 @@ impl ReportedRun {
         if let Some(summary) = &self.run.summary {
             section.add_table(summary_table(summary));
         }
-        if let Some((identity, hash)) = &self.identity {
+        if let Some(identity) = &self.identity {
             let mut table = fingerprints(identity);
-            if self.run.folder.join("model.safetensors").is_file() {
-                table
-                    .rows
-                    .push(Row::fact("Trained weights (BLAKE3)", Cell::code(hash)));
-            }
+            let freeze = Cell::text(identity.freeze.to_string());
+            table.rows.push(Row::fact("Frozen layers (K)", freeze));
+            let hash = self.hash.iter();
+            let trained = hash.map(|hash| Row::fact("Trained weights (BLAKE3)", Cell::code(hash)));
+            table.rows.extend(trained);
             section.add_table(table);
         } else {
             let text = "There are no trained weights yet, and so no fingerprints.";
@@ -140,16 +155,11 @@ impl ReportedRun {
 
     fn plots(&self) -> Vec<Plot> {
         let step = || Axis::new("step", Marks::Whole);
-        let curves = |pick: &dyn Fn(&History) -> Vec<(f64, f64)>, y: &str| -> Vec<Series> {
-            let histories = self.histories.iter();
-            let curves =
-                histories.map(|(name, history)| Series::curve(name, "step", y, &pick(history)));
-            curves.filter(|series| !series.points.is_empty()).collect()
-        };
-        let one = self.histories.len() == 1;
-        let mut loss = curves(&|history| history.losses.clone(), "training loss");
+        let histories = &self.histories;
+        let one = histories.len() == 1;
+        let mut loss = curves(histories, "training loss", |history| history.losses.clone());
         if one {
-            let valid = self.histories[0].1.metric("loss");
+            let valid = histories[0].1.metric("loss");
             for series in &mut loss {
                 series.name = "training".into();
             }
@@ -162,19 +172,22 @@ impl ReportedRun {
                 ));
             }
         }
+        let (title, caption) = if one {
+            (
+                "Loss",
+                "Training: the mean since the last logged step. Validation: of the whole split.",
+            )
+        } else {
+            ("Training loss", "The mean since the last logged step.")
+        };
         let mut plots = vec![Plot {
             name: "loss".into(),
-            title: if one { "Loss" } else { "Training loss" }.into(),
-            caption:
-                "Training: the mean since the last logged step. Validation: of the whole split."
-                    .into(),
+            title: title.into(),
+            caption: caption.into(),
             x: step(),
             y: Axis::new("loss", Marks::Numbers),
             series: loss,
         }];
-        if !one {
-            plots[0].caption = "The mean since the last logged step.".into();
-        }
         plots.extend(self.metric_plots());
         plots.push(Plot {
             name: "learning-rate".into(),
@@ -182,11 +195,10 @@ impl ReportedRun {
             caption: String::new(),
             x: step(),
             y: Axis::new("learning rate", Marks::FromZero),
-            // That of all seeds.
-            series: curves(&|history| history.learning_rates.clone(), "learning rate")
-                .into_iter()
-                .take(1)
-                .collect(),
+            // All seeds have the same.
+            series: curves(&histories[..1], "learning rate", |history| {
+                history.learning_rates.clone()
+            }),
         });
         plots.push(Plot {
             name: "gradient-norm".into(),
@@ -194,7 +206,9 @@ impl ReportedRun {
             caption: "Before the gradient is clipped.".into(),
             x: step(),
             y: Axis::new("norm", Marks::FromZero),
-            series: curves(&|history| history.gradient_norms.clone(), "gradient norm"),
+            series: curves(histories, "gradient norm", |history| {
+                history.gradient_norms.clone()
+            }),
         });
         plots
     }
@@ -208,7 +222,9 @@ impl ReportedRun {
             .flat_map(|(_, history)| &history.valid);
         let mut names: Vec<&String> = Vec::new();
         for name in evaluations.flat_map(|(_, metrics)| metrics.keys()) {
-            if !names.contains(&name) && name != "loss" {
+            // What a threshold is, is no measure.
+            let measure = !matches!(name.as_str(), "loss" | "threshold");
+            if measure && !names.contains(&name) {
                 names.push(name);
             }
         }
@@ -222,29 +238,22 @@ impl ReportedRun {
         };
         if self.histories.len() > 1 {
             let plots = names.iter().map(|metric| {
-                let histories = self.histories.iter();
-                let series = histories.map(|(name, history)| {
-                    Series::curve(name, "step", metric, &history.metric(metric))
-                });
-                let file = super::html::slug(&format!("validation-{metric}"));
-                plot(&file, format!("Validation {metric}"), series.collect())
+                let series = curves(&self.histories, metric, |history| history.metric(metric));
+                let file = slug(&format!("validation-{metric}"));
+                plot(&file, format!("Validation {metric}"), series)
             });
             return plots.collect();
         }
         let history = &self.histories[0].1;
-        let curves = names.iter().map(|metric| {
-            let points = history.metric(metric);
-            let most = points
-                .iter()
-                .fold(0.0, |most: f64, point| most.max(point.1));
-            (most, Series::curve(metric, "step", metric, &points))
-        });
-        let (shares, others): (Vec<_>, Vec<_>) = curves.partition(|(most, _)| *most <= 1.0);
-        let (percent, others): (Vec<_>, Vec<_>) = others
+        let curve =
+            |metric: &&String| Series::curve(metric, "step", metric, &history.metric(metric));
+        let (errors, names): (Vec<&String>, Vec<&String>) =
+            names.into_iter().partition(|name| less_is_better(name));
+        let (percent, shares): (Vec<&String>, Vec<&String>) = names
             .into_iter()
-            .partition(|(most, series)| *most <= 100.0 && series.name != "perplexity");
+            .partition(|name| PERCENT.contains(&name.as_str()));
         let mut plots = Vec::new();
-        for (name, title, group) in [
+        for (file, title, group) in [
             ("validation", "Validation metrics", shares),
             (
                 "validation-percent",
@@ -253,21 +262,35 @@ impl ReportedRun {
             ),
         ] {
             let title = match group.as_slice() {
-                [(_, only)] => format!("Validation {}", only.name),
+                [only] => format!("Validation {only}"),
                 _ => title.into(),
             };
-            plots.push(plot(
-                name,
-                title,
-                group.into_iter().map(|(_, series)| series).collect(),
-            ));
+            plots.push(plot(file, title, group.iter().map(curve).collect()));
         }
-        plots.extend(others.into_iter().map(|(_, series)| {
-            let file = super::html::slug(&format!("validation-{}", series.name));
-            plot(&file, format!("Validation {}", series.name), vec![series])
+        plots.extend(errors.iter().map(|metric| {
+            let file = slug(&format!("validation-{metric}"));
+            plot(&file, format!("Validation {metric}"), vec![curve(metric)])
         }));
         plots
     }
+}
+
+/// What `pick` finds in each of the named `histories`, as curves over the steps; none of a history
+/// without any.
+pub(super) fn curves(
+    histories: &[(String, History)],
+    y: &str,
+    pick: impl Fn(&History) -> Vec<(f64, f64)>,
+) -> Vec<Series> {
+    let curves = histories.iter().map(|(name, history)| {
+        let step = if name.is_empty() {
+            "step".to_owned()
+        } else {
+            format!("{name}, step")
+        };
+        Series::curve(name, &step, y, &pick(history))
+    });
+    curves.filter(|series| !series.points.is_empty()).collect()
 }
 
 /// The last part of a path, or all of it.
@@ -280,126 +303,35 @@ pub(super) fn folder_name(path: &Path) -> String {
     )
 }
 
-/// What a summary says of a metric on a split: the number, and of a group its deviation.
-fn measured(summary: &Map<String, Value>, split: &str, metric: &str) -> Option<Cell> {
-    let value = summary.get(split)?.get(metric)?;
-    let Value::Object(group) = value else {
-        return Some(Cell::number(number(value.as_f64()?)).exactly(value));
-    };
-    let mean = group.get("mean")?.as_f64()?;
-    let text = match group.get("standard_deviation").and_then(Value::as_f64) {
-        Some(deviation) => format!("{} ± {}", number(mean), number(deviation)),
-        None => number(mean),
-    };
-    Some(Cell::number(text).exactly(&mean))
-}
-
-/// The names of all metrics of both splits.
-fn metric_names(summary: &Map<String, Value>) -> Vec<&String> {
-    let splits = ["valid", "test"].into_iter();
-    let metrics = splits.filter_map(|split| summary.get(split)?.as_object());
-    let mut names = Vec::new();
-    for name in metrics.flat_map(Map::keys) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
-}
-
-fn metrics_table(summary: &Map<String, Value>) -> Table {
-    let splits = ["valid", "test"].into_iter().filter(|split| {
-        let metrics = summary.get(*split).and_then(Value::as_object);
-        metrics.is_some_and(|metrics| !metrics.is_empty())
-    });
-    let splits: Vec<&str> = splits.collect();
-    let rows = metric_names(summary).into_iter().map(|name| {
-        let cells = splits
-            .iter()
-            .map(|split| measured(summary, split, name).unwrap_or_else(|| Cell::number("-")));
-        Row::new(std::iter::once(Cell::text(name)).chain(cells).collect())
-    });
-    let rows = rows.collect();
-    let names = splits.iter().map(ToString::to_string);
-    Table {
-        heading: "Metrics".into(),
-        columns: std::iter::once("metric".to_owned()).chain(names).collect(),
-        rows,
-    }
-}
-
-/// The runs of a group.
-fn seeds_table(summary: &Map<String, Value>) -> Table {
-    let runs = summary.get("runs").and_then(Value::as_array);
-    let runs: Vec<&Map<String, Value>> = runs
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object)
-        .collect();
-    let of_first = runs.first().map(|run| {
-        let columns = ["valid", "test"].into_iter().flat_map(|split| {
-            let names = run.get(split).and_then(Value::as_object);
-            let names = names.into_iter().flat_map(Map::keys);
-            names.map(move |name| (split, name.clone()))
-        });
-        columns.collect::<Vec<_>>()
-    });
-    let columns = of_first.unwrap_or_default();
-    let rows = runs.iter().map(|run| {
-        let seed = run.get("seed").map_or("-".into(), ToString::to_string);
-        let cells = columns.iter().map(|(split, metric)| {
-            measured(run, split, metric).unwrap_or_else(|| Cell::number("-"))
-        });
-        Row::new(std::iter::once(Cell::text(seed)).chain(cells).collect())
-    });
-    let rows = rows.collect();
-    let names = columns
-        .iter()
-        .map(|(split, name)| format!("{split} {name}"));
-    Table {
-        heading: "Seeds".into(),
-        columns: std::iter::once("seed".to_owned()).chain(names).collect(),
-        rows,
-    }
-}
-
-/// Whatever else a summary says.
-fn summary_table(summary: &Map<String, Value>) -> Table {
-    let facts = summary.iter().filter(|(name, value)| {
-        !matches!(name.as_str(), "valid" | "test" | "runs" | "run") && !value.is_null()
-    });
-    let rows = facts.map(|(name, value)| {
-        let label = name.replace('_', " ");
-        Row::fact(&label, Cell::number(named(name, value)).exactly(value))
-    });
-    Table::facts("Summary", rows.collect())
-}
-
 /// What a run was made from.
 pub(super) fn fingerprints(identity: &RunIdentity) -> Table {
-    let hash = |text: &str| Cell::code(text);
     let mut rows = vec![
         Row::fact("Model", Cell::code(identity.model.display().to_string())),
-        Row::fact("Its weights (BLAKE3)", hash(&identity.weights)),
-        Row::fact("Its tokenizer (BLAKE3)", hash(&identity.tokenizer)),
+        Row::fact("Its weights (BLAKE3)", Cell::code(&identity.weights)),
+        Row::fact("Its tokenizer (BLAKE3)", Cell::code(&identity.tokenizer)),
     ];
     if let Some(config) = &identity.config {
-        rows.push(Row::fact("Its config.json (BLAKE3)", hash(config)));
+        rows.push(Row::fact("Its config.json (BLAKE3)", Cell::code(config)));
     }
     for (split, content) in &identity.data {
         let name = format!("Data, {split} (BLAKE3)");
-        rows.push(Row::fact(&name, hash(content)));
+        rows.push(Row::fact(&name, Cell::code(content)));
     }
-    rows.push(Row::fact(
-        "Frozen layers (K)",
-        Cell::text(identity.freeze.to_string()),
-    ));
     Table::facts("Fingerprints", rows)
 }
 
 /// Runs side by side: what differs between them, and what they came to.
 pub(super) fn overview(runs: &[&ReportedRun]) -> Section {
     let mut section = Section::new("Runs side by side", None);
+    // Folders that are called alike are told apart by their paths.
+    let name = |run: &ReportedRun| {
+        let alike = runs.iter().filter(|other| other.name() == run.name());
+        if alike.count() > 1 {
+            run.run.folder.display().to_string()
+        } else {
+            run.name()
+        }
+    };
     let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.run.recipe.keys()).collect();
     let setting = |run: &ReportedRun, name: &str| match run.run.recipe.get(name) {
         Some(toml::Value::String(text)) => text.clone(),
@@ -434,7 +366,7 @@ pub(super) fn overview(runs: &[&ReportedRun]) -> Section {
     ];
     let rows = runs.iter().map(|run| {
         let summary = run.run.summary.as_ref();
-        let mut cells = vec![Cell::text(run.name())];
+        let mut cells = vec![Cell::text(name(run))];
         if summary.is_none() {
             cells[0].text.push_str(" (not finished)");
         }
@@ -445,10 +377,7 @@ pub(super) fn overview(runs: &[&ReportedRun]) -> Section {
         }));
         cells.extend(costs.iter().map(|(name, write)| {
             let figure = summary.and_then(|summary| summary.get(*name)?.as_f64());
-            figure.map_or_else(
-                || Cell::number("-"),
-                |figure| Cell::number(write(figure)).exactly(&figure),
-            )
+            Cell::figure(figure, write)
         }));
         Row::new(cells)
     });
@@ -460,7 +389,7 @@ pub(super) fn overview(runs: &[&ReportedRun]) -> Section {
                 .iter()
                 .map(|(split, name)| format!("{split} {name}")),
         )
-        .chain(["epoch", "training", "peak memory", "trained numbers"].map(String::from));
+        .chain(["epoch", "training", "peak memory", "trainable parameters"].map(String::from));
     section.add_table(Table {
         heading: "What differs, and what came of it".into(),
         columns: columns.collect(),
@@ -468,12 +397,8 @@ pub(super) fn overview(runs: &[&ReportedRun]) -> Section {
     });
     let one = runs.iter().filter(|run| run.histories.len() == 1);
     let losses = one.map(|run| {
-        Series::curve(
-            &run.name(),
-            "step",
-            "training loss",
-            &run.histories[0].1.losses,
-        )
+        let (name, losses) = (name(run), &run.histories[0].1.losses);
+        Series::curve(&name, &format!("{name}, step"), "training loss", losses)
     });
     section.draw(&[Plot {
         name: "loss".into(),

@@ -1,5 +1,8 @@
 //! From numbers to places on an axis, and the numbers beside it.
 
+/// Numbers that differ by less are taken for one: steps between them would be 0.
+const LEAST: f64 = 1e-300;
+
 /// A range of numbers and the marks beside it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scale {
@@ -34,9 +37,13 @@ impl Scale {
         if wanted.from_zero {
             (low, high) = (low.min(0.0), high.max(0.0));
         }
-        if high - low <= high.abs().max(low.abs()) * 1e-9 {
+        if high - low <= (high.abs().max(low.abs()) * 1e-9).max(LEAST) {
             // All are one number: it comes into the middle.
-            let around = if high == 0.0 { 1.0 } else { high.abs() * 0.1 };
+            let around = if high.abs() <= LEAST {
+                1.0
+            } else {
+                high.abs() * 0.1
+            };
             let floor = if wanted.from_zero { 0.0 } else { low - around };
             (low, high) = (floor.min(low), high + around);
         }
@@ -153,10 +160,7 @@ mod tests {
     #[test]
     fn marks_are_round_numbers_written_alike() {
         let scale = Scale::new(wanted(0.0, 1.0));
-        assert_eq!(
-            texts(&scale),
-            ["0.0", "0.5", "1.0"].map(|text| if text == "0.0" { "0" } else { text })
-        );
+        assert_eq!(texts(&scale), ["0", "0.5", "1.0"]);
         let scale = Scale::new(wanted(0.9012, 0.9187));
         assert_eq!(texts(&scale), ["0.905", "0.910", "0.915"]);
         let scale = Scale::new(wanted(-3.0, 40.0));
@@ -182,6 +186,7 @@ mod tests {
             (-1.0, 1.0),
             (1e-9, 2e-9),
             (-5.0, -5.0),
+            (-5e-324, 5e-324),
         ] {
             for from_zero in [false, true] {
                 let scale = Scale::new(Wanted {

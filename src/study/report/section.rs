@@ -106,6 +106,14 @@ impl Cell {
         Self::new(text, CellKind::Number)
     }
 
+    /// A number as `write` has it, in full when it is pointed at; a hyphen where there is none.
+    pub(super) fn figure(figure: Option<f64>, write: impl Fn(f64) -> String) -> Self {
+        match figure {
+            Some(figure) => Self::number(write(figure)).exactly(&figure),
+            None => Self::number("-"),
+        }
+    }
+
     /// A fingerprint or a path.
     pub(super) fn code(text: impl Into<String>) -> Self {
         Self::new(text, CellKind::Code)

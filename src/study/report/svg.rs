@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::html::{escape, shortened};
 use super::palette::SERIES;
-use super::plot::{Axis, Marks, Plot, Point, Series, thinned};
+use super::plot::{Axis, LARGEST, Marks, Plot, Point, Series, thinned};
 use super::scale::{Scale, Wanted};
 
 /// Units of the drawing, which a phone shows about as wide as it is.
@@ -131,7 +131,7 @@ fn scale(axis: &Axis, numbers: impl Iterator<Item = f64>, marks: u32, fit: usize
     {
         return Scale::named(names, fit);
     }
-    let numbers = numbers.filter(|number| number.is_finite());
+    let numbers = numbers.filter(|number| number.abs() < LARGEST);
     let range = numbers.fold(None, |range: Option<(f64, f64)>, number| {
         let (low, high) = range.unwrap_or((number, number));
         Some((low.min(number), high.max(number)))
@@ -293,8 +293,13 @@ impl Field {
     fn place(&self, point: &Point) -> (f64, f64) {
         (
             self.x.place(point.x, self.left, self.right),
-            self.y.place(point.y, self.bottom, self.top),
+            self.height(point.y),
         )
+    }
+
+    /// Where up `number` is.
+    fn height(&self, number: f64) -> f64 {
+        self.y.place(number, self.bottom, self.top)
     }
 
     /// Draws `series`, the one at `index`.
@@ -323,7 +328,8 @@ impl Field {
         for point in points.iter().skip(first).step_by(every) {
             let (x, y) = self.place(point);
             if let Some([low, high]) = point.interval {
-                let [low, high] = [low, high].map(|end| self.y.place(end, self.bottom, self.top));
+                let [low, high] = [low, high].map(|end| self.height(end));
+                taken.push([x - 3.0, high, x + 3.0, low]);
                 let _ = writeln!(
                     svg,
                     "<path class=\"interval\" d=\"M{x:.1} {low:.1}V{high:.1}M{:.1} {low:.1}h6M{:.1} {high:.1}h6\"/>",
@@ -354,11 +360,13 @@ impl Field {
             let (x, y) = self.place(point);
             let (width, height) = (text_width(label), 13.0);
             let gap = if point.chosen { 10.0 } else { 6.0 };
+            let [low, high] = point.interval.unwrap_or([point.y; 2]);
+            let (above, below) = (self.height(high).min(y), self.height(low).max(y));
             let corners = [
                 (x + gap, y - height / 2.0),
                 (x - gap - width, y - height / 2.0),
-                (x - width / 2.0, y - gap - height),
-                (x - width / 2.0, y + gap),
+                (x - width / 2.0, above - gap - height),
+                (x - width / 2.0, below + gap),
             ];
             let free = corners.into_iter().find(|&(left, top)| {
                 let [right, bottom] = [left + width, top + height];
@@ -427,6 +435,8 @@ mod tests {
             (1.0, 2.0),
             (2.0, f64::INFINITY),
             (3.0, 2.0),
+            (4.0, f64::MAX),
+            (5.0, f64::MIN),
         ];
         let svg = draw(&plot(vec![series(&points)]));
         assert!(is_drawable(&svg), "{svg}");
