@@ -71,6 +71,10 @@ fn check(task: &str, model: &str, freeze: &str, record: impl Fn(&str, &str) -> V
     files.precompute(task, model, freeze, &[]);
     let summary = files.train("");
     let trained = summary["valid"]["loss"].as_f64().expect("a loss");
+    // Its recipe repeats it.
+    let (recipe, again) = (files.path("run/recipe.toml"), files.path("again"));
+    let repeat = ["train", "--recipe", text(&recipe), "--out", text(&again)];
+    assert_eq!(telly_json(&repeat)["valid"], summary["valid"]);
     let metrics = files.evaluate();
     let found = metrics["loss"].as_f64().expect("a loss");
     assert!(
@@ -198,6 +202,52 @@ fn what_is_predicted_is_what_was_measured() {
         for name in ["bleu", "em", "edit_similarity", "chrf"] {
             assert_eq!(scored["metrics"][name], metrics[name], "{task}, {name}");
         }
+    }
+}
+
+/// Stopped at a checkpoint, a run comes to the weights of one that was left alone; its layout is that of
+/// its cache.
+#[test]
+fn a_stopped_run_goes_on() {
+    for (model, more, flag) in [
+        (
+            "llama-tiny",
+            &["--prompt-template", "say {source}: "][..],
+            "--prompt-template",
+        ),
+        (
+            "unixcoder-tiny",
+            &["--position-offset", "padded"],
+            "--position-offset",
+        ),
+    ] {
+        let files = Files::new(summarize);
+        files.precompute("summarize", model, "1", more);
+        let (cache, stopped) = (files.path("cache"), files.path("stopped"));
+        let flags = "--epochs 60 --batch-size 4 --lr 1e-3";
+        let often = format!("{flags} --checkpoint-seconds 0");
+        let mut child = telly(&train(&cache, &stopped, &often))
+            .spawn()
+            .expect("telly runs");
+        while !stopped.join("checkpoint").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        let resumed = telly_json(&["train", "--resume", "--out", text(&stopped)]);
+        let alone = telly_json(&train(&cache, &files.path("alone"), flags));
+        assert_eq!(resumed["valid"], alone["valid"], "{model}");
+        let mut other = train(&cache, &files.path("other"), "--epochs 1");
+        let value = if flag == "--prompt-template" {
+            "{source}"
+        } else {
+            "true"
+        };
+        other.extend([flag, value].map(String::from));
+        fails(telly(&other), WRONG_INPUT, &["encoding"]);
+        let mut same = train(&cache, &files.path("same"), "--epochs 1");
+        same.extend(more.iter().map(ToString::to_string));
+        telly_ok(&same);
     }
 }
 

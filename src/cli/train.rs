@@ -13,7 +13,7 @@ use super::model::trained_checkpoint;
 use super::options::{DeviceChoice, RuntimeOptions, limit_threads, missing};
 use super::task::TaskOptions;
 use super::text_writer::{self, Running, TextWriter};
-use super::train_options::{TrainOptions, resolved_recipe};
+use super::train_options::{LAYOUT_FLAGS, TrainOptions, resolved_recipe};
 use super::{console, hub, recipe, runs, seeds};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
@@ -455,6 +455,17 @@ fn expected_encoding(cached: &Value, typed: &TaskOptions) -> Value {
                 expected.shift_remove("mode_token");
             }
             _ => {}
+        }
+        // Of a text's layout they are a part.
+        for (flag, layout, field) in LAYOUT_FLAGS {
+            let place = expected
+                .get("layout")
+                .and_then(|it| it.get(layout)?.get(field));
+            if place.is_some()
+                && let Some(value) = expected.shift_remove(flag)
+            {
+                expected["layout"][layout][field] = value;
+            }
         }
         // An encoding does not say what goes without saying.
         if expected.get("objective") == Some(&json!(Objective::default())) {

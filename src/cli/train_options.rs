@@ -276,6 +276,12 @@ fn check_ranges(settings: &TrainSettings) -> Result<(), Error> {
     }
 }
 
+/// Flags that say how source and target are put together: in a recipe, and where an encoding has them.
+pub(super) const LAYOUT_FLAGS: [(&str, &str, &str); 2] = [
+    ("prompt_template", "prompt", "template"),
+    ("position_offset", "unixcoder", "position_offset"),
+];
+
 /// Every flag of this run with its value, so that `telly train --recipe` repeats it.
 pub(super) fn resolved_recipe(
     options: &TrainOptions,
@@ -295,6 +301,15 @@ pub(super) fn resolved_recipe(
     let settled = encoding.into_iter().chain(settings);
     // What follows from the fields, and what `--head` and its like say.
     recipe.extend(settled.filter(|(key, _)| key != "form" && key != "head"));
+    let layout = recipe.remove("layout");
+    for (flag, layout_name, field) in LAYOUT_FLAGS {
+        let settled = layout
+            .as_ref()
+            .and_then(|it| it.get(layout_name)?.get(field));
+        if let Some(value) = settled {
+            recipe.insert(flag.into(), value.clone());
+        }
+    }
     recipe.insert(
         "freeze".into(),
         match freeze {
