@@ -31,7 +31,7 @@ make_environment() {
     say "$environment/: already there"
     return
   fi
-  say "$environment/: installing numpy, onnx and safetensors, as pinned in $requirements (135 MB)"
+  say "$environment/: installing numpy, onnx, safetensors and radon, as pinned in $requirements (135 MB)"
   python3 -m venv --clear "$environment" ||
     fail "python3 cannot make a virtual environment: install its venv module (the system's python3-venv package) and run this again"
   "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: -r "$requirements" ||

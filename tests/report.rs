@@ -139,6 +139,28 @@ fn comparison() -> Value {
     })
 }
 
+/// As `telly probe --json` prints it.
+fn probes() -> Value {
+    let layer = |layer: usize, value: f64| json!({ "layer": layer, "value": value, "weight": 0.5, "random_weights": value / 2.0 });
+    let probe = |name: &str, metric: &str| {
+        json!({
+            "probe": name,
+            "metric": metric,
+            "train": 1500,
+            "test": 700,
+            "chance": 0.125,
+            "mixed": { "value": 0.912_345, "random_weights": 0.5 },
+            "layers": [layer(0, 0.8), layer(1, 0.934_567)],
+        })
+    };
+    json!({
+        "model": "models/<i>base",
+        "texts": { "train": 1500, "test": 700 },
+        "seed": 0,
+        "probes": [probe("lexical", "accuracy"), probe("syntactic", "mrr")],
+    })
+}
+
 fn write_sweep(folder: &Path) {
     fs_err::create_dir_all(folder.join("runs")).expect("made");
     for (name, content) in [
@@ -270,6 +292,43 @@ fn several_seeds_are_one_report() {
         let cell = format!("<th scope=\"row\">{}</th>", text(folder));
         assert!(page.contains(&cell), "no {cell} in {page}");
     }
+}
+
+#[test]
+fn probes_are_shown_layer_by_layer() {
+    let space = Workspace::new();
+    let (out, plots) = (space.path("a.html"), space.path("svg"));
+    let found = space.write("probe.json", &probes().to_string());
+    let arguments = ["report", text(&found), "--out", text(&out)];
+    let made = telly_json(&[&arguments[..], &["--plots", text(&plots)]].concat());
+    // What was found, the weights, the lines.
+    assert_eq!(made["plots"], 3);
+    assert!(!read(&out).contains("<i>"));
+    if let Some((count, seen)) = seen(&out) {
+        assert_eq!(count, 3);
+        for words in [
+            "What the layers of <i>base know",
+            "lexical: accuracy, syntactic: mrr",
+            "0.9346",
+            "0.9123",
+            "0.4673",
+            "random weights",
+            "learnt from 1500, tested on 700; guessing gives 0.1250",
+        ] {
+            assert!(seen.contains(words), "no {words:?} in {seen}");
+        }
+    }
+    let mut broken = probes();
+    broken["probes"][0]["layers"] = json!([]);
+    let broken = space.write("broken.json", &broken.to_string());
+    fails(
+        telly(&["report", text(&broken), "--out", text(&out)]),
+        WRONG_INPUT,
+        &[
+            "broken.json` is not what `telly probe --json` prints",
+            "telly probe MODEL",
+        ],
+    );
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub use pytorch::PytorchError;
 pub use relative_position::relative_position_bucket;
 pub(crate) use rotary::Rotation;
 pub use rotary::{RotaryPositions, RotaryScaling};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, TokensWithSpans};
 pub use weights::Weights;
 
 use crate::ragged::Ragged;

@@ -1,5 +1,6 @@
 //! Text to token ids, by the checkpoint's own `tokenizer.json` or its vocabulary files.
 
+use std::ops::Range;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -13,6 +14,15 @@ use super::vocabulary_files::{TOKENIZER, VocabularyFiles};
 use super::{Error, Family, TokenTypes, vocabulary_tokenizer};
 use crate::caught::caught;
 use crate::ragged::Ragged;
+
+/// A text as tokens, and where each comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TokensWithSpans {
+    /// The tokens, special ones included.
+    pub ids: Vec<u32>,
+    /// For each the bytes of the text that it stands for; none for a special token.
+    pub spans: Vec<Range<usize>>,
+}
 
 /// A checkpoint's tokenizer, without padding.
 #[derive(Clone)]
@@ -125,7 +135,7 @@ impl Tokenizer {
 
     /// Encodes `texts` with the model's special tokens, each cut to `max_length` tokens.
     pub fn encode(&self, texts: Vec<String>, max_length: usize) -> Result<Ragged<u32>, Error> {
-        let encodings = self.encode_batch(texts, max_length, true)?;
+        let encodings = self.encode_batch(texts, max_length, true, Spans::NotFound)?;
         let ids = encodings.iter().map(Encoding::get_ids);
         Ok(ids.collect())
     }
@@ -141,15 +151,51 @@ impl Tokenizer {
         let before @ [_, _, end] = self.around(mode)?;
         let length = max_length.saturating_sub(before.len() + 1);
         let mut sequences = Ragged::new(1);
-        for encoding in self.encode_batch(texts, length, false)? {
+        for encoding in self.encode_batch(texts, length, false, Spans::NotFound)? {
             sequences.push(&[&before, encoding.get_ids(), &[end]].concat());
         }
         Ok(sequences)
     }
 
+    /// As [`encode`](Self::encode), or [`encode_in_mode`](Self::encode_in_mode) if there is a `mode`,
+    /// with the bytes of its text that each token stands for.
+    pub fn encode_with_spans(
+        &self,
+        texts: Vec<String>,
+        mode: Option<&str>,
+        max_length: usize,
+    ) -> Result<Vec<TokensWithSpans>, Error> {
+        let around = mode.map(|mode| self.around(mode)).transpose()?;
+        let length = match &around {
+            Some(before) => max_length.saturating_sub(before.len() + 1),
+            None => max_length,
+        };
+        let encodings = self.encode_batch(texts, length, around.is_none(), Spans::Found)?;
+        let encodings = encodings.iter().map(|encoding| {
+            let ids = encoding.get_ids();
+            let spans = encoding.get_offsets().iter();
+            let spans = spans.map(|&(start, end)| start..end);
+            let Some(before @ [_, _, end]) = around else {
+                return TokensWithSpans {
+                    ids: ids.to_vec(),
+                    spans: spans.collect(),
+                };
+            };
+            let special = |count| std::iter::repeat_n(0..0, count);
+            TokensWithSpans {
+                ids: [&before, ids, &[end]].concat(),
+                spans: special(before.len())
+                    .chain(spans)
+                    .chain(special(1))
+                    .collect(),
+            }
+        });
+        Ok(encodings.collect())
+    }
+
     /// Encodes `texts` without any special token around them, whole.
     pub fn encode_plain(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>, Error> {
-        let encodings = self.encode_batch(texts, usize::MAX, false)?;
+        let encodings = self.encode_batch(texts, usize::MAX, false, Spans::NotFound)?;
         Ok(encodings
             .iter()
             .map(|found| found.get_ids().to_vec())
@@ -206,7 +252,7 @@ impl Tokenizer {
         max_length: usize,
         types: Option<TokenTypes>,
     ) -> Result<Ragged<u32>, Error> {
-        let encodings = self.encode_batch(pairs, max_length, true)?;
+        let encodings = self.encode_batch(pairs, max_length, true, Spans::NotFound)?;
         let other = |encoding: &Encoding| {
             let found = encoding.get_type_ids().iter().copied();
             types.is_some_and(|types| !found.eq(types.of(encoding.get_ids())))
@@ -225,7 +271,7 @@ impl Tokenizer {
     /// BERT's does; RoBERTa's does not.
     pub(super) fn pair_separator(&self) -> Result<Option<u32>, Error> {
         let pair = vec![("a".to_owned(), "a".to_owned())];
-        let encodings = self.encode_batch(pair, usize::MAX, true)?;
+        let encodings = self.encode_batch(pair, usize::MAX, true, Spans::NotFound)?;
         let told_apart = |pair: &&Encoding| first_text(pair).len() < pair.len();
         let pair = encodings.first().filter(told_apart);
         Ok(pair.and_then(|pair| first_text(pair).last().copied()))
@@ -236,6 +282,7 @@ impl Tokenizer {
         texts: Vec<impl Into<EncodeInput<'s>> + Send>,
         max_length: usize,
         special: bool,
+        spans: Spans,
     ) -> Result<Vec<Encoding>, Error> {
         let too_many = |found: usize| Error::SpecialTokens {
             found,
@@ -258,7 +305,12 @@ impl Tokenizer {
             .map_err(Error::Tokenize)?;
         // Text by text, as the library's own batches do: a panic is caught on its own thread.
         let texts = texts.into_par_iter();
-        let encodings = texts.map(|text| guarded(|| tokenizer.encode_fast(text, special)));
+        let encodings = texts.map(|text| {
+            guarded(|| match spans {
+                Spans::NotFound => tokenizer.encode_fast(text, special),
+                Spans::Found => tokenizer.encode(text, special),
+            })
+        });
         let encodings = encodings.collect::<tokenizers::Result<Vec<_>>>();
         let encodings = encodings.map_err(Error::Tokenize)?;
         match encodings.iter().find(|found| found.len() > max_length) {
@@ -266,6 +318,13 @@ impl Tokenizer {
             None => Ok(encodings),
         }
     }
+}
+
+/// Whether it is found which bytes of a text each token stands for, which takes longer.
+#[derive(Clone, Copy)]
+enum Spans {
+    Found,
+    NotFound,
 }
 
 /// The ids of `pair` up to the first that is of another token type than 0.

@@ -19,10 +19,16 @@ use crate::dataset::{Record, Source};
 use crate::error::Error;
 use crate::study::{Row, Verdict};
 use crate::task::TaskKind;
-use crate::train::TrainSettings;
+use crate::train::{History, TrainSettings};
 
 /// Records of the pilot's training split, unless told.
 const PILOT_ROWS: usize = 400;
+/// Steps that each of a pilot's runs takes at most beyond one pass: where training on all of the data
+/// takes more, what is left of it is not worth the time. A pilot that takes far fewer than training will
+/// has learnt nothing, with any K, and finds all of them alike.
+const PILOT_STEPS: usize = 100;
+/// By how much the training loss falls at least in a run that has learnt something.
+const LEARNT: f64 = 0.05;
 /// What a pilot's rows are drawn by.
 const DRAW: u64 = 1;
 /// The flags for all of the data.
@@ -34,8 +40,9 @@ const VALID: &str = "valid.jsonl";
 
 /// Say which K to take and what it will cost, from a short pilot on a sample of the data.
 ///
-/// Trains on the sample with several K and with nothing frozen, compares what layers represent before
-/// and after the latter, and tells time, disk and memory for all of the data. Stopped at any moment,
+/// Trains on the sample with several K and with nothing frozen, for as many steps as all of the data
+/// will take but 100 at most, compares what layers represent before and after the latter, and tells
+/// time, disk and memory for all of the data. Stopped at any moment,
 /// the same command goes on where it was.
 #[derive(Args)]
 #[command(after_help = "\
@@ -45,7 +52,7 @@ Example:
 pub(super) struct AdviseArguments {
     #[command(flatten)]
     options: SweepOptions,
-    /// The K to consider [default: none, and five from 0 to all layers but one].
+    /// The K to consider [default: none, and four up to all layers but one].
     #[arg(long, value_name = "K,K", help_heading = "Pilot")]
     freeze: Option<SweptFreezes>,
     /// Records of the pilot's training split; half as many are validated on [default: 400].
@@ -96,6 +103,8 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
         "base": table.base,
         "rows": advice.rows,
         "pilot_rows": advice.pilot_rows,
+        "pilot_epochs": advice.pilot_epochs,
+        "pilot_losses": advice.losses(table.base)?,
         "predicted": of_chosen,
         "predicted_base": of_base,
         "pilot": table.to_json(),
@@ -123,6 +132,7 @@ struct Advice {
     rows: usize,
     /// Those of them that the pilot learns from.
     pilot_rows: usize,
+    pilot_epochs: usize,
     batch_size: usize,
     epochs: usize,
 }
@@ -150,6 +160,14 @@ impl Advice {
         let out = fs_err::canonicalize(&arguments.out).map_err(Error::Output)?;
         sample.check(&out)?;
         let whole = shared.to_string();
+        let usual = TrainSettings::default();
+        let batch_size = options.batch_size.unwrap_or(usual.batch_size);
+        let epochs = options.epochs.unwrap_or(usual.epochs);
+        let pilot_epochs = passes(sample.records, sample.train.len(), batch_size, epochs);
+        shared.insert(
+            "epochs".into(),
+            i64::try_from(pilot_epochs).unwrap_or(1).into(),
+        );
         for key in ["data", "train", "valid", "test"] {
             shared.remove(key);
         }
@@ -163,15 +181,33 @@ impl Advice {
         let pilot = Sweep::begin(out, shared, (freezes, None, arguments.seeds.clone()))?;
         sample.write(&pilot.folder)?;
         write(&pilot.folder, WHOLE, &whole)?;
-        let usual = TrainSettings::default();
         Ok(Self {
             pilot,
             model,
             rows: sample.records,
             pilot_rows: sample.train.len(),
-            batch_size: options.batch_size.unwrap_or(usual.batch_size),
-            epochs: options.epochs.unwrap_or(usual.epochs),
+            pilot_epochs,
+            batch_size,
+            epochs,
         })
+    }
+
+    /// The mean training loss of the first and of the last third of what `freeze`'s first run logged;
+    /// null where it logged too little.
+    fn losses(&self, freeze: Freeze) -> Result<Value, Error> {
+        let Some(run) = self.pilot.first_run(freeze) else {
+            return Ok(Value::Null);
+        };
+        let losses = History::read(&run)?.losses;
+        let third = losses.len() / 3;
+        if third == 0 {
+            return Ok(Value::Null);
+        }
+        let mean = |losses: &[(f64, f64)]| {
+            losses.iter().map(|(_, loss)| loss).sum::<f64>() / losses.len() as f64
+        };
+        let (first, last) = (&losses[..third], &losses[losses.len() - third..]);
+        Ok(json!({ "first": mean(first), "last": mean(last) }))
     }
 
     /// How alike each layer's output is before and after the pilot's ordinary fine-tuning; null where
@@ -352,10 +388,18 @@ fn all_records(source: &Source) -> Result<Vec<Record>, Error> {
     Ok(records)
 }
 
-/// Nothing, and five K from 0 to all of `layers` but one.
+/// How often a pilot passes over its `sample` rows: in so many steps as `epochs` over all `rows` take,
+/// but no more than [`PILOT_STEPS`], or one pass if that is more.
+fn passes(rows: usize, sample: usize, batch_size: usize, epochs: usize) -> usize {
+    let steps = |rows: usize| rows.div_ceil(batch_size.max(1)).max(1);
+    let wanted = (steps(rows) * epochs).min(PILOT_STEPS);
+    wanted.div_ceil(steps(sample)).max(1)
+}
+
+/// Nothing, and four K up to all of `layers` but one. What K = 0 saves is little.
 fn spaced(layers: usize) -> Vec<Freeze> {
     let last = layers.saturating_sub(1);
-    let depths = unique((0..5).map(|place| (place * last + 2) / 4).collect());
+    let depths = unique((1..5).map(|place| (place * last + 2) / 4).collect());
     let depths = depths.into_iter().map(Freeze::Layers);
     std::iter::once(Freeze::Nothing).chain(depths).collect()
 }
@@ -393,6 +437,15 @@ fn sentences(advice: &Value, epochs: usize) -> Vec<String> {
         }
         lines.push(cost(found, who, epochs));
     }
+    let losses = &advice["pilot_losses"];
+    if let (Some(first), Some(last)) = (losses["first"].as_f64(), losses["last"].as_f64())
+        && last > first * (1.0 - LEARNT)
+    {
+        lines.push(format!(
+            "K = {} has hardly learnt from the sample (its training loss went from {first:.3} to {last:.3}), so that the K cannot be told apart: pass more `--rows`, or another learning rate",
+            named(&advice["base"])
+        ));
+    }
     lines.push(format!(
         "from {} of {} records: a K that is not worse on so few may be on all; `telly sweep` tells for sure",
         advice["pilot_rows"], advice["rows"]
@@ -400,11 +453,16 @@ fn sentences(advice: &Value, epochs: usize) -> Vec<String> {
     lines
 }
 
+/// K as it is typed.
+fn named(freeze: &Value) -> String {
+    freeze
+        .as_str()
+        .map_or_else(|| freeze.to_string(), String::from)
+}
+
 fn cost(found: &Map<String, Value>, who: &str, epochs: usize) -> String {
     let number = |name: &str| found.get(name).and_then(Value::as_f64).unwrap_or(0.0);
-    let freeze = found["freeze"]
-        .as_str()
-        .map_or_else(|| found["freeze"].to_string(), String::from);
+    let freeze = named(&found["freeze"]);
     let (precompute, epoch) = (number("precompute_seconds"), number("epoch_seconds"));
     let peak = number("train_peak_bytes").max(number("precompute_peak_bytes"));
     format!(
@@ -420,13 +478,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_pilot_takes_as_many_steps_as_training_will() {
+        // 50 steps, in passes of 13.
+        assert_eq!(passes(1600, 400, 32, 1), 4);
+        // Of many more, 100.
+        assert_eq!(passes(60_000, 400, 32, 3), 8);
+        assert_eq!(passes(400, 400, 32, 3), 3);
+        assert_eq!(passes(60_000, 8_000, 32, 3), 1);
+        assert_eq!(passes(0, 0, 32, 1), 1);
+    }
+
+    #[test]
     fn depths_are_spread_over_the_layers() {
         let names = |layers| {
             let freezes = spaced(layers).into_iter().map(|freeze| freeze.to_string());
             freezes.collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(names(12), "none 0 3 6 8 11");
-        assert_eq!(names(6), "none 0 1 3 4 5");
+        assert_eq!(names(12), "none 3 6 8 11");
+        assert_eq!(names(6), "none 1 3 4 5");
         assert_eq!(names(2), "none 0 1");
     }
 }

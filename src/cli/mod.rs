@@ -26,6 +26,8 @@ mod parity;
 mod precompute;
 mod predict;
 mod predictions;
+mod probe;
+mod probe_texts;
 mod recipe;
 mod repair;
 mod report;
@@ -35,6 +37,7 @@ mod score;
 mod seeds;
 mod shard;
 mod split_files;
+mod studied;
 mod sweep;
 mod sweep_folder;
 mod sweep_table;
@@ -95,6 +98,7 @@ enum Command {
     Runs(runs::RunsCommand),
     Report(report::ReportArguments),
     Rsa(rsa::RsaArguments),
+    Probe(probe::ProbeArguments),
 }
 
 /// Runs the command line of this process.
@@ -112,6 +116,7 @@ pub fn run() -> ExitCode {
             | Command::Predict(_)
             | Command::Index(_)
             | Command::Rsa(_)
+            | Command::Probe(_)
             | Command::Cache(cache::CacheCommand::Derive(_))
     ) {
         interrupt::listen();
@@ -132,6 +137,7 @@ pub fn run() -> ExitCode {
         Command::Runs(command) => runs::run(&command),
         Command::Report(arguments) => report::run(&arguments),
         Command::Rsa(arguments) => rsa::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,8 +12,8 @@ use crate::study::report::Report;
 
 /// Write what runs, sweeps and comparisons came to as one HTML page.
 ///
-/// The page needs no network and no other file: curves, K against quality and cost, similarity by
-/// layer, tables, recipes and fingerprints. It reads well on a phone, in the dark and on paper. Of
+/// The page needs no network and no other file: curves, K against quality and cost, similarity and
+/// probes by layer, tables, recipes and fingerprints. It reads well on a phone, in the dark and on paper. Of
 /// several runs, the page begins with all of them side by side.
 #[derive(Args)]
 #[command(after_help = "\
@@ -21,7 +21,7 @@ Examples:
   telly report runs/mine --out report.html
   telly report sweeps/mine runs/mine-1 rsa.json --out study.html --plots plots")]
 pub(super) struct ReportArguments {
-    /// Folders of runs and of sweeps, and files with what `telly rsa --json` printed.
+    /// Folders of runs and of sweeps, and files with what `telly rsa --json` and `telly probe --json` printed.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// HTML file to write; an earlier one is replaced.

@@ -1,21 +1,18 @@
 //! `telly rsa`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::chunks::Chunks;
-use super::model::open_run;
+use super::console;
 use super::options::{RuntimeOptions, limit_threads};
+use super::studied::Studied;
 use super::task::{CLASSIFY_LENGTH, TaskOptions};
-use super::{console, hub};
-use crate::checkpoint::{Checkpoint, EncoderConfig};
 use crate::dataset::{Dataset, Source};
 use crate::error::Error;
-use crate::export::TrainedModel;
-use crate::frozen::{FrozenEncoder, FrozenPrecision};
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::study::{
@@ -23,7 +20,6 @@ use crate::study::{
     compare, layer_vectors,
 };
 use crate::task::{Known, Role, TaskKind};
-use crate::train::RunFolder;
 
 /// Tell how alike two checkpoints are at each layer, by what they make of the same texts.
 ///
@@ -88,31 +84,25 @@ pub(super) struct RsaArguments {
     json: bool,
 }
 
-/// One of the two.
-struct Compared<'a> {
-    path: &'a Path,
-    checkpoint: Checkpoint,
-}
-
 pub(super) fn run(arguments: &RsaArguments) -> Result<(), Error> {
     let started = Instant::now();
     limit_threads(arguments.runtime.threads)?;
     let source = Source::of(&arguments.data, "test")?;
     let compared = [
-        Compared::open(&arguments.first, arguments)?,
-        Compared::open(&arguments.second, arguments)?,
+        Studied::open(&arguments.first, arguments.model.as_deref())?,
+        Studied::open(&arguments.second, arguments.model.as_deref())?,
     ];
-    let [expected, found] = compared.each_ref().map(Compared::layers);
+    let [expected, found] = compared.each_ref().map(Studied::layers);
     if found != expected {
         return Err(study::Error::Layers { found, expected }.into());
     }
-    let longest = compared.each_ref().map(Compared::longest);
+    let longest = compared.each_ref().map(Studied::longest);
     let longest = longest[0].min(longest[1]);
     let max_length = arguments.max_length.unwrap_or(CLASSIFY_LENGTH.min(longest));
     let data = texts(&source, arguments.limit)?;
     let [first, second] = &compared;
-    let first = first.vectors(&data, max_length, arguments)?;
-    let second = second.vectors(&data, max_length, arguments)?;
+    let first = vectors(first, &data, max_length, arguments)?;
+    let second = vectors(second, &data, max_length, arguments)?;
     let comparing = Instant::now();
     let resamples = Resamples::draw(first.texts, arguments.bootstrap, arguments.seed);
     let layers = compare_layers([&first, &second], &resamples)?;
@@ -140,69 +130,35 @@ pub(super) fn run(arguments: &RsaArguments) -> Result<(), Error> {
     console::print(&object.to_string())
 }
 
-impl<'a> Compared<'a> {
-    /// The run in the folder `path`, or else the checkpoint.
-    fn open(path: &'a Path, arguments: &RsaArguments) -> Result<Self, Error> {
-        if RunFolder::recipe(path).is_err() {
-            let checkpoint = Checkpoint::open(&hub::located(path)?)?;
-            return Ok(Self { path, checkpoint });
-        }
-        let (saved, checkpoint) = open_run(path, arguments.model.as_deref())?;
-        let mut checkpoint = TrainedModel::new(path, saved, checkpoint)?.checkpoint;
-        // Texts come one by one here, whatever its task put into a sequence.
-        checkpoint.config = EncoderConfig::read(&checkpoint.folder.join("config.json"))?;
-        Ok(Self { path, checkpoint })
-    }
-
-    fn layers(&self) -> usize {
-        self.checkpoint.config.layers
-    }
-
-    fn longest(&self) -> usize {
-        self.checkpoint.config.longest_sequence()
-    }
-
-    /// What it makes of the texts of `data`, at every layer.
-    fn vectors(
-        &self,
-        data: &Dataset,
-        max_length: usize,
-        arguments: &RsaArguments,
-    ) -> Result<LayerVectors, Error> {
-        let checkpoint = &self.checkpoint;
-        let options = TaskOptions {
-            task: Some(TaskKind::Classify),
-            text_field: arguments.text_field.clone(),
-            max_length: Some(max_length),
-            ..TaskOptions::default()
-        };
-        let encoding = options.encoding(checkpoint, None)?;
-        encoding.check_lengths(self.longest())?;
-        let encoded = encoding.encode(data, checkpoint, Role::Evaluation, Known::default())?;
-        let options = &arguments.runtime;
-        let session = options.session(FrozenPrecision::Fp32, Some(max_length))?;
-        let runtime = options.runtime()?;
-        let depths: Vec<usize> = (0..=self.layers()).collect();
-        let frozen = FrozenEncoder::without_hashes(&runtime, checkpoint, &depths, &session)?;
-        checkpoint.weights.release();
-        if let Some(reason) = frozen.fallback() {
-            console::say(&format!(
-                "CUDA cannot be used, running on the CPU: {reason}"
-            ));
-        }
-        let mut frozen = match arguments.pooling {
-            TextPooling::Masked => frozen,
-            TextPooling::Unmasked => frozen.padded_to(max_length),
-        };
-        let label = self.path.display().to_string();
-        Ok(layer_vectors(
-            &mut frozen,
-            &encoded.sequences,
-            &encoded.rows,
-            arguments.pooling,
-            &label,
-        )?)
-    }
+/// What `studied` makes of the texts of `data`, at every layer.
+fn vectors(
+    studied: &Studied,
+    data: &Dataset,
+    max_length: usize,
+    arguments: &RsaArguments,
+) -> Result<LayerVectors, Error> {
+    let checkpoint = &studied.checkpoint;
+    let options = TaskOptions {
+        task: Some(TaskKind::Classify),
+        text_field: arguments.text_field.clone(),
+        max_length: Some(max_length),
+        ..TaskOptions::default()
+    };
+    let encoding = options.encoding(checkpoint, None)?;
+    encoding.check_lengths(studied.longest())?;
+    let encoded = encoding.encode(data, checkpoint, Role::Evaluation, Known::default())?;
+    let frozen = studied.frozen(&arguments.runtime, max_length)?;
+    let mut frozen = match arguments.pooling {
+        TextPooling::Masked => frozen,
+        TextPooling::Unmasked => frozen.padded_to(max_length),
+    };
+    Ok(layer_vectors(
+        &mut frozen,
+        &encoded.sequences,
+        &encoded.rows,
+        arguments.pooling,
+        &studied.path.display().to_string(),
+    )?)
 }
 
 /// The first `limit` records of `source`, enough to compare by.
@@ -233,7 +189,7 @@ fn compare_layers(
 }
 
 /// Says where a number is not defined, and why.
-fn say_alike(layers: &[LayerSimilarity], compared: &[Compared; 2]) {
+fn say_alike(layers: &[LayerSimilarity], compared: &[Studied; 2]) {
     for (layer, found) in layers.iter().enumerate() {
         for (one, alike) in compared.iter().zip(found.alike) {
             if alike {

@@ -1,5 +1,5 @@
 use crate::error::Explain;
-use crate::frozen;
+use crate::{checkpoint, frozen, task};
 
 use super::{LEAST_TEXTS, MOST_TEXTS};
 
@@ -10,6 +10,18 @@ pub enum Error {
     /// A checkpoint could not be run.
     #[error(transparent)]
     Frozen(#[from] frozen::Error),
+    /// Text could not be turned into tokens.
+    #[error(transparent)]
+    Checkpoint(Box<checkpoint::Error>),
+    /// A probe's result could not be measured.
+    #[error(transparent)]
+    Task(Box<task::Error>),
+    /// A probe could not be trained.
+    #[error("a probe could not be trained")]
+    Training(#[source] Box<candle_core::Error>),
+    /// The optimum of a probe was not found.
+    #[error("a probe could not be fitted")]
+    Optimizer(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Layers are compared one with one.
     #[error("the two have different numbers of layers: found {found}, expected {expected}")]
     Layers {
@@ -41,10 +53,30 @@ pub enum Error {
     Interrupted,
 }
 
+impl From<checkpoint::Error> for Error {
+    fn from(error: checkpoint::Error) -> Self {
+        Self::Checkpoint(Box::new(error))
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Training(Box::new(error))
+    }
+}
+
+impl From<task::Error> for Error {
+    fn from(error: task::Error) -> Self {
+        Self::Task(Box::new(error))
+    }
+}
+
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Frozen(error) => return error.hint(),
+            Self::Checkpoint(error) => return error.hint(),
+            Self::Task(error) => return error.hint(),
             Self::Layers { .. } => {
                 "compare checkpoints of the same depth, as a model and what was trained from it"
                     .into()
@@ -57,15 +89,19 @@ impl Explain for Error {
             Self::NotFinite { .. } => {
                 "the checkpoint's weights may be broken: look for NaN or infinity in them".into()
             }
-            Self::Interrupted => return None,
+            Self::Training(_) | Self::Optimizer(_) | Self::Interrupted => return None,
         })
     }
 
     fn is_input(&self) -> bool {
         match self {
             Self::Frozen(error) => error.is_input(),
+            Self::Checkpoint(error) => error.is_input(),
+            Self::Task(error) => error.is_input(),
             Self::Layers { .. } | Self::Texts { .. } | Self::NoTokens { .. } => true,
-            Self::NotFinite { .. } | Self::Interrupted => false,
+            Self::Training(_) | Self::Optimizer(_) | Self::NotFinite { .. } | Self::Interrupted => {
+                false
+            }
         }
     }
 }

@@ -1,13 +1,10 @@
 //! One vector a text at every layer, out of one pass.
 
-use std::ops::ControlFlow;
-
 use serde::Serialize;
 
 use super::Error;
-use crate::frozen::{self, ComputedBatch, FrozenEncoder};
-use crate::interrupt;
-use crate::progress::Progress;
+use super::each_sequence::each_sequence;
+use crate::frozen::FrozenEncoder;
 use crate::ragged::Ragged;
 
 /// What a text's vector is the mean over.
@@ -49,57 +46,22 @@ pub fn layer_vectors(
         let text = rows.iter().position(|&row| row as usize == sequence);
         text.map_or(0, |text| text + 1)
     };
-    let lengths: Vec<usize> = (0..sequences.len())
-        .map(|index| sequences.length(index))
-        .collect();
-    if let Some(sequence) = lengths.iter().position(|&length| length == 0) {
-        let text = text_of(sequence);
-        return Err(Error::NoTokens { text });
-    }
-    let padded: Vec<usize> = lengths
-        .iter()
-        .map(|&length| length.max(frozen.padded_length()))
-        .collect();
-    let batches = frozen.batch_size().batches(&padded);
     let (width, depths) = (frozen.hidden_size(), frozen.depths().len());
     let mut layers = vec![vec![0.0; sequences.len() * width]; depths];
-    let mut progress = Progress::new(label, sequences.tokens() as u64, "tokens");
-    let (mut beyond, mut stopped) = (None, false);
-    let run = frozen.run(sequences, &batches, &mut |batch| {
-        let mut pool = |(index, states): (usize, Vec<&[f32]>)| {
-            for (vectors, states) in layers.iter_mut().zip(states) {
-                let vector = &mut vectors[index * width..][..width];
-                mean(states, vector);
-                if vector.iter().any(|number| !number.is_finite()) {
-                    beyond.get_or_insert(index);
-                }
-            }
-        };
-        match pooling {
-            TextPooling::Masked => ComputedBatch::iter(batch).for_each(&mut pool),
-            TextPooling::Unmasked => batch.padded().for_each(&mut pool),
+    let pool = &mut |index: usize, states: &[&[f32]]| {
+        for (vectors, states) in layers.iter_mut().zip(states) {
+            mean(states, &mut vectors[index * width..][..width]);
         }
-        progress.advance(batch.tokens() as u64);
-        stopped = interrupt::requested();
-        if stopped || beyond.is_some() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
-    run.map_err(|error| match error {
-        frozen::Error::NotFinite { sequence } => Error::NotFinite {
-            text: text_of(sequence),
+    };
+    each_sequence(frozen, sequences, pooling, label, pool).map_err(|error| match error {
+        Error::NoTokens { text } => Error::NoTokens {
+            text: text_of(text - 1),
         },
-        other => other.into(),
+        Error::NotFinite { text } => Error::NotFinite {
+            text: text_of(text - 1),
+        },
+        other => other,
     })?;
-    if let Some(sequence) = beyond {
-        let text = text_of(sequence);
-        return Err(Error::NotFinite { text });
-    }
-    if stopped {
-        return Err(Error::Interrupted);
-    }
     for vectors in &mut layers {
         *vectors = of_rows(vectors, rows, width);
     }
@@ -112,7 +74,7 @@ pub fn layer_vectors(
 
 /// The mean of `states` `[positions, width]` into `vector`.
 #[allow(clippy::cast_possible_truncation, reason = "rounded from 64 bits")]
-fn mean(states: &[f32], vector: &mut [f32]) {
+pub(super) fn mean(states: &[f32], vector: &mut [f32]) {
     let mut sums = vec![0.0f64; vector.len()];
     for state in states.chunks_exact(vector.len()) {
         for (sum, &number) in sums.iter_mut().zip(state) {

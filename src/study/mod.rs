@@ -6,14 +6,17 @@
 
 mod bootstrap;
 mod cka;
+mod each_sequence;
 mod error;
 mod layer_vectors;
 mod paired;
+pub mod probe;
 mod products;
 pub mod report;
 mod rsa;
 mod similarity;
 mod sweep;
+pub mod syntax;
 
 pub use bootstrap::Resamples;
 pub use error::Error;

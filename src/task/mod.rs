@@ -42,7 +42,7 @@ pub use objective::Objective;
 pub use pair_metrics::{PairMetrics, best_threshold};
 pub use regression::RegressionMetrics;
 pub use retrieval::{RetrievalMetrics, average_precision_at_r};
-pub use search::{CODE_COLUMN, QUERY_COLUMN, SCORE_SCALE, similarity};
+pub use search::{CODE_COLUMN, QUERY_COLUMN, SCORE_SCALE, normalise, similarity};
 pub use search_encoding::{CodeBase, SearchEncoding};
 pub use shares::Replica;
 pub use text_encoding::{PositionOffset, SOURCE, TextEncoding, TextLayout};

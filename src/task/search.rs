@@ -97,8 +97,8 @@ impl Matcher {
     }
 }
 
-/// Scales each row of `[rows, width]` to unit length.
-pub(super) fn normalise(vectors: &Tensor) -> Result<Tensor, Error> {
+/// Scales each vector, along the last dimension, to unit length.
+pub fn normalise(vectors: &Tensor) -> Result<Tensor, Error> {
     // PyTorch's `normalize` takes at least 1e-12 for the length.
     let length = vectors
         .sqr()?

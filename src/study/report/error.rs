@@ -43,6 +43,14 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// The result of probes is malformed.
+    #[error("`{path}` is not what `telly probe --json` prints: {problem}")]
+    NoProbes {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A file could not be read.
     #[error("cannot read what is to be reported")]
     Read(#[source] io::Error),
@@ -59,11 +67,14 @@ impl Explain for Error {
                 "pass folders that `telly train --out` and `telly sweep --out` wrote".into()
             }
             Self::Unknown { .. } => {
-                "pass the folder of a run or of a sweep itself, or a file with what `telly rsa --json` printed; `telly runs list` finds runs in a folder".into()
+                "pass the folder of a run or of a sweep itself, or a file with what `telly rsa --json` or `telly probe --json` printed; `telly runs list` finds runs in a folder".into()
             }
             Self::Damaged { remedy, .. } => (*remedy).into(),
             Self::NoComparison { .. } => {
                 "make it with `telly rsa A B --data FILE --json > rsa.json`; pass runs and sweeps as folders".into()
+            }
+            Self::NoProbes { .. } => {
+                "make it with `telly probe MODEL --data FILE --json > probe.json`".into()
             }
             Self::Read(_) => return None,
         })

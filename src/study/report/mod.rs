@@ -1,4 +1,4 @@
-//! What runs, sweeps and comparisons of models came to, as one HTML page that needs nothing else.
+//! What runs, sweeps, comparisons and probes of models came to, as one HTML page that needs nothing else.
 
 mod error;
 mod figures;
@@ -7,6 +7,7 @@ mod html;
 mod page;
 mod palette;
 mod plot;
+mod probe;
 mod rsa;
 mod run;
 mod scale;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use error::Error;
+use probe::ProbedModel;
 use rsa::Comparison;
 use run::ReportedRun;
 use section::Section;
@@ -38,6 +40,7 @@ enum Part {
     Run(Box<ReportedRun>),
     Sweep(Box<ReportedSweep>),
     Comparison(Comparison),
+    Probed(ProbedModel),
 }
 
 impl Part {
@@ -49,7 +52,12 @@ impl Part {
             return Ok(Self::Run(Box::new(ReportedRun::read(path)?)));
         }
         if path.is_file() {
-            return Ok(Self::Comparison(Comparison::read(path)?));
+            return match read_json(path)? {
+                Value::Object(facts) if facts.contains_key(ProbedModel::KEY) => {
+                    Ok(Self::Probed(ProbedModel::new(path, facts)?))
+                }
+                other => Ok(Self::Comparison(Comparison::new(path, other)?)),
+            };
         }
         Err(if path.exists() {
             Error::Unknown { path: path.into() }
@@ -63,13 +71,14 @@ impl Part {
             Self::Run(run) => run.section(),
             Self::Sweep(sweep) => sweep.section(),
             Self::Comparison(comparison) => comparison.section(),
+            Self::Probed(probed) => probed.section(),
         }
     }
 }
 
 impl Report {
-    /// Of `paths`, each a run's folder, a sweep's, or a file with what `telly rsa --json` printed, in
-    /// their order. The first of them that cannot be read is the error.
+    /// Of `paths`, each a run's folder, a sweep's, or a file with what `telly rsa --json` or
+    /// `telly probe --json` printed, in their order. The first of them that cannot be read is the error.
     pub fn read(paths: &[PathBuf]) -> Result<Self, Error> {
         let parts = paths.iter().map(|path| Part::read(path));
         let parts = parts.collect::<Result<Vec<Part>, Error>>()?;
@@ -121,6 +130,6 @@ fn read_json(path: &Path) -> Result<Value, Error> {
         .map_err(|error| Error::Damaged {
             path: path.into(),
             problem: error.to_string(),
-            remedy: "pass run folders, sweep folders, and files with what `telly rsa --json` printed",
+            remedy: "pass run folders, sweep folders, and files with what `telly rsa --json` or `telly probe --json` printed",
         })
 }

@@ -9,7 +9,7 @@ use super::figures::named;
 use super::heat_map::{self, HeatMap};
 use super::plot::{Axis, Marks, Plot, Point, Series};
 use super::section::{Cell, Drawing, Row, Section, Table};
-use super::{Error, read_json, svg};
+use super::{Error, svg};
 
 /// What is measured of a layer.
 const MEASURES: [&str; 3] = ["Pearson", "Spearman", "CKA"];
@@ -48,13 +48,13 @@ impl Layer {
 }
 
 impl Comparison {
-    /// That in the file `path`.
-    pub(super) fn read(path: &Path) -> Result<Self, Error> {
+    /// That of `found`, which stood in the file `path`.
+    pub(super) fn new(path: &Path, found: Value) -> Result<Self, Error> {
         let other = |problem: String| Error::NoComparison {
             path: path.into(),
             problem,
         };
-        let Value::Object(mut facts) = read_json(path)? else {
+        let Value::Object(mut facts) = found else {
             return Err(other("it is no JSON object".into()));
         };
         let layers = facts.remove("layers");

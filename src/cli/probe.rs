@@ -1,0 +1,358 @@
+//! `telly probe`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::{Map, Value, json};
+
+use super::console;
+use super::options::{RuntimeOptions, limit_threads};
+use super::probe_texts::TextOptions;
+use super::studied::Studied;
+use super::task::{CLASSIFY_LENGTH, TaskOptions};
+use crate::error::Error;
+use crate::publish::publish;
+use crate::study::probe::{
+    Features, LabelOrder, Probe, ProbeResult, SplitFeatures, Suite, TextForm, randomize,
+};
+use crate::task::{Encoding, TaskKind};
+
+/// Tell what each layer of a model knows of code, by how well a linear map reads it from there.
+///
+/// Token classes (lexical), syntax trees (syntactic), cyclomatic complexity (structural) and problems
+/// solved (semantic), as tree-sitter and the data label them; each layer by itself, and all layers mixed
+/// with learned weights. Layer 0 is the embeddings. docs/study.md says what the numbers mean.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  telly probe models/unixcoder-base --data train.jsonl --test test.jsonl --language python
+  telly probe runs/search --data functions.jsonl --language java --probe lexical,structural --json
+  telly probe models/unixcoder-base --data poj104 --test poj104 --language cpp --probe semantic")]
+pub(super) struct ProbeArguments {
+    /// Folder of a checkpoint or of a finished run, or owner/name[@revision] of a model on the hub.
+    #[arg(value_name = "MODEL")]
+    studied: PathBuf,
+    /// The model that a run was trained from [default: where it lay when the run was made].
+    #[arg(long, value_name = "MODEL", help_heading = "Input")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextOptions,
+    /// Most tokens of a text, special ones included [default: 256, or what the model allows].
+    #[arg(long, value_name = "TOKENS", help_heading = "Input")]
+    max_length: Option<usize>,
+    /// What to look for.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PROBE,PROBE",
+        value_delimiter = ',',
+        default_value = "lexical,syntactic,structural",
+        help_heading = "Probes"
+    )]
+    probe: Vec<Probe>,
+    /// What to set beside it: the same model with random weights, the same labels in random order.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "CONTROL,CONTROL",
+        value_delimiter = ',',
+        default_value = "weights",
+        help_heading = "Probes"
+    )]
+    control: Vec<Control>,
+    /// lexical: tokens to learn from at most, and to test on.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10_000,
+        help_heading = "Probes"
+    )]
+    tokens: usize,
+    /// Of what is drawn, of random weights and of the order that probes learn in.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Probes")]
+    seed: u64,
+    /// Write what probes see, and the labels, as a safetensors file.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    features: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeOptions,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a probe's result is held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Control {
+    /// The same probes on a model of the same shape with random weights.
+    Weights,
+    /// The same probes on labels in random order: what they find is chance.
+    Labels,
+    /// Nothing.
+    None,
+}
+
+/// A probe, and what is held against it.
+struct Found {
+    probe: Probe,
+    own: ProbeResult,
+    controls: Vec<(&'static str, ProbeResult)>,
+}
+
+pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
+    let started = Instant::now();
+    limit_threads(arguments.runtime.threads)?;
+    let mut probes = Vec::new();
+    for &probe in &arguments.probe {
+        if !probes.contains(&probe) {
+            probes.push(probe);
+        }
+    }
+    let mut studied = Studied::open(&arguments.studied, arguments.model.as_deref())?;
+    let max_length = arguments
+        .max_length
+        .unwrap_or(CLASSIFY_LENGTH.min(studied.longest()));
+    let mode_token = mode_token(&studied, max_length)?;
+    let form = TextForm {
+        mode_token: mode_token.as_deref(),
+        max_length,
+    };
+    let [train, test] = arguments.texts.read(&probes, arguments.seed)?;
+    let suite = Suite {
+        train,
+        test,
+        tokens: arguments.tokens,
+        seed: arguments.seed,
+    };
+    let name = studied.path.display().to_string();
+    let features = features(&suite, &studied, form, &probes, arguments, &name)?;
+    if let Some(path) = &arguments.features {
+        write_features(path, &features)?;
+    }
+    let has = |control| arguments.control.contains(&control);
+    let training = Instant::now();
+    let mut found = Vec::new();
+    for &probe in &probes {
+        let own = suite.probe(probe, &features, LabelOrder::Own, probe.name())?;
+        let mut controls = Vec::new();
+        if has(Control::Labels) {
+            let label = format!("{}, random labels", probe.name());
+            let result = suite.probe(probe, &features, LabelOrder::Random, &label)?;
+            controls.push(("random_labels", result));
+        }
+        found.push(Found {
+            probe,
+            own,
+            controls,
+        });
+    }
+    let mut train_seconds = training.elapsed().as_secs_f64();
+    if has(Control::Weights) {
+        drop(features);
+        randomize(&mut studied.checkpoint, arguments.seed);
+        let label = "random weights";
+        let features = self::features(&suite, &studied, form, &probes, arguments, label)?;
+        let training = Instant::now();
+        for found in &mut found {
+            let label = format!("{}, random weights", found.probe.name());
+            let result = suite.probe(found.probe, &features, LabelOrder::Own, &label)?;
+            found.controls.insert(0, ("random_weights", result));
+        }
+        train_seconds += training.elapsed().as_secs_f64();
+    }
+    if !arguments.json {
+        return print(&found);
+    }
+    let object = json!({
+        "model": name,
+        "texts": { "train": suite.train.len(), "test": suite.test.len() },
+        "max_length": max_length,
+        "seed": arguments.seed,
+        "seconds": started.elapsed().as_secs_f64(),
+        "train_seconds": train_seconds,
+        "probes": found.iter().map(Found::to_json).collect::<Vec<_>>(),
+    });
+    console::print(&object.to_string())
+}
+
+/// The token that the model wants before a text, and that the texts fit it.
+fn mode_token(studied: &Studied, max_length: usize) -> Result<Option<String>, Error> {
+    let options = TaskOptions {
+        task: Some(TaskKind::Classify),
+        max_length: Some(max_length),
+        ..TaskOptions::default()
+    };
+    let encoding = options.encoding(&studied.checkpoint, None)?;
+    encoding.check_lengths(studied.longest())?;
+    Ok(match encoding {
+        Encoding::Classify { mode_token, .. } => mode_token,
+        _ => None,
+    })
+}
+
+fn features(
+    suite: &Suite,
+    studied: &Studied,
+    form: TextForm,
+    probes: &[Probe],
+    arguments: &ProbeArguments,
+    label: &str,
+) -> Result<[SplitFeatures; 2], Error> {
+    let mut frozen = studied.frozen(&arguments.runtime, form.max_length)?;
+    Ok(suite.features(&studied.checkpoint, &mut frozen, form, probes, label)?)
+}
+
+impl Found {
+    fn to_json(&self) -> Value {
+        let layers = self.own.readings.layers.iter().enumerate();
+        let layers = layers.map(|(layer, value)| {
+            let mut object = Map::from_iter([
+                ("layer".to_owned(), json!(layer)),
+                ("value".to_owned(), json!(value)),
+                ("weight".to_owned(), json!(self.own.readings.weights[layer])),
+            ]);
+            for (name, control) in &self.controls {
+                object.insert((*name).into(), json!(control.readings.layers[layer]));
+            }
+            Value::Object(object)
+        });
+        let mut mixed = Map::from_iter([("value".to_owned(), json!(self.own.readings.mixed))]);
+        for (name, control) in &self.controls {
+            mixed.insert((*name).into(), json!(control.readings.mixed));
+        }
+        json!({
+            "probe": self.probe,
+            "metric": self.probe.metric(),
+            "train": self.own.train,
+            "test": self.own.test,
+            "chance": self.own.chance,
+            "mixed": mixed,
+            "layers": layers.collect::<Vec<_>>(),
+        })
+    }
+
+    fn table(&self) -> Vec<Vec<String>> {
+        let controls = self.controls.iter();
+        let names = controls.map(|(name, _)| name.replace('_', " "));
+        let mut heading = vec!["layer".to_owned(), self.probe.metric().to_owned()];
+        heading.extend(names);
+        heading.push("weight in the mixture".into());
+        let row = |name: String, value: &dyn Fn(&ProbeResult) -> f64, weight: String| {
+            let controls = self.controls.iter().map(|(_, control)| control);
+            let values = std::iter::once(&self.own).chain(controls);
+            let values = values.map(|result| format!("{:.4}", value(result)));
+            let mut cells = vec![name];
+            cells.extend(values);
+            cells.push(weight);
+            cells
+        };
+        let weights = self.own.readings.weights.iter().enumerate();
+        let layers = weights.map(|(layer, weight)| {
+            let value = move |result: &ProbeResult| result.readings.layers[layer];
+            row(layer.to_string(), &value, format!("{weight:.3}"))
+        });
+        let mut rows = vec![heading];
+        rows.extend(layers);
+        let mixed = |result: &ProbeResult| result.readings.mixed;
+        rows.push(row("mixed".into(), &mixed, String::new()));
+        rows
+    }
+}
+
+fn print(found: &[Found]) -> Result<(), Error> {
+    for (place, found) in found.iter().enumerate() {
+        if place > 0 {
+            console::print("")?;
+        }
+        let ProbeResult {
+            train,
+            test,
+            chance,
+            ..
+        } = &found.own;
+        console::print(&format!(
+            "{}: learnt from {train}, tested on {test}; guessing gives {chance:.4}",
+            found.probe.name()
+        ))?;
+        console::table(&found.table())?;
+    }
+    Ok(())
+}
+
+/// Writes `splits` as tensors: features `[examples, layers, hidden]` as they are before a probe scales
+/// them, and labels.
+fn write_features(path: &Path, splits: &[SplitFeatures; 2]) -> Result<(), Error> {
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, &[u8])> = Vec::new();
+    for (split, name) in splits.iter().zip(["train", "test"]) {
+        let mut add = |what: &str, dtype, shape, bytes| {
+            tensors.push((format!("{name}.{what}"), dtype, shape, bytes));
+        };
+        let tokens = split.tokens.as_ref();
+        let features = [
+            ("codes", Some(&split.codes)),
+            ("traversals", split.traversals.as_ref()),
+            ("tokens", tokens.map(|tokens| &tokens.features)),
+        ];
+        for (what, features) in features {
+            if let Some(found) = features {
+                add(
+                    what,
+                    Dtype::F32,
+                    shape(found),
+                    bytemuck::cast_slice(found.values()),
+                );
+            }
+        }
+        let labels = [
+            ("complexities", Some(&split.complexities)),
+            ("token_classes", tokens.map(|tokens| &tokens.classes)),
+        ];
+        for (what, labels) in labels {
+            if let Some(found) = labels {
+                add(
+                    what,
+                    Dtype::U32,
+                    vec![found.len()],
+                    bytemuck::cast_slice(found),
+                );
+            }
+        }
+        let groups = [
+            ("groups", &split.groups),
+            ("traversal_groups", &split.traversal_groups),
+        ];
+        for (what, groups) in groups {
+            add(
+                what,
+                Dtype::I64,
+                vec![groups.len()],
+                bytemuck::cast_slice(groups),
+            );
+        }
+    }
+    let views = tensors.into_iter().map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(dtype, shape, bytes)
+            .unwrap_or_else(|_| unreachable!("the bytes are those of the shape"));
+        (name, view)
+    });
+    let bytes = safetensors::serialize(views, None)
+        .unwrap_or_else(|_| unreachable!("names and shapes are good"));
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let Some(name) = path.file_name() else {
+        return Err(Error::Usage {
+            problem: format!("`--features {}` is no file", path.display()),
+            hint: "name a file, as features.safetensors".into(),
+        });
+    };
+    publish(folder, &name.to_string_lossy(), &bytes).map_err(Error::Output)
+}
+
+fn shape(features: &Features) -> Vec<usize> {
+    vec![features.examples(), features.layers(), features.width()]
+}

@@ -1,0 +1,124 @@
+//! Probes that tell classes.
+
+use candle_core::{D, DType, Device, Tensor, Var};
+use candle_nn::loss::cross_entropy;
+
+use super::logistic::{Labelled, Logistic};
+use super::mixture::{Mixture, add_weights};
+use super::scaling::Scaling;
+use super::training::{ProbeSettings, fit};
+use super::{Features, Readings};
+use crate::progress::Progress;
+use crate::study::Error;
+
+/// Test examples that are looked at together.
+const AT_A_TIME: usize = 1024;
+
+/// Examples and what they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classified {
+    /// What a probe sees.
+    pub features: Features,
+    /// The class of each example, from 0.
+    pub classes: Vec<u32>,
+}
+
+/// A linear map to the classes from the layers' mixture.
+struct MixedProbe {
+    mixture: Mixture,
+    /// `[width, classes]`.
+    weight: Var,
+    /// `[classes]`.
+    bias: Var,
+}
+
+impl MixedProbe {
+    fn new(layers: usize, width: usize, classes: usize) -> Result<Self, Error> {
+        Ok(Self {
+            mixture: Mixture::new(layers, width)?,
+            weight: Var::zeros((width, classes), DType::F32, &Device::Cpu)?,
+            bias: Var::zeros(classes, DType::F32, &Device::Cpu)?,
+        })
+    }
+
+    fn variables(&self) -> Vec<Var> {
+        let own = [&self.weight, &self.bias].into_iter().cloned();
+        own.chain(self.mixture.variables()).collect()
+    }
+
+    /// Of `features` `[examples, layers, width]`: `[examples, classes]`.
+    fn scores(&self, features: &Tensor) -> Result<Tensor, Error> {
+        let scores = self.mixture.mix(features)?.matmul(&self.weight)?;
+        Ok(scores.broadcast_add(&self.bias)?)
+    }
+
+    /// The mean cross-entropy, and `penalty` ‖W‖².
+    fn loss(&self, features: &Tensor, classes: &Tensor, penalty: f64) -> Result<Tensor, Error> {
+        let entropy = cross_entropy(&self.scores(features)?, classes)?;
+        Ok((entropy + (self.weight.sqr()?.sum_all()? * penalty)?)?)
+    }
+}
+
+/// Trains probes of `classes` classes on `train`, and tells their accuracy on `test`: for each layer a
+/// logistic regression, and by `settings` one over the mixture of all. `label` stands before the
+/// progress.
+///
+/// # Panics
+/// If there is nothing to test on.
+pub fn probe_classes(
+    train: Classified,
+    test: Classified,
+    classes: usize,
+    settings: &ProbeSettings,
+    label: &str,
+) -> Result<Readings, Error> {
+    assert!(!test.classes.is_empty(), "something to test on");
+    let [mut seen, mut unseen] = [train.features, test.features];
+    let scaling = Scaling::of(&seen);
+    scaling.apply(&mut seen);
+    scaling.apply(&mut unseen);
+    let layers = seen.layers();
+    let mut progress = Progress::new(label, layers as u64, "layers");
+    let mut accuracies = Vec::with_capacity(layers);
+    let mut best: Option<Logistic> = None;
+    for layer in 0..layers {
+        let fitted = Logistic::fit(&Labelled::new(seen.layer(layer), &train.classes), classes)?;
+        accuracies.push(fitted.accuracy(&Labelled::new(unseen.layer(layer), &test.classes)));
+        if best
+            .as_ref()
+            .is_none_or(|best| best.chosen_by < fitted.chosen_by)
+        {
+            best = Some(fitted);
+        }
+        progress.advance(1);
+    }
+    drop(progress);
+    let examples = seen.examples();
+    let penalty = best.map_or(1.0, |best| best.penalty) / (2.0 * examples as f64);
+    let probe = MixedProbe::new(layers, seen.width(), classes)?;
+    let seen = seen.into_tensor()?;
+    let known = Tensor::new(train.classes, &Device::Cpu)?;
+    let label = format!("{label}, mixed");
+    fit(probe.variables(), examples, settings, &label, |batch, _| {
+        let batch = Tensor::new(batch, &Device::Cpu)?;
+        let features = seen.index_select(&batch, 0)?;
+        probe.loss(&features, &known.index_select(&batch, 0)?, penalty)
+    })?;
+    let unseen = unseen.into_tensor()?;
+    let mut right = 0;
+    let mut weights = vec![0.0; layers];
+    for (part, classes) in test.classes.chunks(AT_A_TIME).enumerate() {
+        let features = unseen.narrow(0, part * AT_A_TIME, classes.len())?;
+        let guessed = probe.scores(&features)?.argmax(D::Minus1)?;
+        let guessed = guessed.to_vec1::<u32>()?;
+        let pairs = guessed.iter().zip(classes);
+        right += pairs.filter(|(guess, class)| guess == class).count();
+        add_weights(&mut weights, &probe.mixture.weights(&features)?)?;
+    }
+    let count = test.classes.len() as f64;
+    Ok(Readings {
+        layers: accuracies,
+        mixed: right as f64 / count,
+        weights: weights.into_iter().map(|sum| sum / count).collect(),
+    })
+}

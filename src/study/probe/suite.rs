@@ -1,0 +1,402 @@
+//! All probes of a model, from one pass over the texts.
+
+use std::collections::HashMap;
+
+use rand::SeedableRng;
+use rand::seq::{SliceRandom, index};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::classes::{Classified, probe_classes};
+use super::training::ProbeSettings;
+use super::vectors::{Paired, probe_vectors};
+use super::{CodeText, Features, Readings};
+use crate::checkpoint::Checkpoint;
+use crate::frozen::FrozenEncoder;
+use crate::ragged::Ragged;
+use crate::study::each_sequence::each_sequence;
+use crate::study::layer_vectors::mean;
+use crate::study::syntax::{COMPLEXITY_CLASSES, TokenClass};
+use crate::study::{Error, TextPooling};
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Probe {
+    /// Of a token: identifier, keyword, operator, number or string.
+    Lexical,
+    /// Of a function: which syntax tree is its own.
+    Syntactic,
+    /// Of a function: its cyclomatic complexity, 1 to 5 or more.
+    Structural,
+    /// Of a function: which others solve the same problem.
+    Semantic,
+}
+
+impl Probe {
+    /// What tells how well it is found.
+    pub fn metric(self) -> &'static str {
+        match self {
+            Self::Lexical | Self::Structural => "accuracy",
+            Self::Syntactic => "mrr",
+            Self::Semantic => "map@r",
+        }
+    }
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lexical => "lexical",
+            Self::Syntactic => "syntactic",
+            Self::Structural => "structural",
+            Self::Semantic => "semantic",
+        }
+    }
+
+    fn settings(self, seed: u64) -> ProbeSettings {
+        match self {
+            Self::Lexical | Self::Structural => ProbeSettings {
+                epochs: 20,
+                batch_size: 128,
+                learning_rate: 3e-3,
+                seed,
+            },
+            Self::Syntactic | Self::Semantic => ProbeSettings {
+                epochs: 20,
+                batch_size: 64,
+                learning_rate: 3e-3,
+                seed,
+            },
+        }
+    }
+}
+
+/// Whether labels are the texts' own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelOrder {
+    /// They are.
+    Own,
+    /// They are in random order, in training and in test: what is found then is chance.
+    Random,
+}
+
+/// What a probe came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbeResult {
+    /// Examples it learnt from.
+    pub train: usize,
+    /// Examples it was tested on.
+    pub test: usize,
+    /// What guessing gives: always the class that is most frequent in training, or a random order.
+    pub chance: f64,
+    /// What it found.
+    pub readings: Readings,
+}
+
+/// The texts and what is looked for in them.
+pub struct Suite {
+    /// Learnt from.
+    pub train: Vec<CodeText>,
+    /// Tested on.
+    pub test: Vec<CodeText>,
+    /// Tokens that the lexical probe learns from at most; it is tested on as many at most.
+    pub tokens: usize,
+    /// Of the draw of tokens and the order of examples.
+    pub seed: u64,
+}
+
+/// How a model takes texts.
+#[derive(Debug, Clone, Copy)]
+pub struct TextForm<'a> {
+    /// Token before each, as `UniXcoder`'s `<encoder-only>`.
+    pub mode_token: Option<&'a str>,
+    /// Most tokens of each, special ones included.
+    pub max_length: usize,
+}
+
+/// What a model makes of a split's texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SplitFeatures {
+    /// The mean over each code's tokens.
+    pub codes: Features,
+    /// The mean over each syntax tree's tokens; none without the syntactic probe.
+    pub traversals: Option<Features>,
+    /// Equal for trees that are the same tokens.
+    pub traversal_groups: Vec<i64>,
+    /// Single tokens; none without the lexical probe.
+    pub tokens: Option<Classified>,
+    /// The class of each code's complexity.
+    pub complexities: Vec<u32>,
+    /// What each code belongs to.
+    pub groups: Vec<i64>,
+}
+
+/// A text's tokens and those of them that a class is known of.
+struct Encoded {
+    sequences: Ragged<u32>,
+    /// Places of single tokens by sequence, with the number of each among all.
+    wanted: Vec<Vec<(usize, usize)>>,
+    classes: Vec<u32>,
+    codes: usize,
+    traversal_groups: Vec<i64>,
+}
+
+impl Suite {
+    /// What `checkpoint`, run by `frozen` at every depth, makes of the texts of both splits, for
+    /// `probes`; `label` stands before the progress.
+    pub fn features(
+        &self,
+        checkpoint: &Checkpoint,
+        frozen: &mut FrozenEncoder,
+        form: TextForm,
+        probes: &[Probe],
+        label: &str,
+    ) -> Result<[SplitFeatures; 2], Error> {
+        let train = self.split_features(&self.train, checkpoint, frozen, form, probes, label)?;
+        let test = self.split_features(&self.test, checkpoint, frozen, form, probes, label)?;
+        Ok([train, test])
+    }
+
+    fn split_features(
+        &self,
+        texts: &[CodeText],
+        checkpoint: &Checkpoint,
+        frozen: &mut FrozenEncoder,
+        form: TextForm,
+        probes: &[Probe],
+        label: &str,
+    ) -> Result<SplitFeatures, Error> {
+        let encoded = self.encode(texts, checkpoint, form, probes)?;
+        let (width, layers) = (frozen.hidden_size(), frozen.depths().len());
+        let mut pooled = Features::zeros(encoded.sequences.len(), layers, width);
+        let mut tokens = Features::zeros(encoded.classes.len(), layers, width);
+        each_sequence(
+            frozen,
+            &encoded.sequences,
+            TextPooling::Masked,
+            label,
+            &mut |index, states| {
+                for (layer, states) in states.iter().enumerate() {
+                    mean(states, pooled.vector_mut(index, layer));
+                    for &(place, number) in &encoded.wanted[index] {
+                        let state = &states[place * width..][..width];
+                        tokens.vector_mut(number, layer).copy_from_slice(state);
+                    }
+                }
+            },
+        )?;
+        let traversals = probes
+            .contains(&Probe::Syntactic)
+            .then(|| pooled.select(encoded.codes..encoded.sequences.len()));
+        Ok(SplitFeatures {
+            codes: pooled.select(0..encoded.codes),
+            traversals,
+            traversal_groups: encoded.traversal_groups,
+            tokens: probes.contains(&Probe::Lexical).then_some(Classified {
+                features: tokens,
+                classes: encoded.classes,
+            }),
+            complexities: texts.iter().map(|text| text.complexity).collect(),
+            groups: texts.iter().map(|text| text.group).collect(),
+        })
+    }
+
+    /// Codes, and after them their trees if a probe asks for these.
+    fn encode(
+        &self,
+        texts: &[CodeText],
+        checkpoint: &Checkpoint,
+        form: TextForm,
+        probes: &[Probe],
+    ) -> Result<Encoded, Error> {
+        let tokenizer = &checkpoint.tokenizer;
+        let encode = |texts: Vec<String>| {
+            tokenizer.encode_with_spans(texts, form.mode_token, form.max_length)
+        };
+        let codes = encode(texts.iter().map(|text| text.text.clone()).collect())?;
+        let mut sequences = Ragged::new(1);
+        let mut labelled = Vec::new();
+        for (number, (text, found)) in texts.iter().zip(&codes).enumerate() {
+            sequences.push(&found.ids);
+            if probes.contains(&Probe::Lexical) {
+                let places = text.labelled(&found.spans).into_iter();
+                labelled.extend(places.map(|(place, class)| (number, place, class)));
+            }
+        }
+        let mut wanted = vec![Vec::new(); texts.len()];
+        let mut classes = Vec::new();
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        let count = self.tokens.min(labelled.len());
+        let mut drawn = index::sample(&mut random, labelled.len(), count).into_vec();
+        drawn.sort_unstable();
+        for chosen in drawn {
+            let (text, place, class) = labelled[chosen];
+            wanted[text].push((place, classes.len()));
+            classes.push(class as u32);
+        }
+        let mut traversal_groups = Vec::new();
+        if probes.contains(&Probe::Syntactic) {
+            let trees = encode(texts.iter().map(|text| text.traversal.clone()).collect())?;
+            let mut known: HashMap<Vec<u32>, i64> = HashMap::new();
+            for tree in trees {
+                sequences.push(&tree.ids);
+                let next = known.len() as i64;
+                traversal_groups.push(*known.entry(tree.ids).or_insert(next));
+                wanted.push(Vec::new());
+            }
+        }
+        Ok(Encoded {
+            sequences,
+            wanted,
+            classes,
+            codes: texts.len(),
+            traversal_groups,
+        })
+    }
+
+    /// Trains and tests `probe` on what a model made of the splits; `label` stands before the progress.
+    ///
+    /// # Panics
+    /// If `splits` were not made for `probe`.
+    pub fn probe(
+        &self,
+        probe: Probe,
+        splits: &[SplitFeatures; 2],
+        order: LabelOrder,
+        label: &str,
+    ) -> Result<ProbeResult, Error> {
+        let settings = probe.settings(self.seed);
+        let random = &mut ChaCha8Rng::seed_from_u64(self.seed);
+        match probe {
+            Probe::Lexical | Probe::Structural => {
+                let [train, test] = splits.each_ref().map(|split| {
+                    let mut classified = match (probe, &split.tokens) {
+                        (Probe::Lexical, tokens) => tokens.clone().expect("made for it"),
+                        _ => Classified {
+                            features: split.codes.clone(),
+                            classes: split.complexities.clone(),
+                        },
+                    };
+                    if order == LabelOrder::Random {
+                        classified.classes.shuffle(random);
+                    }
+                    classified
+                });
+                let classes = match probe {
+                    Probe::Lexical => TokenClass::COUNT,
+                    _ => COMPLEXITY_CLASSES,
+                };
+                let sizes = [train.classes.len(), test.classes.len()];
+                let chance = share_of_most_frequent(&train.classes, &test.classes, classes);
+                let readings = probe_classes(train, test, classes, &settings, label)?;
+                Ok(ProbeResult::new(sizes, chance, readings))
+            }
+            Probe::Syntactic | Probe::Semantic => {
+                let [train, test] = splits.each_ref().map(|split| {
+                    let codes = split.codes.clone();
+                    if probe == Probe::Semantic {
+                        let mut groups = split.groups.clone();
+                        if order == LabelOrder::Random {
+                            groups.shuffle(random);
+                        }
+                        return Paired::Groups {
+                            features: codes,
+                            groups,
+                        };
+                    }
+                    let queries = split.traversals.clone().expect("made for it");
+                    let mut rows: Vec<usize> = (0..codes.examples()).collect();
+                    if order == LabelOrder::Random {
+                        rows.shuffle(random);
+                    }
+                    Paired::Sides {
+                        queries,
+                        codes: codes.select(rows),
+                        groups: split.traversal_groups.clone(),
+                    }
+                });
+                let sizes = splits.each_ref().map(|split| split.codes.examples());
+                let chance = match &test {
+                    Paired::Sides { groups, .. } => reciprocal_rank_of_chance(groups.len()),
+                    Paired::Groups { groups, .. } => precision_of_chance(groups),
+                };
+                let readings = probe_vectors(train, test, &settings, label)?;
+                Ok(ProbeResult::new(sizes, chance, readings))
+            }
+        }
+    }
+}
+
+impl ProbeResult {
+    fn new([train, test]: [usize; 2], chance: f64, readings: Readings) -> Self {
+        Self {
+            train,
+            test,
+            chance,
+            readings,
+        }
+    }
+}
+
+/// How often the most frequent class of `train` is right in `test`.
+fn share_of_most_frequent(train: &[u32], test: &[u32], classes: usize) -> f64 {
+    let count = |class: u32, of: &[u32]| of.iter().filter(|&&other| other == class).count();
+    let most = (0..).take(classes).max_by_key(|&class| count(class, train));
+    count(most.unwrap_or(0), test) as f64 / test.len().max(1) as f64
+}
+
+/// The mean of 1 / rank where every rank up to `count` is equally likely.
+fn reciprocal_rank_of_chance(count: usize) -> f64 {
+    let sum: f64 = (1..=count).map(|rank| 1.0 / rank as f64).sum();
+    sum / count.max(1) as f64
+}
+
+/// The expected mean average precision at R of a random order. With R of n others right, each place
+/// holds one with the chance p = R / n, and then (k - 1) (R - 1) / (n - 1) of the k - 1 before it are.
+fn precision_of_chance(groups: &[i64]) -> f64 {
+    let mut sizes: HashMap<i64, usize> = HashMap::new();
+    for group in groups {
+        *sizes.entry(*group).or_default() += 1;
+    }
+    let others = groups.len().saturating_sub(1) as f64;
+    let expected = |wanted: usize| {
+        let right = wanted as f64;
+        let places = (1..=wanted).map(|place| {
+            let before = (place - 1) as f64 * (right - 1.0) / (others - 1.0).max(1.0);
+            right / others * (1.0 + before) / place as f64
+        });
+        places.sum::<f64>() / right
+    };
+    let groups = sizes.values().filter(|&&size| size > 1);
+    let (sum, count) = groups.fold((0.0, 0), |(sum, count), &size| {
+        (sum + size as f64 * expected(size - 1), count + size)
+    });
+    sum / f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::average_precision_at_r;
+
+    #[test]
+    fn chance_is_what_guessing_gives() {
+        assert!((share_of_most_frequent(&[1, 1, 0], &[1, 0, 0, 0], 2) - 0.25).abs() < 1e-12);
+        assert!((reciprocal_rank_of_chance(2) - 0.75).abs() < 1e-12);
+        // Against many random orders.
+        let groups = [0, 0, 0, 1, 1, 2];
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let mut scores: Vec<f32> = vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+        let (mut sum, rounds) = (0.0, 20_000);
+        for _ in 0..rounds {
+            scores.shuffle(&mut random);
+            let rows = (0..5).map(|row| average_precision_at_r(row, &scores, &groups));
+            sum += rows.sum::<f64>() / 5.0;
+        }
+        let found = sum / f64::from(rounds);
+        assert!(
+            (precision_of_chance(&groups) - found).abs() < 0.01,
+            "{found}"
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! Probes that find what belongs together.
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::loss::cross_entropy;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::mixture::{Mixture, add_weights};
+use super::scaling::Scaling;
+use super::training::{ProbeSettings, fit};
+use super::{Features, Readings};
+use crate::study::Error;
+use crate::task::{RankingMetrics, RetrievalMetrics, SCORE_SCALE, normalise, rank_of, similarity};
+
+/// What belongs together.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Paired {
+    /// Example i of the first with example i of the second. Those of equal `groups` cannot be told
+    /// apart, and are not told from each other.
+    Sides {
+        /// What is looked for with.
+        queries: Features,
+        /// What is looked for.
+        codes: Features,
+        /// Of each pair.
+        groups: Vec<i64>,
+    },
+    /// All of a group with each other.
+    Groups {
+        /// Each example once.
+        features: Features,
+        /// Of each example.
+        groups: Vec<i64>,
+    },
+}
+
+impl Paired {
+    fn first(&self) -> &Features {
+        match self {
+            Self::Sides { queries, .. } => queries,
+            Self::Groups { features, .. } => features,
+        }
+    }
+
+    fn all_mut(&mut self) -> Vec<&mut Features> {
+        match self {
+            Self::Sides { queries, codes, .. } => vec![queries, codes],
+            Self::Groups { features, .. } => vec![features],
+        }
+    }
+
+    fn groups(&self) -> &[i64] {
+        match self {
+            Self::Sides { groups, .. } | Self::Groups { groups, .. } => groups,
+        }
+    }
+
+    /// As tensors `[examples, layers, width]`: the queries, and the codes if they are others.
+    fn into_tensors(self) -> Result<(Tensor, Option<Tensor>), Error> {
+        Ok(match self {
+            Self::Sides { queries, codes, .. } => {
+                (queries.into_tensor()?, Some(codes.into_tensor()?))
+            }
+            Self::Groups { features, .. } => (features.into_tensor()?, None),
+        })
+    }
+}
+
+/// One square map for each of the model's layers, and one over their mixture.
+struct VectorProbes {
+    /// `[layers, width, width]`.
+    weight: Var,
+    mixture: Mixture,
+    /// `[width, width]`.
+    mixed_weight: Var,
+}
+
+impl VectorProbes {
+    /// They begin as what changes nothing: an untrained probe compares the features themselves.
+    fn new(layers: usize, width: usize) -> Result<Self, Error> {
+        let identity = Tensor::eye(width, DType::F32, &Device::Cpu)?;
+        let repeated = identity.unsqueeze(0)?.repeat((layers, 1, 1))?;
+        Ok(Self {
+            weight: Var::from_tensor(&repeated)?,
+            mixture: Mixture::new(layers, width)?,
+            mixed_weight: Var::from_tensor(&identity)?,
+        })
+    }
+
+    fn variables(&self) -> Vec<Var> {
+        let own = [&self.weight, &self.mixed_weight].into_iter().cloned();
+        own.chain(self.mixture.variables()).collect()
+    }
+
+    /// Unit vectors of `features` `[examples, layers, width]`: `[layers + 1, examples, width]`, the
+    /// mixture's last.
+    fn vectors(&self, features: &Tensor) -> Result<Tensor, Error> {
+        let layers = features.transpose(0, 1)?.contiguous()?;
+        let layers = layers.matmul(&self.weight)?;
+        let mixed = self.mixture.mix(features)?.matmul(&self.mixed_weight)?;
+        let all = Tensor::cat(&[layers, mixed.unsqueeze(0)?], 0)?;
+        Ok(normalise(&all)?)
+    }
+
+    /// The sum over all probes of the cross-entropy of each query's own code among those of the batch,
+    /// from cosines · 20 (the loss of `UniXcoder`'s recipes). `others` `[batch, batch]` is 0 where a
+    /// code counts, else far below.
+    fn loss(&self, queries: &Tensor, codes: &Tensor, others: &Tensor) -> Result<Tensor, Error> {
+        let codes = self.vectors(codes)?.transpose(1, 2)?;
+        let scores = (self.vectors(queries)?.matmul(&codes)? * SCORE_SCALE)?;
+        let scores = scores.broadcast_add(others)?;
+        let (probes, batch, _) = scores.dims3()?;
+        let own = Tensor::arange(0, batch as i64, &Device::Cpu)?.repeat(probes)?;
+        Ok((cross_entropy(&scores.flatten(0, 1)?, &own)? * probes as f64)?)
+    }
+}
+
+/// Trains probes on `train`, and tells on `test` the mean reciprocal rank of each query's code among
+/// all, or for groups the mean average precision at R; `label` stands before the progress.
+///
+/// # Panics
+/// If there is nothing to test on.
+pub fn probe_vectors(
+    mut train: Paired,
+    mut test: Paired,
+    settings: &ProbeSettings,
+    label: &str,
+) -> Result<Readings, Error> {
+    assert!(!test.groups().is_empty(), "something to test on");
+    let scaling = Scaling::of(train.first());
+    let scalings = match &train {
+        Paired::Sides { codes, .. } => vec![scaling, Scaling::of(codes)],
+        Paired::Groups { .. } => vec![scaling],
+    };
+    for split in [&mut train, &mut test] {
+        for (features, scaling) in split.all_mut().into_iter().zip(&scalings) {
+            scaling.apply(features);
+        }
+    }
+    let (layers, width) = (train.first().layers(), train.first().width());
+    let probes = VectorProbes::new(layers, width)?;
+    learn(&probes, train, settings, label)?;
+    let groups = test.groups().to_vec();
+    let (queries, codes) = test.into_tensors()?;
+    let mut sums = vec![0.0; layers];
+    let mut weigh = |features: &Tensor| add_weights(&mut sums, &probes.mixture.weights(features)?);
+    weigh(&queries)?;
+    let mut weighed = groups.len();
+    if let Some(codes) = &codes {
+        weigh(codes)?;
+        weighed += groups.len();
+    }
+    let queries = probes.vectors(&queries)?;
+    let codes = codes.map(|codes| probes.vectors(&codes)).transpose()?;
+    let mut readings = Vec::with_capacity(layers + 1);
+    for probe in 0..=layers {
+        let queries = queries.get(probe)?;
+        readings.push(match &codes {
+            Some(codes) => mean_reciprocal_rank(&queries, &codes.get(probe)?, &groups)?,
+            None => RetrievalMetrics::new(&queries, &groups)?.map_at_r,
+        });
+    }
+    let mixed = readings.pop().unwrap_or_default();
+    let weights = sums.into_iter().map(|sum| sum / weighed as f64);
+    Ok(Readings {
+        layers: readings,
+        mixed,
+        weights: weights.collect(),
+    })
+}
+
+fn learn(
+    probes: &VectorProbes,
+    train: Paired,
+    settings: &ProbeSettings,
+    label: &str,
+) -> Result<(), Error> {
+    let groups = train.groups().to_vec();
+    let partners = partners(&groups);
+    let (queries, codes) = train.into_tensors()?;
+    let chosen = |batch: &[u32], random: &mut ChaCha8Rng| -> Vec<u32> {
+        if codes.is_some() {
+            return batch.to_vec();
+        }
+        let partner = |&example: &u32| {
+            let same = &partners[&groups[example as usize]];
+            // Another of its group, where there is one.
+            match same.iter().position(|&other| other == example) {
+                Some(own) if same.len() > 1 => {
+                    let further = random.random_range(1..same.len());
+                    same[(own + further) % same.len()]
+                }
+                _ => example,
+            }
+        };
+        batch.iter().map(partner).collect()
+    };
+    let variables = probes.variables();
+    fit(variables, groups.len(), settings, label, |batch, random| {
+        let other = chosen(batch, random);
+        let others = others(batch, &other, &groups)?;
+        let batch = Tensor::new(batch, &Device::Cpu)?;
+        let other = Tensor::new(other, &Device::Cpu)?;
+        let of_codes = codes.as_ref().unwrap_or(&queries);
+        probes.loss(
+            &queries.index_select(&batch, 0)?,
+            &of_codes.index_select(&other, 0)?,
+            &others,
+        )
+    })
+}
+
+/// The examples of each group.
+fn partners(groups: &[i64]) -> std::collections::HashMap<i64, Vec<u32>> {
+    let mut partners = std::collections::HashMap::<i64, Vec<u32>>::new();
+    for (example, &group) in (0..).zip(groups) {
+        partners.entry(group).or_default().push(example);
+    }
+    partners
+}
+
+/// `[batch, batch]`: far below 0 where a code is not the query's own, but of its group.
+fn others(batch: &[u32], codes: &[u32], groups: &[i64]) -> Result<Tensor, Error> {
+    /// The softmax of it is 0.
+    const LEFT_OUT: f32 = -1e9;
+    let numbers = batch.iter().enumerate().flat_map(|(row, &query)| {
+        codes.iter().enumerate().map(move |(column, &code)| {
+            let same = groups[query as usize] == groups[code as usize];
+            if same && row != column { LEFT_OUT } else { 0.0 }
+        })
+    });
+    let size = batch.len();
+    Ok(Tensor::from_vec(
+        numbers.collect(),
+        (size, size),
+        &Device::Cpu,
+    )?)
+}
+
+/// Of unit vectors `[examples, width]`; codes of equal `groups` are the same code.
+fn mean_reciprocal_rank(queries: &Tensor, codes: &Tensor, groups: &[i64]) -> Result<f64, Error> {
+    let scores = similarity(queries, codes)?.to_vec2::<f32>()?;
+    let ranks: Vec<usize> = scores
+        .iter()
+        .enumerate()
+        .map(|(row, scores)| rank_of(row, scores, |other| groups[other] == groups[row]))
+        .collect();
+    Ok(RankingMetrics::new(&ranks, None, 0.0).mean_reciprocal_rank)
+}

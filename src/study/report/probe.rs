@@ -1,0 +1,212 @@
+//! What layers know of code, as `telly probe --json` printed it.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::figures::named;
+use super::heat_map::{self, HeatMap};
+use super::plot::{Axis, Marks, Plot, Point, Series};
+use super::section::{Cell, Drawing, Row, Section, Table};
+use super::{Error, svg};
+
+/// The probes of a model.
+pub(super) struct ProbedModel {
+    path: PathBuf,
+    probes: Vec<Probe>,
+    /// Whatever else was printed.
+    facts: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Probe {
+    #[serde(rename = "probe")]
+    name: String,
+    metric: String,
+    train: usize,
+    test: usize,
+    chance: f64,
+    mixed: Reading,
+    layers: Vec<Layer>,
+}
+
+#[derive(Deserialize)]
+struct Reading {
+    value: f64,
+    random_weights: Option<f64>,
+    random_labels: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Layer {
+    #[serde(rename = "layer")]
+    number: usize,
+    weight: f64,
+    #[serde(flatten)]
+    reading: Reading,
+}
+
+impl ProbedModel {
+    /// The key that tells it from other results.
+    pub(super) const KEY: &str = "probes";
+
+    /// That of `facts`, which stood in the file `path`.
+    pub(super) fn new(path: &Path, mut facts: Map<String, Value>) -> Result<Self, Error> {
+        let other = |problem: String| Error::NoProbes {
+            path: path.into(),
+            problem,
+        };
+        let probes = facts.remove(Self::KEY).unwrap_or_default();
+        let probes: Vec<Probe> = serde_json::from_value(probes)
+            .map_err(|error| other(format!("`{}`: {error}", Self::KEY)))?;
+        let layers = probes.first().map_or(0, |probe| probe.layers.len());
+        if layers == 0 {
+            return Err(other("there is no layer".into()));
+        }
+        if probes.iter().any(|probe| probe.layers.len() != layers) {
+            return Err(other("its probes have different numbers of layers".into()));
+        }
+        Ok(Self {
+            path: path.into(),
+            probes,
+            facts,
+        })
+    }
+
+    /// All that there is to say.
+    pub(super) fn section(&self) -> Section {
+        let model = self.facts.get("model").and_then(Value::as_str);
+        let model = model.map(|path| super::run::folder_name(Path::new(path)));
+        let title = match model {
+            Some(model) => format!("What the layers of {model} know"),
+            None => "What layers know".into(),
+        };
+        let mut section = Section::new(title, Some(self.path.display().to_string()));
+        let map = |title: &'static str, value: &dyn Fn(&Layer) -> f64| HeatMap {
+            title,
+            rows: self.probes[0]
+                .layers
+                .iter()
+                .map(|layer| format!("layer {}", layer.number))
+                .collect(),
+            columns: self
+                .probes
+                .iter()
+                .map(|probe| probe.name.as_str())
+                .collect(),
+            cells: (0..self.probes[0].layers.len())
+                .map(|row| {
+                    let probes = self.probes.iter();
+                    probes
+                        .map(|probe| Some(value(&probe.layers[row])))
+                        .collect()
+                })
+                .collect(),
+        };
+        let plot = self.plot();
+        section.add_drawings(vec![
+            Drawing {
+                name: "probes".into(),
+                svg: heat_map::draw(&map("Found by layer", &|layer| layer.reading.value)),
+                caption: format!("{}. Layer 0 is the embeddings.", self.metrics()),
+            },
+            Drawing {
+                name: "weights".into(),
+                svg: heat_map::draw(&map("Weight in the mixture", &|layer| layer.weight)),
+                caption: "How much of each layer a probe takes that may mix all.".into(),
+            },
+            Drawing {
+                name: "layers".into(),
+                svg: svg::draw(&plot),
+                caption: plot.caption,
+            },
+        ]);
+        for probe in &self.probes {
+            section.add_table(probe.table());
+        }
+        let facts = self.facts.iter().filter(|(_, value)| !value.is_null());
+        let facts = facts.map(|(name, value)| {
+            Row::fact(&name.replace('_', " "), Cell::text(named(name, value)))
+        });
+        section.add_table(Table::facts("How it was measured", facts.collect()));
+        section
+    }
+
+    /// What the numbers of each probe are.
+    fn metrics(&self) -> String {
+        let probes = self.probes.iter();
+        let metrics = probes.map(|probe| format!("{}: {}", probe.name, probe.metric));
+        metrics.collect::<Vec<_>>().join(", ")
+    }
+
+    fn plot(&self) -> Plot {
+        let series = self.probes.iter().map(|probe| {
+            let points = probe.layers.iter().map(|layer| {
+                let value = layer.reading.value;
+                let title = format!("layer {}: {} {value:.4}", layer.number, probe.name);
+                Point::new(layer.number as f64, value, title)
+            });
+            Series {
+                name: probe.name.clone(),
+                points: points.collect(),
+                line: true,
+            }
+        });
+        let names = self.probes[0].layers.iter();
+        let names = names.map(|layer| (layer.number as f64, layer.number.to_string()));
+        Plot {
+            name: "layers".into(),
+            title: "What is found from layer to layer".into(),
+            caption: self.metrics(),
+            x: Axis::new("layer", Marks::Named(names.collect())),
+            y: Axis::new("found", Marks::Numbers),
+            series: series.collect(),
+        }
+    }
+}
+
+impl Probe {
+    fn table(&self) -> Table {
+        let number = |value: f64| Cell::number(format!("{value:.4}"));
+        let row = |name: String, reading: &Reading, weight: Option<f64>| {
+            let mut cells = vec![Cell::text(name), number(reading.value)];
+            cells.extend(reading.controls().map(number));
+            cells.push(weight.map_or_else(|| Cell::text(""), number));
+            Row::new(cells)
+        };
+        let mut columns = vec!["layer".to_owned(), self.metric.clone()];
+        columns.extend(self.mixed.control_names().map(String::from));
+        columns.push("weight in the mixture".into());
+        let layers = self.layers.iter();
+        let layers =
+            layers.map(|layer| row(layer.number.to_string(), &layer.reading, Some(layer.weight)));
+        Table {
+            heading: format!(
+                "{}: learnt from {}, tested on {}; guessing gives {:.4}",
+                self.name, self.train, self.test, self.chance
+            ),
+            columns,
+            rows: layers
+                .chain([row("mixed".into(), &self.mixed, None)])
+                .collect(),
+        }
+    }
+}
+
+impl Reading {
+    fn controls(&self) -> impl Iterator<Item = f64> {
+        [self.random_weights, self.random_labels]
+            .into_iter()
+            .flatten()
+    }
+
+    fn control_names(&self) -> impl Iterator<Item = &'static str> {
+        [
+            self.random_weights.map(|_| "random weights"),
+            self.random_labels.map(|_| "random labels"),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}

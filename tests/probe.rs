@@ -1,0 +1,431 @@
+//! `telly probe`: probes agree with scikit-learn's, find what was put into features and nothing where there is
+//! nothing, and the command measures a real model.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "goldens hold f32, classes are small"
+)]
+
+mod support;
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use serde_json::Value;
+use support::{
+    Golden, WRONG_INPUT, Workspace, fails, goldens, minilm, precompute, python, telly, telly_json,
+    telly_ok, text, train, write_long_classification,
+};
+use telly::study::probe::{
+    Classified, Features, Paired, ProbeSettings, Readings, probe_classes, probe_vectors,
+};
+
+/// Of two probes of the same convex loss, one stopped a little earlier, as a share of test examples.
+const NOISE: f64 = 0.015;
+
+fn settings(learning_rate: f64) -> ProbeSettings {
+    ProbeSettings {
+        epochs: 40,
+        batch_size: 64,
+        learning_rate,
+        seed: 1,
+    }
+}
+
+fn random() -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(5)
+}
+
+/// Numbers without meaning.
+fn noise(random: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    (0..count).map(|_| random.sample(StandardNormal)).collect()
+}
+
+#[test]
+fn probes_agree_with_scikit_learn() {
+    let golden = Golden::read("probe.safetensors");
+    let expected = golden.floats("accuracies");
+    let split = |name: &str| {
+        let numbers = golden.floats(&format!("{name}.features")).into_iter();
+        let classes = golden.integers(&format!("{name}.classes")).into_iter();
+        let values: Vec<f32> = numbers.map(|number| number as f32).collect();
+        let classes: Vec<u32> = classes.map(|class| class as u32).collect();
+        let width = values.len() / classes.len() / expected.len();
+        Classified {
+            features: Features::new(values, expected.len(), width),
+            classes,
+        }
+    };
+    let found = probe_classes(split("train"), split("test"), 4, &settings(1e-2), "probe");
+    let found = found.expect("trained");
+    for (layer, (found, expected)) in found.layers.iter().zip(&expected).enumerate() {
+        assert!(
+            (found - expected).abs() <= NOISE,
+            "layer {layer}: {found}, scikit-learn {expected}"
+        );
+    }
+    // Layers are farther apart from one to the next: the mixture takes the last.
+    assert!(found.weights[2] > 0.6, "{:?}", found.weights);
+    assert!(found.mixed > expected[1] + NOISE, "{found:?}");
+}
+
+/// Probes of two classes on features that hold the class in layer 1 alone; with `order`, on labels in
+/// random order.
+fn planted(random_order: bool) -> Readings {
+    const WIDTH: usize = 8;
+    let mut random = random();
+    let mut split = |examples: usize| {
+        let mut values = noise(&mut random, examples * 3 * WIDTH);
+        let mut classes: Vec<u32> = (0..)
+            .take(examples)
+            .map(|example: u32| example % 2)
+            .collect();
+        for (row, &class) in values.chunks_exact_mut(3 * WIDTH).zip(&classes) {
+            row[WIDTH + 2] += if class == 1 { 4.0 } else { -4.0 };
+        }
+        if random_order {
+            classes.shuffle(&mut random);
+        }
+        Classified {
+            features: Features::new(values, 3, WIDTH),
+            classes,
+        }
+    };
+    let (train, test) = (split(400), split(1000));
+    probe_classes(train, test, 2, &settings(1e-2), "probe").expect("trained")
+}
+
+#[test]
+fn a_probe_finds_what_is_there_and_no_more() {
+    let found = planted(false);
+    assert!(found.layers[1] > 0.99 && found.mixed > 0.99, "{found:?}");
+    assert!(found.weights[1] > 0.8, "{found:?}");
+    let sum: f64 = found.weights.iter().sum();
+    assert!((sum - 1.0).abs() < 1e-5, "{found:?}");
+    for layer in [0, 2] {
+        assert!((found.layers[layer] - 0.5).abs() < 0.06, "{found:?}");
+    }
+    let chance = planted(true);
+    for accuracy in chance.layers.iter().chain([&chance.mixed]) {
+        assert!((accuracy - 0.5).abs() < 0.06, "{chance:?}");
+    }
+}
+
+/// `rows` after a linear map.
+fn mapped(rows: &[f32], map: &[f32], width: usize) -> Vec<f32> {
+    let rows = rows.chunks_exact(width);
+    rows.flat_map(|row| {
+        (0..width).map(|column| {
+            let products = row.iter().enumerate();
+            products
+                .map(|(place, number)| number * map[place * width + column])
+                .sum()
+        })
+    })
+    .collect()
+}
+
+#[test]
+fn a_probe_learns_the_map_from_one_side_to_the_other() {
+    const WIDTH: usize = 8;
+    let mut random = random();
+    // One map takes both sides there: codes are queries with their first half turned into the second.
+    let swap: Vec<f32> = (0..WIDTH * WIDTH)
+        .map(|place| {
+            f32::from(u8::from(
+                place / WIDTH == (place % WIDTH + WIDTH / 2) % WIDTH,
+            ))
+        })
+        .collect();
+    let mut split = |examples: usize| {
+        let meaning = noise(&mut random, examples * WIDTH / 2);
+        let mut side = |first: bool| {
+            let rows = meaning.chunks_exact(WIDTH / 2);
+            let values = rows.flat_map(|row| {
+                let empty = noise(&mut random, WIDTH / 2);
+                if first {
+                    [row.to_vec(), empty]
+                } else {
+                    [empty, row.to_vec()]
+                }
+                .concat()
+            });
+            values.collect::<Vec<f32>>()
+        };
+        let (queries, codes) = (side(true), side(false));
+        // The codes' meaning is where the queries' is once they are turned.
+        let codes = mapped(&codes, &swap, WIDTH);
+        Paired::Sides {
+            queries: Features::new(queries, 1, WIDTH),
+            codes: Features::new(codes, 1, WIDTH),
+            groups: (0..).take(examples).collect(),
+        }
+    };
+    let (train, test) = (split(600), split(200));
+    let untrained = ProbeSettings {
+        epochs: 0,
+        ..settings(1e-2)
+    };
+    let before = probe_vectors(train.clone(), test.clone(), &untrained, "probe").expect("measured");
+    let after = probe_vectors(train, test, &settings(1e-2), "probe").expect("trained");
+    // The noise beside the meaning is what has to be left out.
+    assert!(before.layers[0] < 0.9, "{before:?}");
+    assert!(after.layers[0] > 0.95 && after.mixed > 0.95, "{after:?}");
+}
+
+#[test]
+fn a_probe_learns_what_groups_have_in_common() {
+    const WIDTH: usize = 6;
+    let mut random = random();
+    let mut split = |groups: usize, first: i64| {
+        let mut values = Vec::new();
+        let mut numbers = Vec::new();
+        for group in 0..groups {
+            let common = noise(&mut random, 3);
+            for _ in 0..10 {
+                let own = noise(&mut random, 3);
+                values.extend(common.iter().chain(&own));
+                numbers.push(first + group as i64);
+            }
+        }
+        Paired::Groups {
+            features: Features::new(values, 1, WIDTH),
+            groups: numbers,
+        }
+    };
+    // Other groups than those that it learnt from.
+    let (train, test) = (split(60, 0), split(15, 1000));
+    let untrained = ProbeSettings {
+        epochs: 0,
+        ..settings(1e-2)
+    };
+    let before = probe_vectors(train.clone(), test.clone(), &untrained, "probe").expect("measured");
+    let after = probe_vectors(train, test, &settings(1e-2), "probe").expect("trained");
+    assert!(before.layers[0] < 0.8, "{before:?}");
+    assert!(after.layers[0] > 0.9, "{before:?} {after:?}");
+}
+
+/// A file of Python functions, no two alike: loops, conditions, numbers, strings.
+fn write_python(workspace: &Workspace, name: &str, first: usize, count: usize) -> PathBuf {
+    let mut lines = String::new();
+    for number in first..first + count {
+        let mut code = format!("def name_{number}(values, limit={number}):\n    total = 0\n");
+        for depth in 0..number % 6 {
+            let _ = writeln!(
+                code,
+                "    if limit > {}:\n        total += {depth}",
+                depth * number
+            );
+        }
+        if number % 2 == 0 {
+            code.push_str("    for value in values:\n        total -= value\n");
+        }
+        let _ = writeln!(code, "    print('it is', \"{number}\")\n    return total");
+        let record = serde_json::json!({ "code": code, "language": "python", "label": number % 5 });
+        let _ = writeln!(lines, "{record}");
+    }
+    workspace.write(name, &lines)
+}
+
+fn probe(result: &Value, name: &str) -> Value {
+    let probes = result["probes"].as_array().expect("probes");
+    let found = probes.iter().find(|found| found["probe"] == name);
+    found
+        .unwrap_or_else(|| panic!("no {name} in {result}"))
+        .clone()
+}
+
+#[test]
+fn the_command_measures_a_model_and_its_controls() {
+    let workspace = Workspace::new();
+    let data = write_python(&workspace, "train.jsonl", 0, 120);
+    let test = write_python(&workspace, "test.jsonl", 200, 60);
+    let model = minilm();
+    let arguments = [
+        "probe",
+        text(&model),
+        "--data",
+        text(&data),
+        "--test",
+        text(&test),
+        "--probe",
+        "lexical,syntactic,structural,semantic",
+        "--control",
+        "weights,labels",
+        "--max-length",
+        "96",
+        "--tokens",
+        "2000",
+    ];
+    let features = workspace.path("features.safetensors");
+    let with_features = [&arguments[..], &["--features", text(&features)]].concat();
+    let found = telly_json(&with_features);
+    assert_eq!(
+        found["texts"],
+        serde_json::json!({ "train": 120, "test": 60 })
+    );
+    let lexical = probe(&found, "lexical");
+    assert_eq!(lexical["metric"], "accuracy");
+    let layers = lexical["layers"].as_array().expect("layers");
+    assert_eq!(layers.len(), 7);
+    for layer in layers {
+        // These tokens tell their class to every layer of a trained model.
+        assert!(layer["value"].as_f64() > Some(0.95), "{layer}");
+        let chance = layer["random_labels"].as_f64().expect("a number");
+        assert!(
+            chance < lexical["chance"].as_f64().expect("a number") + 0.05,
+            "{layer}"
+        );
+    }
+    let weights = layers
+        .iter()
+        .map(|layer| layer["weight"].as_f64().expect("a number"));
+    assert!((weights.sum::<f64>() - 1.0).abs() < 1e-4);
+    let structural = probe(&found, "structural");
+    assert_eq!(structural["train"], 120);
+    assert!(structural["mixed"]["value"].as_f64() > structural["chance"].as_f64());
+    let syntactic = probe(&found, "syntactic");
+    assert_eq!(syntactic["metric"], "mrr");
+    assert!(syntactic["mixed"]["value"].as_f64() > syntactic["chance"].as_f64());
+    assert_eq!(probe(&found, "semantic")["metric"], "map@r");
+    // The same again is the same.
+    let mut again = telly_json(&arguments);
+    for seconds in ["seconds", "train_seconds"] {
+        again[seconds] = found[seconds].clone();
+    }
+    assert_eq!(again, found);
+    // What was probed is there to be probed by others.
+    let tensors = candle_core::safetensors::load(&features, &Device::Cpu).expect("tensors");
+    assert_eq!(tensors["train.codes"].dims(), [120, 7, 384]);
+    assert_eq!(tensors["test.traversals"].dims(), [60, 7, 384]);
+    assert_eq!(tensors["train.tokens"].dims(), [2000, 7, 384]);
+    assert_eq!(tensors["train.token_classes"].dims(), [2000]);
+    if let Some(python) = python() {
+        let script = "import sys, safetensors.numpy as s; t = s.load_file(sys.argv[1]); print(t['test.complexities'].shape[0])";
+        let output = std::process::Command::new(python)
+            .args(["-c", script, text(&features)])
+            .output()
+            .expect("Python runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "60");
+    }
+}
+
+#[test]
+fn a_run_is_probed_with_what_it_has_learnt() {
+    let workspace = Workspace::new();
+    let data = workspace.path("rows.jsonl");
+    write_long_classification(&data, 40);
+    let (cache, run) = (workspace.path("cache"), workspace.path("run"));
+    telly_ok(&precompute(
+        "classify",
+        &goldens().join("bert-tiny"),
+        &data,
+        "2",
+        &cache,
+    ));
+    telly_ok(&train(&cache, &run, "--epochs 3 --lr 1e-2"));
+    let functions = write_python(&workspace, "functions.jsonl", 0, 40);
+    let probed = |model: &Path| {
+        let arguments = [
+            "probe",
+            text(model),
+            "--data",
+            text(&functions),
+            "--max-length",
+            "64",
+            "--probe",
+            "structural",
+            "--control",
+            "none",
+        ];
+        let found = telly_json(&arguments);
+        let structural = probe(&found, "structural");
+        // Some were kept back.
+        assert_eq!(
+            (&structural["train"], &structural["test"]),
+            (&27.into(), &13.into())
+        );
+        structural["layers"].clone()
+    };
+    let features = |model: &Path| {
+        let path = workspace.path("features.safetensors");
+        telly_ok(&[
+            "probe",
+            text(model),
+            "--data",
+            text(&functions),
+            "--max-length",
+            "64",
+            "--probe",
+            "structural",
+            "--control",
+            "none",
+            "--features",
+            text(&path),
+        ]);
+        let tensors = candle_core::safetensors::load(&path, &Device::Cpu).expect("tensors");
+        tensors["train.codes"].clone()
+    };
+    assert_eq!(probed(&run).as_array().map(Vec::len), Some(4));
+    let [before, after] = [goldens().join("bert-tiny"), run].map(|model| features(&model));
+    let difference = |layer: usize| {
+        let layers =
+            [&before, &after].map(|features| features.get_on_dim(1, layer).expect("a layer"));
+        let difference =
+            (&layers[0] - &layers[1]).and_then(|difference| difference.abs()?.max_all());
+        difference
+            .expect("a number")
+            .to_scalar::<f32>()
+            .expect("a number")
+    };
+    assert!([0, 1, 2].iter().all(|&layer| difference(layer) == 0.0));
+    assert!(difference(3) > 1e-3);
+}
+
+#[test]
+fn what_cannot_be_probed_is_refused() {
+    let workspace = Workspace::new();
+    let functions = write_python(&workspace, "functions.jsonl", 0, 40);
+    let model = goldens().join("bert-tiny");
+    let probe = |flags: &[&str]| telly(&[&["probe", text(&model)], flags].concat());
+    let data = text(&functions);
+    fails(
+        probe(&["--data", data, "--language", "java"]),
+        WRONG_INPUT,
+        &["functions to learn from", "--language"],
+    );
+    let few = write_python(&workspace, "few.jsonl", 0, 9);
+    fails(
+        probe(&["--data", text(&few)]),
+        WRONG_INPUT,
+        &["expected at least 8"],
+    );
+    let unnamed = workspace.write("unnamed.jsonl", "{\"code\": \"def f(): pass\"}\n");
+    fails(
+        probe(&["--data", text(&unnamed)]),
+        WRONG_INPUT,
+        &["unnamed.jsonl, line 1", "`language`", "--language"],
+    );
+    fails(
+        probe(&[
+            "--data",
+            text(&unnamed),
+            "--language",
+            "python",
+            "--probe",
+            "semantic",
+        ]),
+        WRONG_INPUT,
+        &["unnamed.jsonl", "label", "--label-field"],
+    );
+    fails(
+        probe(&["--data", data, "--max-length", "9999"]),
+        WRONG_INPUT,
+        &["--max-length 9999"],
+    );
+}
