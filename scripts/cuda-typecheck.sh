@@ -9,8 +9,8 @@ usage() {
 Usage: scripts/cuda-typecheck.sh
 
 Runs clippy over the library and the binary with `--features cuda` and with `--features nccl`, warnings denied, in
-target/cuda-typecheck/. CUDA's compiler is always replaced by a stand-in that writes empty outputs, so neither CUDA nor
-NCCL is needed, and nothing can be linked or run.
+target/ beside the build for the CPU, with which most of it is shared. CUDA's compiler is always replaced by a stand-in
+that writes empty outputs, so neither CUDA nor NCCL is needed, and nothing can be linked or run.
 END
 }
 
@@ -38,7 +38,7 @@ main() {
     env -u CUDA_TOOLKIT_ROOT_DIR -u CUDNN_LIB -u NVCC_CCBIN -u CUDARC_CUDA_VERSION \
       NVCC="$toolkit/bin/nvcc" CUDA_HOME="$toolkit" CUDA_PATH="$toolkit" CUDA_ROOT="$toolkit" CUDA_COMPUTE_CAP=80 \
       PATH="$toolkit/bin:$PATH" \
-      cargo clippy --locked --features "$features" --lib --bins --target-dir target/cuda-typecheck -- -D warnings ||
+      cargo clippy --locked --features "$features" --lib --bins -- -D warnings ||
       fail "the build with --features $features does not type-check: mend what clippy names above and run scripts/cuda-typecheck.sh again"
   done
   say "the builds for CUDA and NCCL type-check"

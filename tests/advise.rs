@@ -83,7 +83,17 @@ fn a_pilot_tells_what_all_of_the_data_costs() {
         .expect("its row");
     let ratio = bytes(&predicted["epoch_seconds"]) / bytes(&row["epoch_seconds"]);
     assert!((ratio - 19.0 / 2.0).abs() < 1e-9, "{ratio}");
-    assert!(bytes(&predicted["train_peak_bytes"]) > 0.0);
+    for measured in [
+        "train_peak_bytes",
+        "precompute_peak_bytes",
+        "precompute_seconds",
+    ] {
+        assert!(bytes(&predicted[measured]) > 0.0, "{measured}");
+    }
+    // The pilot learnt, and took the steps that all of the data will take.
+    let losses = &advice["pilot_losses"];
+    assert!(bytes(&losses["last"]) < bytes(&losses["first"]), "{losses}");
+    assert_eq!(advice["pilot_epochs"], 19);
 
     // Nothing is trained again.
     let again = telly(&arguments).output().expect("telly runs");

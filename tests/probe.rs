@@ -37,6 +37,11 @@ fn settings(learning_rate: f64) -> ProbeSettings {
     }
 }
 
+fn probe(train: &Classified, test: &Classified, classes: usize) -> Readings {
+    let [train, test] = [train, test].map(|split| (&split.features, &split.classes[..]));
+    probe_classes(train, test, classes, &settings(1e-2), "probe").expect("trained")
+}
+
 fn random() -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(5)
 }
@@ -61,8 +66,8 @@ fn probes_agree_with_scikit_learn() {
             classes,
         }
     };
-    let found = probe_classes(split("train"), split("test"), 4, &settings(1e-2), "probe");
-    let found = found.expect("trained");
+    let [train, test] = ["train", "test"].map(split);
+    let found = probe(&train, &test, 4);
     for (layer, (found, expected)) in found.layers.iter().zip(&expected).enumerate() {
         assert!(
             (found - expected).abs() <= NOISE,
@@ -97,7 +102,7 @@ fn planted(random_order: bool) -> Readings {
         }
     };
     let (train, test) = (split(400), split(1000));
-    probe_classes(train, test, 2, &settings(1e-2), "probe").expect("trained")
+    probe(&train, &test, 2)
 }
 
 #[test]
@@ -232,7 +237,7 @@ fn write_python(workspace: &Workspace, name: &str, first: usize, count: usize) -
     workspace.write(name, &lines)
 }
 
-fn probe(result: &Value, name: &str) -> Value {
+fn result_of(result: &Value, name: &str) -> Value {
     let probes = result["probes"].as_array().expect("probes");
     let found = probes.iter().find(|found| found["probe"] == name);
     found
@@ -243,8 +248,8 @@ fn probe(result: &Value, name: &str) -> Value {
 #[test]
 fn the_command_measures_a_model_and_its_controls() {
     let workspace = Workspace::new();
-    let data = write_python(&workspace, "train.jsonl", 0, 120);
-    let test = write_python(&workspace, "test.jsonl", 200, 60);
+    let data = write_python(&workspace, "train.jsonl", 0, 60);
+    let test = write_python(&workspace, "test.jsonl", 200, 30);
     let model = minilm();
     let arguments = [
         "probe",
@@ -258,18 +263,18 @@ fn the_command_measures_a_model_and_its_controls() {
         "--control",
         "weights,labels",
         "--max-length",
-        "96",
+        "128",
         "--tokens",
-        "2000",
+        "600",
     ];
     let features = workspace.path("features.safetensors");
     let with_features = [&arguments[..], &["--features", text(&features)]].concat();
     let found = telly_json(&with_features);
     assert_eq!(
         found["texts"],
-        serde_json::json!({ "train": 120, "test": 60 })
+        serde_json::json!({ "train": 60, "test": 30 })
     );
-    let lexical = probe(&found, "lexical");
+    let lexical = result_of(&found, "lexical");
     assert_eq!(lexical["metric"], "accuracy");
     let layers = lexical["layers"].as_array().expect("layers");
     assert_eq!(layers.len(), 7);
@@ -282,17 +287,22 @@ fn the_command_measures_a_model_and_its_controls() {
             "{layer}"
         );
     }
+    // Another model, not this one again.
+    let other = layers
+        .iter()
+        .filter(|layer| layer["random_weights"] != layer["value"]);
+    assert!(other.count() >= 4, "{layers:?}");
     let weights = layers
         .iter()
         .map(|layer| layer["weight"].as_f64().expect("a number"));
     assert!((weights.sum::<f64>() - 1.0).abs() < 1e-4);
-    let structural = probe(&found, "structural");
-    assert_eq!(structural["train"], 120);
+    let structural = result_of(&found, "structural");
+    assert_eq!(structural["train"], 60);
     assert!(structural["mixed"]["value"].as_f64() > structural["chance"].as_f64());
-    let syntactic = probe(&found, "syntactic");
+    let syntactic = result_of(&found, "syntactic");
     assert_eq!(syntactic["metric"], "mrr");
     assert!(syntactic["mixed"]["value"].as_f64() > syntactic["chance"].as_f64());
-    assert_eq!(probe(&found, "semantic")["metric"], "map@r");
+    assert_eq!(result_of(&found, "semantic")["metric"], "map@r");
     // The same again is the same.
     let mut again = telly_json(&arguments);
     for seconds in ["seconds", "train_seconds"] {
@@ -301,17 +311,17 @@ fn the_command_measures_a_model_and_its_controls() {
     assert_eq!(again, found);
     // What was probed is there to be probed by others.
     let tensors = candle_core::safetensors::load(&features, &Device::Cpu).expect("tensors");
-    assert_eq!(tensors["train.codes"].dims(), [120, 7, 384]);
-    assert_eq!(tensors["test.traversals"].dims(), [60, 7, 384]);
-    assert_eq!(tensors["train.tokens"].dims(), [2000, 7, 384]);
-    assert_eq!(tensors["train.token_classes"].dims(), [2000]);
+    assert_eq!(tensors["train.codes"].dims(), [60, 7, 384]);
+    assert_eq!(tensors["test.traversals"].dims(), [30, 7, 384]);
+    assert_eq!(tensors["train.tokens"].dims(), [600, 7, 384]);
+    assert_eq!(tensors["train.token_classes"].dims(), [600]);
     if let Some(python) = python() {
         let script = "import sys, safetensors.numpy as s; t = s.load_file(sys.argv[1]); print(t['test.complexities'].shape[0])";
         let output = std::process::Command::new(python)
             .args(["-c", script, text(&features)])
             .output()
             .expect("Python runs");
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "60");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "30");
     }
 }
 
@@ -344,7 +354,7 @@ fn a_run_is_probed_with_what_it_has_learnt() {
             "none",
         ];
         let found = telly_json(&arguments);
-        let structural = probe(&found, "structural");
+        let structural = result_of(&found, "structural");
         // Some were kept back.
         assert_eq!(
             (&structural["train"], &structural["test"]),
@@ -397,7 +407,7 @@ fn what_cannot_be_probed_is_refused() {
     fails(
         probe(&["--data", data, "--language", "java"]),
         WRONG_INPUT,
-        &["functions to learn from", "--language"],
+        &["0 functions to learn from", "40 records", "--language"],
     );
     let few = write_python(&workspace, "few.jsonl", 0, 9);
     fails(
@@ -409,7 +419,7 @@ fn what_cannot_be_probed_is_refused() {
     fails(
         probe(&["--data", text(&unnamed)]),
         WRONG_INPUT,
-        &["unnamed.jsonl, line 1", "`language`", "--language"],
+        &["unnamed.jsonl`, line 1", "`language`", "--language"],
     );
     fails(
         probe(&[
@@ -422,6 +432,33 @@ fn what_cannot_be_probed_is_refused() {
         ]),
         WRONG_INPUT,
         &["unnamed.jsonl", "label", "--label-field"],
+    );
+    for flag in ["--tokens", "--limit", "--test-limit"] {
+        fails(probe(&["--data", data, flag, "0"]), WRONG_INPUT, &[flag]);
+    }
+    fails(
+        probe(&["--data", data, "--control", "none,labels"]),
+        WRONG_INPUT,
+        &["none alone"],
+    );
+    let alone = workspace.path("alone.jsonl");
+    let functions = fs_err::read_to_string(&functions).expect("read");
+    let alone_text = functions
+        .replace("\"label\":1", "\"label\":0")
+        .replace("\"label\":2", "\"label\":0");
+    let alone_text = alone_text
+        .replace("\"label\":3", "\"label\":0")
+        .replace("\"label\":4", "\"label\":0");
+    workspace.write("alone.jsonl", &alone_text);
+    fails(
+        probe(&["--data", text(&alone), "--probe", "semantic"]),
+        WRONG_INPUT,
+        &["expected at least"],
+    );
+    fails(
+        probe(&["--data", data, "--features", "no/such/folder/f.safetensors"]),
+        WRONG_INPUT,
+        &["no/such/folder"],
     );
     fails(
         probe(&["--data", data, "--max-length", "9999"]),

@@ -44,9 +44,8 @@ def score(features, train, test):
         probe = LogisticRegression(C=1 / strength, tol=1e-6, max_iter=10_000)
         probe.fit(features["train"][~held_back], train[~held_back])
         found = probe.score(features["train"][held_back], train[held_back])
-        if found <= best[0]:
-            break
-        best = (found, strength)
+        if found > best[0]:
+            best = (found, strength)
     probe = LogisticRegression(C=1 / best[1], tol=1e-6, max_iter=10_000).fit(features["train"], train)
     print(f"penalty {best[1]}")
     return probe.score(features["test"], test)

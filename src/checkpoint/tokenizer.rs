@@ -443,4 +443,52 @@ mod tests {
             assert_eq!(encode("a", TokenTypes::Zero).is_ok(), expected.is_none());
         }
     }
+
+    #[test]
+    fn spans_are_the_bytes_that_tokens_stand_for() {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+        // WordPiece, and byte-level BPE, whose tokens may begin with a space.
+        for name in ["bert-tiny", "roberta-tiny", "unixcoder-tiny"] {
+            let tokenizer = goldens.join(name).join("tokenizer.json");
+            let tokenizer = Tokenizer::open(&tokenizer, 400).expect("a tokenizer");
+            let text = "return sum(values) + 12";
+            let texts = || vec![text.to_owned(), "a né".to_owned()];
+            let found = tokenizer
+                .encode_with_spans(texts(), None, 64)
+                .expect("tokens");
+            let plain = tokenizer.encode(texts(), 64).expect("tokens");
+            for (number, found) in found.iter().enumerate() {
+                assert_eq!(found.ids, plain.sequence(number), "{name}");
+                assert_eq!(found.ids.len(), found.spans.len());
+                assert!(found.spans[0].is_empty() && found.spans[found.ids.len() - 1].is_empty());
+            }
+            // All of the text but its spaces, in order.
+            let pieces = found[0].spans.iter().map(|span| text[span.clone()].trim());
+            assert_eq!(pieces.collect::<String>(), text.replace(' ', ""), "{name}");
+            // Bytes, not letters.
+            let ends = found[1].spans.iter().map(|span| span.end);
+            assert_eq!(ends.max(), Some("a né".len()), "{name}");
+            let cut = tokenizer
+                .encode_with_spans(texts(), None, 5)
+                .expect("tokens");
+            assert_eq!(cut[0].ids.len(), 5, "{name}");
+            assert_eq!(cut[0].spans[..4], found[0].spans[..4], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_mode_stands_for_no_text() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/unixcoder-tiny");
+        let tokenizer = Tokenizer::open(&golden.join("tokenizer.json"), 400).expect("a tokenizer");
+        let mode = "<encoder-only>";
+        let texts = || vec!["return sum(values) + 12".to_owned()];
+        let found = tokenizer
+            .encode_with_spans(texts(), Some(mode), 8)
+            .expect("tokens");
+        let plain = tokenizer.encode_in_mode(texts(), mode, 8).expect("tokens");
+        assert_eq!(found[0].ids, plain.sequence(0));
+        let spans = &found[0].spans;
+        assert!(spans[..3].iter().chain(&spans[7..]).all(Range::is_empty));
+        assert_eq!((spans.len(), spans[3].start), (8, 0));
+    }
 }

@@ -12,7 +12,7 @@ use toml::Table;
 
 use super::options::missing;
 use super::sweep::{SweepOptions, SweptFreezes, all_trained};
-use super::sweep_folder::{Sweep, freeze_flags, telly_json, unique, write};
+use super::sweep_folder::{SHARED, Sweep, freeze_flags, telly_json, unique, write};
 use super::{console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::{Record, Source};
@@ -163,7 +163,15 @@ impl Advice {
         let usual = TrainSettings::default();
         let batch_size = options.batch_size.unwrap_or(usual.batch_size);
         let epochs = options.epochs.unwrap_or(usual.epochs);
-        let pilot_epochs = passes(sample.records, sample.train.len(), batch_size, epochs);
+        // Rows that a step takes.
+        let accumulated = shared
+            .get("gradient_accumulation")
+            .and_then(toml::Value::as_integer)
+            .and_then(|batches| usize::try_from(batches).ok());
+        let step = batch_size.saturating_mul(accumulated.unwrap_or(1));
+        let pilot_epochs = passes(sample.records, sample.train.len(), step, epochs);
+        // Whether it learns is told by its losses.
+        shared.entry("log_every").or_insert(1.into());
         shared.insert(
             "epochs".into(),
             i64::try_from(pilot_epochs).unwrap_or(1).into(),
@@ -254,26 +262,40 @@ impl Advice {
     /// What training with `row`'s K on all of the data comes to.
     fn predict(&self, row: &Row) -> Result<Value, Error> {
         let folder = &self.pilot.folder;
-        let whole = || [OsString::from("--recipe"), folder.join(WHOLE).into()];
+        let filled = self.fill_alone(row.freeze)?;
         let mut flags = freeze_flags(&[row.freeze]);
-        flags.extend(whole());
+        flags.extend([OsString::from("--recipe"), folder.join(WHOLE).into()]);
         flags.extend([OsString::from("--cache"), folder.join("cache").into()]);
         flags.push("--dry-run".into());
-        let precompute = telly_json("precompute", flags, folder)?;
-        let freeze = ["--freeze".into(), OsString::from(row.freeze.to_string())];
-        let flags = whole().into_iter().chain(freeze).collect();
-        let memory = telly_json("estimate", flags, folder)?;
+        let whole = telly_json("precompute", flags, folder)?;
+        let number = |found: &Map<String, Value>, name: &str| found.get(name)?.as_f64();
+        // What takes as long however much data there is, and the pass over all of it.
+        let computed = number(&filled, "computed_tokens").unwrap_or(0.0);
+        let rate = number(&filled, "tokens_per_second").filter(|rate| *rate > 0.0);
+        let pass = rate.map_or(0.0, |rate| computed / rate);
+        let start = number(&filled, "seconds").map(|seconds| (seconds - pass).max(0.0));
+        let all = number(&whole, "precompute_seconds").unwrap_or(0.0);
         // Steps of the same size take as long, however many there are.
         let steps = |rows: usize| rows.div_ceil(self.batch_size) as f64;
         let times = steps(self.rows) / steps(self.pilot_rows);
         Ok(json!({
             "freeze": row.freeze,
             "epoch_seconds": row.epoch_seconds.map(|seconds| seconds * times),
-            "precompute_seconds": precompute.get("precompute_seconds"),
-            "cache_bytes": precompute.get("bytes"),
-            "precompute_peak_bytes": memory.get("precompute").map(|part| &part["peak_bytes"]),
-            "train_peak_bytes": memory.get("train").map(|part| &part["peak_bytes"]),
+            "precompute_seconds": start.map(|start| start + all),
+            "cache_bytes": whole.get("bytes"),
+            "precompute_peak_bytes": filled.get("peak_rss_bytes"),
+            "train_peak_bytes": row.peak_rss_bytes,
         }))
+    }
+
+    /// Fills the sample's cache of `freeze` by itself, as all of the data's will be, and drops it.
+    fn fill_alone(&self, freeze: Freeze) -> Result<Map<String, Value>, Error> {
+        let folder = &self.pilot.folder;
+        let alone = tempfile::tempdir_in(folder).map_err(Error::Output)?;
+        let mut flags = freeze_flags(&[freeze]);
+        flags.extend([OsString::from("--recipe"), folder.join(SHARED).into()]);
+        flags.extend([OsString::from("--cache"), alone.path().join("cache").into()]);
+        telly_json("precompute", flags, folder)
     }
 }
 
@@ -388,10 +410,10 @@ fn all_records(source: &Source) -> Result<Vec<Record>, Error> {
     Ok(records)
 }
 
-/// How often a pilot passes over its `sample` rows: in so many steps as `epochs` over all `rows` take,
+/// How often a pilot passes over its `sample` rows, `step` of them in each step: in so many steps as `epochs` over all `rows` take,
 /// but no more than [`PILOT_STEPS`], or one pass if that is more.
-fn passes(rows: usize, sample: usize, batch_size: usize, epochs: usize) -> usize {
-    let steps = |rows: usize| rows.div_ceil(batch_size.max(1)).max(1);
+fn passes(rows: usize, sample: usize, step: usize, epochs: usize) -> usize {
+    let steps = |rows: usize| rows.div_ceil(step.max(1)).max(1);
     let wanted = (steps(rows) * epochs).min(PILOT_STEPS);
     wanted.div_ceil(steps(sample)).max(1)
 }

@@ -22,6 +22,7 @@ mod hub;
 mod index;
 mod model;
 mod options;
+mod output_file;
 mod parity;
 mod precompute;
 mod predict;

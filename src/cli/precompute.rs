@@ -22,6 +22,7 @@ use crate::frozen::onnx::{self, Start};
 use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime};
 use crate::precompute::{EncodedSplits, FromTokens, Plan, States, check_parity, fill};
 use crate::task::{Encoding, Role, TaskKind};
+use crate::train::peak_rss_bytes;
 
 /// Run the frozen half over the data, once, into an activation cache.
 ///
@@ -208,6 +209,7 @@ pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
         "seconds": started.elapsed().as_secs_f64(),
         "tokens_per_second": rate,
         "computed_tokens": computed,
+        "peak_rss_bytes": peak_rss_bytes(),
         "provider": provider,
         "cache": folder.display().to_string(),
         "complete": manifests.iter().all(|manifest| manifest.complete),

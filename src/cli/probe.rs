@@ -10,15 +10,16 @@ use serde_json::{Map, Value, json};
 
 use super::console;
 use super::options::{RuntimeOptions, limit_threads};
+use super::output_file::place;
 use super::probe_texts::TextOptions;
 use super::studied::Studied;
-use super::task::{CLASSIFY_LENGTH, TaskOptions};
+use super::task::CLASSIFY_LENGTH;
 use crate::error::Error;
 use crate::publish::publish;
 use crate::study::probe::{
     Features, LabelOrder, Probe, ProbeResult, SplitFeatures, Suite, TextForm, randomize,
 };
-use crate::task::{Encoding, TaskKind};
+use crate::task::Encoding;
 
 /// Tell what each layer of a model knows of code, by how well a linear map reads it from there.
 ///
@@ -105,21 +106,22 @@ struct Found {
 pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     let started = Instant::now();
     limit_threads(arguments.runtime.threads)?;
-    let mut probes = Vec::new();
-    for &probe in &arguments.probe {
-        if !probes.contains(&probe) {
-            probes.push(probe);
-        }
-    }
+    let probes = wanted(arguments)?;
+    let has = |control| arguments.control.contains(&control);
     let mut studied = Studied::open(&arguments.studied, arguments.model.as_deref())?;
     let max_length = arguments
         .max_length
         .unwrap_or(CLASSIFY_LENGTH.min(studied.longest()));
-    let mode_token = mode_token(&studied, max_length)?;
+    let mode_token = match studied.text_encoding(None, max_length)? {
+        Encoding::Classify { mode_token, .. } => mode_token,
+        _ => None,
+    };
     let form = TextForm {
         mode_token: mode_token.as_deref(),
         max_length,
     };
+    let file = arguments.features.as_deref();
+    let file = file.map(|path| place("--features", path)).transpose()?;
     let [train, test] = arguments.texts.read(&probes, arguments.seed)?;
     let suite = Suite {
         train,
@@ -128,11 +130,11 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
         seed: arguments.seed,
     };
     let name = studied.path.display().to_string();
-    let features = features(&suite, &studied, form, &probes, arguments, &name)?;
-    if let Some(path) = &arguments.features {
-        write_features(path, &features)?;
+    let features = compute(&suite, &studied, form, &probes, arguments, &name)?;
+    if let Some((folder, name)) = &file {
+        write_features(folder, name, &features)?;
     }
-    let has = |control| arguments.control.contains(&control);
+    let cut = cut(&suite, &features, &probes);
     let training = Instant::now();
     let mut found = Vec::new();
     for &probe in &probes {
@@ -154,7 +156,7 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
         drop(features);
         randomize(&mut studied.checkpoint, arguments.seed);
         let label = "random weights";
-        let features = self::features(&suite, &studied, form, &probes, arguments, label)?;
+        let features = compute(&suite, &studied, form, &probes, arguments, label)?;
         let training = Instant::now();
         for found in &mut found {
             let label = format!("{}, random weights", found.probe.name());
@@ -169,6 +171,8 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     let object = json!({
         "model": name,
         "texts": { "train": suite.train.len(), "test": suite.test.len() },
+        "problems": suite.problems(&probes),
+        "cut": cut,
         "max_length": max_length,
         "seed": arguments.seed,
         "seconds": started.elapsed().as_secs_f64(),
@@ -178,22 +182,52 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     console::print(&object.to_string())
 }
 
-/// The token that the model wants before a text, and that the texts fit it.
-fn mode_token(studied: &Studied, max_length: usize) -> Result<Option<String>, Error> {
-    let options = TaskOptions {
-        task: Some(TaskKind::Classify),
-        max_length: Some(max_length),
-        ..TaskOptions::default()
-    };
-    let encoding = options.encoding(&studied.checkpoint, None)?;
-    encoding.check_lengths(studied.longest())?;
-    Ok(match encoding {
-        Encoding::Classify { mode_token, .. } => mode_token,
-        _ => None,
-    })
+/// The probes that are asked for, each once; refuses what leaves nothing to look at.
+fn wanted(arguments: &ProbeArguments) -> Result<Vec<Probe>, Error> {
+    for (flag, number) in [
+        ("--tokens", arguments.tokens),
+        ("--limit", arguments.texts.limit),
+        ("--test-limit", arguments.texts.test_limit),
+    ] {
+        if number == 0 {
+            return Err(Error::Usage {
+                problem: format!("`{flag} 0` leaves nothing to look at"),
+                hint: "pass at least 1, or leave the flag out".into(),
+            });
+        }
+    }
+    let has = |control| arguments.control.contains(&control);
+    if has(Control::None) && (has(Control::Weights) || has(Control::Labels)) {
+        return Err(Error::Usage {
+            problem: "`--control` names none and others".into(),
+            hint: "pass none alone, or leave it out".into(),
+        });
+    }
+    let mut probes = Vec::new();
+    for &probe in &arguments.probe {
+        if !probes.contains(&probe) {
+            probes.push(probe);
+        }
+    }
+    Ok(probes)
 }
 
-fn features(
+/// The shares of the texts that are longer than the model was given of them.
+fn cut(suite: &Suite, splits: &[SplitFeatures; 2], probes: &[Probe]) -> Map<String, Value> {
+    let texts = suite.train.len() + suite.test.len();
+    let share = |kind: usize| {
+        let cut: usize = splits.iter().map(|split| split.cut[kind]).sum();
+        json!(cut as f64 / texts as f64)
+    };
+    let mut shares = Map::from_iter([("codes".to_owned(), share(0))]);
+    if probes.contains(&Probe::Syntactic) {
+        shares.insert("traversals".into(), share(1));
+    }
+    shares
+}
+
+/// What the model makes of the texts.
+fn compute(
     suite: &Suite,
     studied: &Studied,
     form: TextForm,
@@ -284,7 +318,7 @@ fn print(found: &[Found]) -> Result<(), Error> {
 
 /// Writes `splits` as tensors: features `[examples, layers, hidden]` as they are before a probe scales
 /// them, and labels.
-fn write_features(path: &Path, splits: &[SplitFeatures; 2]) -> Result<(), Error> {
+fn write_features(folder: &Path, name: &str, splits: &[SplitFeatures; 2]) -> Result<(), Error> {
     let mut tensors: Vec<(String, Dtype, Vec<usize>, &[u8])> = Vec::new();
     for (split, name) in splits.iter().zip(["train", "test"]) {
         let mut add = |what: &str, dtype, shape, bytes| {
@@ -340,17 +374,7 @@ fn write_features(path: &Path, splits: &[SplitFeatures; 2]) -> Result<(), Error>
     });
     let bytes = safetensors::serialize(views, None)
         .unwrap_or_else(|_| unreachable!("names and shapes are good"));
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let Some(name) = path.file_name() else {
-        return Err(Error::Usage {
-            problem: format!("`--features {}` is no file", path.display()),
-            hint: "name a file, as features.safetensors".into(),
-        });
-    };
-    publish(folder, &name.to_string_lossy(), &bytes).map_err(Error::Output)
+    publish(folder, name, &bytes).map_err(Error::Output)
 }
 
 fn shape(features: &Features) -> Vec<usize> {

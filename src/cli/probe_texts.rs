@@ -1,16 +1,15 @@
 //! The functions that probes learn from and are tested on.
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::chunks::Chunks;
 use super::console;
-use crate::dataset::{Dataset, FieldChoice, Label, Record, Source};
+use crate::dataset::{FieldChoice, Label, Record, Source};
 use crate::error::Error;
 use crate::study::probe::{CodeText, Probe};
 use crate::study::syntax::Language;
@@ -38,17 +37,12 @@ pub(super) struct TextOptions {
     /// semantic: field of the problem that a function solves [default: label].
     #[arg(long, value_name = "FIELD")]
     label_field: Option<String>,
-    /// Functions to learn from at most, from the first on.
+    /// Functions to learn from at most, drawn by --seed.
     #[arg(long, value_name = "N", default_value_t = 2000)]
-    limit: usize,
+    pub(super) limit: usize,
     /// Functions to test on at most.
     #[arg(long, value_name = "N", default_value_t = 1000)]
-    test_limit: usize,
-}
-
-/// Functions of a split.
-struct Split {
-    texts: Vec<CodeText>,
+    pub(super) test_limit: usize,
 }
 
 /// What is known across splits.
@@ -57,6 +51,8 @@ struct Reading<'a> {
     wants_groups: bool,
     groups: HashMap<Label, i64>,
     seen: HashSet<String>,
+    random: ChaCha8Rng,
+    read: usize,
     unparsed: usize,
     repeated: usize,
 }
@@ -70,67 +66,71 @@ impl TextOptions {
             wants_groups: probes.contains(&Probe::Semantic),
             groups: HashMap::new(),
             seen: HashSet::new(),
+            random: ChaCha8Rng::seed_from_u64(seed),
+            read: 0,
             unparsed: 0,
             repeated: 0,
         };
         let data = Source::of(&self.data, "train")?;
+        let (limit, test_limit) = (self.limit, self.test_limit);
         let splits = if let Some(test) = &self.test {
             let test = Source::of(test, "test")?;
             [
-                reading.split(&data, self.limit)?.texts,
-                reading.split(&test, self.test_limit)?.texts,
+                reading.draw(&data, limit)?,
+                reading.draw(&test, test_limit)?,
             ]
         } else {
-            let all = reading.split(&data, self.limit.saturating_add(self.test_limit))?;
-            all.hold_out(self, reading.wants_groups, seed)
+            let all = reading.draw(&data, limit.saturating_add(test_limit))?;
+            let share = test_limit as f64 / limit.saturating_add(test_limit) as f64;
+            hold_out(all, share, reading.wants_groups, &mut reading.random)
         };
-        reading.say();
-        for (texts, what) in splits.iter().zip(["to learn from", "to test on"]) {
-            if texts.len() < LEAST_TEXTS {
-                return Err(Error::Usage {
-                    problem: format!(
-                        "{} functions {what}, expected at least {LEAST_TEXTS}",
-                        texts.len()
-                    ),
-                    hint: "pass more functions, and their own `--language`: what does not parse is left out".into(),
-                });
-            }
-        }
+        reading.check(&splits)?;
         Ok(splits)
     }
 }
 
 impl Reading<'_> {
-    fn split(&mut self, source: &Source, limit: usize) -> Result<Split, Error> {
-        let mut texts = Vec::new();
-        let Some(data) = Chunks::open(source, limit)?.next()? else {
-            return Ok(Split { texts });
-        };
-        for record in &data.records {
-            if let Some(text) = self.text(record, &data)? {
-                texts.push(text);
+    /// At most `limit` records of `source`, each as likely as any other (Vitter's algorithm R), in the order
+    /// of the file; of them what can be used.
+    fn draw(&mut self, source: &Source, limit: usize) -> Result<Vec<CodeText>, Error> {
+        let mut drawn: Vec<(usize, Record)> = Vec::new();
+        for (number, record) in source.records()?.enumerate() {
+            let record = record?;
+            if drawn.len() < limit {
+                drawn.push((number, record));
+                continue;
+            }
+            let place = self.random.random_range(0..=number);
+            if place < limit {
+                drawn[place] = (number, record);
             }
         }
-        Ok(Split { texts })
+        drawn.sort_unstable_by_key(|(number, _)| *number);
+        self.read += drawn.len();
+        let mut texts = Vec::new();
+        for (_, record) in &drawn {
+            texts.extend(self.text(record, source.path())?);
+        }
+        Ok(texts)
     }
 
     /// That of `record`, unless it does not parse or was there before.
-    fn text(&mut self, record: &Record, data: &Dataset) -> Result<Option<CodeText>, Error> {
+    fn text(&mut self, record: &Record, path: &Path) -> Result<Option<CodeText>, Error> {
         let options = self.options;
         let field = FieldChoice::new(
             "--code-field",
             options.code_field.as_deref(),
             &["code", "func"],
         );
-        let code = field.verbatim(record, &data.path)?;
+        let code = field.verbatim(record, path)?;
         let language = match options.language {
             Some(language) => language,
-            None => language_of(record, data)?,
+            None => language_of(record, path)?,
         };
         let group = if self.wants_groups {
             let named = options.label_field.as_deref();
             let field = FieldChoice::new("--label-field", named, &["label"]);
-            let label = field.label(record, &data.path)?;
+            let label = field.label(record, path)?;
             let next = self.groups.len() as i64;
             *self.groups.entry(label).or_insert(next)
         } else {
@@ -147,66 +147,131 @@ impl Reading<'_> {
         Ok(Some(text))
     }
 
-    fn say(&self) {
-        for (count, why) in [
-            (self.unparsed, "do not parse"),
+    /// Tells what was left out, and refuses what is too little.
+    fn check(&self, splits: &[Vec<CodeText>; 2]) -> Result<(), Error> {
+        let left_out = [
+            (self.unparsed, "do not parse or hold no code"),
             (self.repeated, "were there before"),
-        ] {
-            if count > 0 {
-                console::say(&format!("{count} functions {why}, and are left out"));
+        ];
+        let left_out = left_out.iter().filter(|(count, _)| *count > 0);
+        let left_out: Vec<String> = left_out
+            .map(|(count, why)| format!("{count} functions {why}, and are left out"))
+            .collect();
+        for line in &left_out {
+            console::say(line);
+        }
+        let [train, test] = splits.each_ref().map(Vec::len);
+        if train < LEAST_TEXTS || test < LEAST_TEXTS {
+            return Err(Error::Usage {
+                problem: format!(
+                    "{train} functions to learn from and {test} to test on, out of {} records; expected at least {LEAST_TEXTS} each",
+                    self.read
+                ),
+                hint: if self.unparsed > self.read / 2 {
+                    "most do not parse: pass the `--language` that they are in".into()
+                } else {
+                    "pass more functions, or other limits".into()
+                },
+            });
+        }
+        if !self.wants_groups {
+            return Ok(());
+        }
+        for (texts, what) in splits.iter().zip(["to learn from", "to test on"]) {
+            let mut sizes: HashMap<i64, usize> = HashMap::new();
+            for text in texts {
+                *sizes.entry(text.group).or_default() += 1;
+            }
+            let found = sizes.values().filter(|&&size| size > 1).count();
+            if found < 2 {
+                return Err(Error::Usage {
+                    problem: format!(
+                        "{found} problems {what} that two functions solve, expected at least 2"
+                    ),
+                    hint: "pass functions of more problems, or leave the semantic probe out".into(),
+                });
             }
         }
+        Ok(())
     }
 }
 
-impl Split {
-    /// Keeps some back to test on, whole groups with `by_group`.
-    fn hold_out(mut self, options: &TextOptions, by_group: bool, seed: u64) -> [Vec<CodeText>; 2] {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let wanted = options.limit.saturating_add(options.test_limit).max(1);
-        let share = options.test_limit as f64 / wanted as f64;
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of a count"
-        )]
-        let kept_back = (self.texts.len() as f64 * share).round() as usize;
-        if !by_group {
-            self.texts.shuffle(&mut random);
-            let learnt = self.texts.split_off(kept_back);
-            return [learnt, self.texts];
-        }
-        let mut groups: Vec<i64> = self.texts.iter().map(|text| text.group).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        groups.shuffle(&mut random);
-        let mut tested = HashSet::new();
-        let mut count = 0;
-        for group in groups {
-            if count >= kept_back {
-                break;
-            }
-            count += self.texts.iter().filter(|text| text.group == group).count();
-            tested.insert(group);
-        }
-        let (test, train) = self
-            .texts
-            .into_iter()
-            .partition(|text| tested.contains(&text.group));
-        [train, test]
+/// Keeps a `share` of `texts` back to test on, whole groups with `by_group`.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of a count"
+)]
+fn hold_out(
+    mut texts: Vec<CodeText>,
+    share: f64,
+    by_group: bool,
+    random: &mut ChaCha8Rng,
+) -> [Vec<CodeText>; 2] {
+    let kept_back = (texts.len() as f64 * share).round() as usize;
+    if !by_group {
+        texts.shuffle(random);
+        let learnt = texts.split_off(kept_back);
+        return [learnt, texts];
     }
+    let mut sizes: BTreeMap<i64, usize> = BTreeMap::new();
+    for text in &texts {
+        *sizes.entry(text.group).or_default() += 1;
+    }
+    let mut groups: Vec<(i64, usize)> = sizes.into_iter().collect();
+    groups.shuffle(random);
+    let mut tested = HashSet::new();
+    let mut count = 0;
+    for (group, size) in groups {
+        if count >= kept_back {
+            break;
+        }
+        count += size;
+        tested.insert(group);
+    }
+    let (test, train) = texts
+        .into_iter()
+        .partition(|text| tested.contains(&text.group));
+    [train, test]
 }
 
 /// What `record` says of itself.
-fn language_of(record: &Record, data: &Dataset) -> Result<Language, Error> {
+fn language_of(record: &Record, path: &Path) -> Result<Language, Error> {
     let named = record.fields.get("language");
     let wrong = |problem: String| Error::Usage {
-        problem: format!("{}, line {}: {problem}", data.path.display(), record.line),
+        problem: format!("`{}`, line {}: {problem}", path.display(), record.line),
         hint: "say what language all functions are in with `--language`".into(),
     };
     match named {
         None => Err(wrong("no field `language`".into())),
         Some(value) => serde_json::from_value(value.clone())
             .map_err(|_| wrong(format!("{value} is no language that probes know"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts() -> Vec<CodeText> {
+        let text = |number: i64| {
+            let code = format!("def f(x):\n    return x + {number}\n");
+            CodeText::parse(&code, Language::Python, number % 6).expect("Python")
+        };
+        (0..60).map(text).collect()
+    }
+
+    #[test]
+    fn nothing_that_is_tested_was_learnt_from() {
+        let mut random = ChaCha8Rng::seed_from_u64(4);
+        for by_group in [false, true] {
+            let [train, test] = hold_out(texts(), 1.0 / 3.0, by_group, &mut random);
+            assert_eq!((train.len(), test.len()), (40, 20));
+            assert!(test.iter().all(|text| !train.contains(text)));
+            let shared = test
+                .iter()
+                .any(|text| train.iter().any(|other| other.group == text.group));
+            assert_eq!(shared, !by_group);
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! `telly report`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Map, json};
 
 use super::console;
+use super::output_file::place;
 use crate::error::Error;
 use crate::publish::publish;
 use crate::study::report::Report;
@@ -36,7 +37,7 @@ pub(super) struct ReportArguments {
 }
 
 pub(super) fn run(arguments: &ReportArguments) -> Result<(), Error> {
-    let (folder, name) = place(&arguments.out)?;
+    let (folder, name) = place("--out", &arguments.out)?;
     if let Some(plots) = arguments.plots.as_deref().filter(|plots| plots.is_file()) {
         return Err(Error::Usage {
             problem: format!("`--plots {}` is a file, expected a folder", plots.display()),
@@ -60,34 +61,4 @@ pub(super) fn run(arguments: &ReportArguments) -> Result<(), Error> {
         ("plots".to_owned(), json!(plots.len())),
     ]);
     console::result(arguments.json, &object)
-}
-
-/// The folder that `out` is in, and its name there.
-fn place(out: &Path) -> Result<(&Path, String), Error> {
-    let wrong = |problem: String, hint: &str| Error::Usage {
-        problem,
-        hint: hint.into(),
-    };
-    let name = out.file_name().filter(|_| !out.is_dir());
-    let Some(name) = name else {
-        return Err(wrong(
-            format!("`--out {}` is a folder, expected a file", out.display()),
-            "name a file in it, as report.html",
-        ));
-    };
-    let folder = match out.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(wrong(
-            format!(
-                "`--out {}`: there is no folder `{}`",
-                out.display(),
-                folder.display()
-            ),
-            "make the folder first, or name a file elsewhere",
-        ));
-    }
-    Ok((folder, name.to_string_lossy().into_owned()))
 }

@@ -10,7 +10,7 @@ use super::chunks::Chunks;
 use super::console;
 use super::options::{RuntimeOptions, limit_threads};
 use super::studied::Studied;
-use super::task::{CLASSIFY_LENGTH, TaskOptions};
+use super::task::CLASSIFY_LENGTH;
 use crate::dataset::{Dataset, Source};
 use crate::error::Error;
 use crate::interrupt;
@@ -19,7 +19,7 @@ use crate::study::{
     self, Estimate, LEAST_TEXTS, LayerSimilarity, LayerVectors, MOST_TEXTS, Resamples, TextPooling,
     compare, layer_vectors,
 };
-use crate::task::{Known, Role, TaskKind};
+use crate::task::{Known, Role};
 
 /// Tell how alike two checkpoints are at each layer, by what they make of the same texts.
 ///
@@ -138,14 +138,7 @@ fn vectors(
     arguments: &RsaArguments,
 ) -> Result<LayerVectors, Error> {
     let checkpoint = &studied.checkpoint;
-    let options = TaskOptions {
-        task: Some(TaskKind::Classify),
-        text_field: arguments.text_field.clone(),
-        max_length: Some(max_length),
-        ..TaskOptions::default()
-    };
-    let encoding = options.encoding(checkpoint, None)?;
-    encoding.check_lengths(studied.longest())?;
+    let encoding = studied.text_encoding(arguments.text_field.clone(), max_length)?;
     let encoded = encoding.encode(data, checkpoint, Role::Evaluation, Known::default())?;
     let frozen = studied.frozen(&arguments.runtime, max_length)?;
     let mut frozen = match arguments.pooling {

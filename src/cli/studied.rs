@@ -4,11 +4,13 @@ use std::path::Path;
 
 use super::model::open_run;
 use super::options::RuntimeOptions;
+use super::task::TaskOptions;
 use super::{console, hub};
 use crate::checkpoint::{Checkpoint, EncoderConfig};
 use crate::error::Error;
 use crate::export::TrainedModel;
 use crate::frozen::{FrozenEncoder, FrozenPrecision};
+use crate::task::{Encoding, TaskKind};
 use crate::train::RunFolder;
 
 /// A model and where it came from.
@@ -39,6 +41,23 @@ impl<'a> Studied<'a> {
     /// Most tokens that it takes.
     pub(super) fn longest(&self) -> usize {
         self.checkpoint.config.longest_sequence()
+    }
+
+    /// How it takes texts of at most `max_length` tokens, those in `text_field` of records.
+    pub(super) fn text_encoding(
+        &self,
+        text_field: Option<String>,
+        max_length: usize,
+    ) -> Result<Encoding, Error> {
+        let options = TaskOptions {
+            task: Some(TaskKind::Classify),
+            text_field,
+            max_length: Some(max_length),
+            ..TaskOptions::default()
+        };
+        let encoding = options.encoding(&self.checkpoint, None)?;
+        encoding.check_lengths(self.longest())?;
+        Ok(encoding)
     }
 
     /// It in ONNX Runtime, in fp32, putting out the states at every depth of texts of at most

@@ -24,7 +24,7 @@ use crate::study::{self, CacheCost, SweptRun};
 use crate::train::{RecordedRun, RunFolder, TrainSettings};
 
 /// The flags that all runs of a sweep share.
-const SHARED: &str = "sweep.toml";
+pub(super) const SHARED: &str = "sweep.toml";
 /// Those of them that `train` is told.
 const TRAINED: &str = "train.toml";
 /// Held while a sweep is under way.

@@ -1,6 +1,7 @@
 use crate::error::Explain;
 use crate::{checkpoint, frozen, task};
 
+use super::probe::LEAST_TOKENS;
 use super::{LEAST_TEXTS, MOST_TEXTS};
 
 /// Why checkpoints were not compared.
@@ -33,6 +34,12 @@ pub enum Error {
     /// Too few or too many texts to compare by.
     #[error("{found} texts, expected {LEAST_TEXTS} to {MOST_TEXTS}")]
     Texts {
+        /// How many there are.
+        found: usize,
+    },
+    /// Too few tokens to learn from or to test on.
+    #[error("{found} tokens of code in a split, expected at least {LEAST_TOKENS}")]
+    Tokens {
         /// How many there are.
         found: usize,
     },
@@ -85,6 +92,9 @@ impl Explain for Error {
                 "pass more texts: a correlation is over pairs of texts".into()
             }
             Self::Texts { .. } => "pass a smaller `--limit`: memory grows with its square".into(),
+            Self::Tokens { .. } => {
+                "pass more functions, a larger `--tokens`, or a larger `--max-length`".into()
+            }
             Self::NoTokens { .. } => "leave the record out, or give it a text".into(),
             Self::NotFinite { .. } => {
                 "the checkpoint's weights may be broken: look for NaN or infinity in them".into()
@@ -98,7 +108,10 @@ impl Explain for Error {
             Self::Frozen(error) => error.is_input(),
             Self::Checkpoint(error) => error.is_input(),
             Self::Task(error) => error.is_input(),
-            Self::Layers { .. } | Self::Texts { .. } | Self::NoTokens { .. } => true,
+            Self::Layers { .. }
+            | Self::Texts { .. }
+            | Self::Tokens { .. }
+            | Self::NoTokens { .. } => true,
             Self::Training(_) | Self::Optimizer(_) | Self::NotFinite { .. } | Self::Interrupted => {
                 false
             }

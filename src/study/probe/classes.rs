@@ -59,31 +59,31 @@ impl MixedProbe {
     }
 }
 
-/// Trains probes of `classes` classes on `train`, and tells their accuracy on `test`: for each layer a
+/// Trains probes of `classes` classes on `train`, features and the class of each example, and tells their
+/// accuracy on `test`: for each layer a
 /// logistic regression, and by `settings` one over the mixture of all. `label` stands before the
 /// progress.
 ///
 /// # Panics
 /// If there is nothing to test on.
 pub fn probe_classes(
-    train: Classified,
-    test: Classified,
+    train: (&Features, &[u32]),
+    test: (&Features, &[u32]),
     classes: usize,
     settings: &ProbeSettings,
     label: &str,
 ) -> Result<Readings, Error> {
-    assert!(!test.classes.is_empty(), "something to test on");
-    let [mut seen, mut unseen] = [train.features, test.features];
-    let scaling = Scaling::of(&seen);
-    scaling.apply(&mut seen);
-    scaling.apply(&mut unseen);
+    let ((seen, known), (unseen, expected)) = (train, test);
+    assert!(!expected.is_empty(), "something to test on");
+    let scaling = Scaling::of(seen);
     let layers = seen.layers();
     let mut progress = Progress::new(label, layers as u64, "layers");
     let mut accuracies = Vec::with_capacity(layers);
     let mut best: Option<Logistic> = None;
     for layer in 0..layers {
-        let fitted = Logistic::fit(&Labelled::new(seen.layer(layer), &train.classes), classes)?;
-        accuracies.push(fitted.accuracy(&Labelled::new(unseen.layer(layer), &test.classes)));
+        let of_layer = |features, classes| Labelled::new(scaling.layer(features, layer), classes);
+        let fitted = Logistic::fit(&of_layer(seen, known), classes)?;
+        accuracies.push(fitted.accuracy(&of_layer(unseen, expected)));
         if best
             .as_ref()
             .is_none_or(|best| best.chosen_by < fitted.chosen_by)
@@ -96,26 +96,27 @@ pub fn probe_classes(
     let examples = seen.examples();
     let penalty = best.map_or(1.0, |best| best.penalty) / (2.0 * examples as f64);
     let probe = MixedProbe::new(layers, seen.width(), classes)?;
-    let seen = seen.into_tensor()?;
-    let known = Tensor::new(train.classes, &Device::Cpu)?;
+    let seen = scaling.applied(seen.clone()).into_tensor()?;
+    let known = Tensor::new(known, &Device::Cpu)?;
     let label = format!("{label}, mixed");
     fit(probe.variables(), examples, settings, &label, |batch, _| {
         let batch = Tensor::new(batch, &Device::Cpu)?;
         let features = seen.index_select(&batch, 0)?;
         probe.loss(&features, &known.index_select(&batch, 0)?, penalty)
     })?;
-    let unseen = unseen.into_tensor()?;
     let mut right = 0;
     let mut weights = vec![0.0; layers];
-    for (part, classes) in test.classes.chunks(AT_A_TIME).enumerate() {
-        let features = unseen.narrow(0, part * AT_A_TIME, classes.len())?;
+    for (part, classes) in expected.chunks(AT_A_TIME).enumerate() {
+        let first = part * AT_A_TIME;
+        let part = unseen.select(first..first + classes.len());
+        let features = scaling.applied(part).into_tensor()?;
         let guessed = probe.scores(&features)?.argmax(D::Minus1)?;
         let guessed = guessed.to_vec1::<u32>()?;
         let pairs = guessed.iter().zip(classes);
         right += pairs.filter(|(guess, class)| guess == class).count();
         add_weights(&mut weights, &probe.mixture.weights(&features)?)?;
     }
-    let count = test.classes.len() as f64;
+    let count = expected.len() as f64;
     Ok(Readings {
         layers: accuracies,
         mixed: right as f64 / count,

@@ -20,7 +20,7 @@ pub struct CodeText {
 }
 
 impl CodeText {
-    /// Of `code`; none if it does not parse as `language`.
+    /// Of `code`; none if it does not parse as `language`, or holds no token.
     pub fn parse(code: &str, language: Language, group: i64) -> Option<Self> {
         let tree = SyntaxTree::parse(language, code).ok()?;
         if tree.has_errors() {
@@ -31,8 +31,12 @@ impl CodeText {
             bytes: places[token.bytes.start]..places[token.bytes.end],
             class: token.class,
         });
+        let tokens: Vec<CodeToken> = tokens.collect();
+        if tokens.is_empty() {
+            return None;
+        }
         Some(Self {
-            tokens: tokens.collect(),
+            tokens,
             text,
             complexity: complexity_class(tree.cyclomatic_complexity()),
             traversal: tree.traversal(),
@@ -44,7 +48,9 @@ impl CodeText {
     /// the class. `spans` are the bytes of `text` that the model's tokens stand for. What stands for
     /// code tokens of two classes, as byte-pair encodings have it, tells none.
     pub fn labelled(&self, spans: &[Range<usize>]) -> Vec<(usize, TokenClass)> {
-        let mut found = Vec::new();
+        let mut found: Vec<(usize, TokenClass)> = Vec::new();
+        // The code token that the last one of these ends.
+        let mut ended = None;
         let mut first = 0;
         for (place, span) in spans.iter().enumerate() {
             while self
@@ -63,6 +69,11 @@ impl CodeText {
             };
             let ends = last.bytes.end <= span.end;
             if ends && here.iter().all(|token| token.class == one.class) {
+                // The pieces of one character all stand for the whole of it.
+                if ended == Some(last.bytes.end) {
+                    found.pop();
+                }
+                ended = Some(last.bytes.end);
                 found.push((place, one.class));
             }
         }
@@ -121,7 +132,9 @@ mod tests {
             words,
             ["def", "f", "(", "x", ")", ":", "return", "x", "+", "12"]
         );
-        assert_eq!(CodeText::parse("def f(:", Language::Python, 0), None);
+        for wrong in ["def f(:", "", "# nothing\n"] {
+            assert_eq!(CodeText::parse(wrong, Language::Python, 0), None);
+        }
     }
 
     #[test]
@@ -154,5 +167,14 @@ mod tests {
             (10, Number),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn pieces_of_a_character_are_one() {
+        let text = CodeText::parse("né = 1", Language::Python, 0).expect("Python");
+        // n, both bytes of é, =, 1
+        let spans = [0..1, 1..3, 1..3, 3..5, 6..7];
+        let expected = [(2, Identifier), (3, Operator), (4, Number)];
+        assert_eq!(text.labelled(&spans), expected);
     }
 }

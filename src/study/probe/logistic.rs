@@ -29,9 +29,9 @@ pub(super) struct Labelled {
 }
 
 impl Labelled {
-    /// Of `vectors`, a vector for each of `classes`.
-    pub(super) fn new<'a>(vectors: impl Iterator<Item = &'a [f32]>, classes: &[u32]) -> Self {
-        let vectors: Vec<f64> = vectors.flatten().map(|&number| f64::from(number)).collect();
+    /// Of `vectors`, one number after the other, a vector for each of `classes`.
+    pub(super) fn new(vectors: impl Iterator<Item = f64>, classes: &[u32]) -> Self {
+        let vectors: Vec<f64> = vectors.collect();
         Self {
             width: vectors.len() / classes.len().max(1),
             vectors,
@@ -85,9 +85,11 @@ impl Logistic {
             let mut fitted = Self::with(penalty, &learnt, classes, &start)?;
             fitted.chosen_by = fitted.accuracy(&held_back);
             start.clone_from(&fitted.parameters);
-            match &best {
-                Some(best) if best.chosen_by >= fitted.chosen_by => break,
-                _ => best = Some(fitted),
+            if best
+                .as_ref()
+                .is_none_or(|best| best.chosen_by < fitted.chosen_by)
+            {
+                best = Some(fitted);
             }
         }
         let best = best.unwrap_or_else(|| unreachable!("there are penalties"));
@@ -259,7 +261,7 @@ mod tests {
 
     /// Three classes in two dimensions.
     fn examples() -> Labelled {
-        let rows: [[f32; 2]; 6] = [
+        let rows = [
             [1.0, 0.2],
             [0.9, -0.4],
             [-1.0, 0.7],
@@ -267,7 +269,7 @@ mod tests {
             [0.1, -1.0],
             [0.4, 0.3],
         ];
-        Labelled::new(rows.iter().map(|row| &row[..]), &[0, 0, 1, 1, 2, 2])
+        Labelled::new(rows.into_iter().flatten(), &[0, 0, 1, 1, 2, 2])
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub use classes::{Classified, probe_classes};
 pub use examples::CodeText;
 pub use features::Features;
 pub use random_weights::randomize;
+pub(in crate::study) use suite::LEAST_TOKENS;
 pub use suite::{LabelOrder, Probe, ProbeResult, SplitFeatures, Suite, TextForm};
 pub use training::ProbeSettings;
 pub use vectors::{Paired, probe_vectors};

@@ -35,15 +35,31 @@ impl Scaling {
         Self { means, deviations }
     }
 
-    /// Puts `features` on it.
+    /// `features` on it.
     #[allow(clippy::cast_possible_truncation, reason = "features are f32")]
-    pub(super) fn apply(&self, features: &mut Features) {
+    pub(super) fn applied(&self, mut features: Features) -> Features {
         for row in features.rows_mut() {
             let scales = self.means.iter().zip(&self.deviations);
             for (number, (mean, deviation)) in row.iter_mut().zip(scales) {
                 *number = ((f64::from(*number) - mean) / deviation) as f32;
             }
         }
+        features
+    }
+
+    /// The vectors of one `layer` of `features` on it, one number after the other.
+    pub(super) fn layer<'a>(
+        &'a self,
+        features: &'a Features,
+        layer: usize,
+    ) -> impl Iterator<Item = f64> + 'a {
+        let place = layer * features.width()..(layer + 1) * features.width();
+        let (means, deviations) = (&self.means[place.clone()], &self.deviations[place]);
+        features.layer(layer).flat_map(move |vector| {
+            let scales = means.iter().zip(deviations);
+            let numbers = vector.iter().zip(scales);
+            numbers.map(|(&number, (mean, deviation))| (f64::from(number) - mean) / deviation)
+        })
     }
 }
 
@@ -53,12 +69,12 @@ mod tests {
 
     #[test]
     fn training_examples_get_mean_0_and_deviation_1() {
-        let mut features = Features::new(vec![1.0, 5.0, 3.0, 5.0], 1, 2);
+        let features = Features::new(vec![1.0, 5.0, 3.0, 5.0], 2, 1);
         let scaling = Scaling::of(&features);
-        scaling.apply(&mut features);
-        assert_eq!(features.values(), [-1.0, 0.0, 1.0, 0.0]);
-        let mut other = Features::new(vec![2.0, 6.0], 1, 2);
-        scaling.apply(&mut other);
-        assert_eq!(other.values(), [0.0, 1.0]);
+        assert!(scaling.layer(&features, 0).eq([-1.0, 1.0]));
+        assert_eq!(scaling.applied(features).values(), [-1.0, 0.0, 1.0, 0.0]);
+        let other = Features::new(vec![2.0, 6.0], 2, 1);
+        assert!(scaling.layer(&other, 1).eq([1.0]));
+        assert_eq!(scaling.applied(other).values(), [0.0, 1.0]);
     }
 }

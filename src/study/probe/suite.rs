@@ -1,6 +1,6 @@
 //! All probes of a model, from one pass over the texts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rand::SeedableRng;
 use rand::seq::{SliceRandom, index};
@@ -19,6 +19,9 @@ use crate::study::layer_vectors::mean;
 use crate::study::syntax::{COMPLEXITY_CLASSES, TokenClass};
 use crate::study::{Error, TextPooling};
 
+/// With fewer tokens the lexical probe tells nothing.
+pub(in crate::study) const LEAST_TOKENS: usize = 8;
+
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -27,7 +30,7 @@ pub enum Probe {
     Lexical,
     /// Of a function: which syntax tree is its own.
     Syntactic,
-    /// Of a function: its cyclomatic complexity, 1 to 5 or more.
+    /// Of a function: its cyclomatic complexity, 1 to 5, or more.
     Structural,
     /// Of a function: which others solve the same problem.
     Semantic,
@@ -105,6 +108,15 @@ pub struct Suite {
     pub seed: u64,
 }
 
+/// How many problems there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Problems {
+    /// To learn from.
+    pub train: usize,
+    /// To test on.
+    pub test: usize,
+}
+
 /// How a model takes texts.
 #[derive(Debug, Clone, Copy)]
 pub struct TextForm<'a> {
@@ -129,6 +141,8 @@ pub struct SplitFeatures {
     pub complexities: Vec<u32>,
     /// What each code belongs to.
     pub groups: Vec<i64>,
+    /// Codes that are longer than the model was given of them, and trees.
+    pub cut: [usize; 2],
 }
 
 /// A text's tokens and those of them that a class is known of.
@@ -139,9 +153,22 @@ struct Encoded {
     classes: Vec<u32>,
     codes: usize,
     traversal_groups: Vec<i64>,
+    cut: [usize; 2],
 }
 
 impl Suite {
+    /// How many problems the texts of each split solve; none without the semantic probe.
+    pub fn problems(&self, probes: &[Probe]) -> Option<Problems> {
+        let count = |texts: &[CodeText]| {
+            let problems: HashSet<i64> = texts.iter().map(|text| text.group).collect();
+            problems.len()
+        };
+        probes.contains(&Probe::Semantic).then(|| Problems {
+            train: count(&self.train),
+            test: count(&self.test),
+        })
+    }
+
     /// What `checkpoint`, run by `frozen` at every depth, makes of the texts of both splits, for
     /// `probes`; `label` stands before the progress.
     pub fn features(
@@ -167,8 +194,15 @@ impl Suite {
         label: &str,
     ) -> Result<SplitFeatures, Error> {
         let encoded = self.encode(texts, checkpoint, form, probes)?;
+        if probes.contains(&Probe::Lexical) && encoded.classes.len() < LEAST_TOKENS {
+            return Err(Error::Tokens {
+                found: encoded.classes.len(),
+            });
+        }
         let (width, layers) = (frozen.hidden_size(), frozen.depths().len());
-        let mut pooled = Features::zeros(encoded.sequences.len(), layers, width);
+        let trees = encoded.sequences.len() - encoded.codes;
+        let mut codes = Features::zeros(encoded.codes, layers, width);
+        let mut traversals = Features::zeros(trees, layers, width);
         let mut tokens = Features::zeros(encoded.classes.len(), layers, width);
         each_sequence(
             frozen,
@@ -177,7 +211,11 @@ impl Suite {
             label,
             &mut |index, states| {
                 for (layer, states) in states.iter().enumerate() {
-                    mean(states, pooled.vector_mut(index, layer));
+                    let vector = match index.checked_sub(encoded.codes) {
+                        None => codes.vector_mut(index, layer),
+                        Some(tree) => traversals.vector_mut(tree, layer),
+                    };
+                    mean(states, vector);
                     for &(place, number) in &encoded.wanted[index] {
                         let state = &states[place * width..][..width];
                         tokens.vector_mut(number, layer).copy_from_slice(state);
@@ -185,12 +223,10 @@ impl Suite {
                 }
             },
         )?;
-        let traversals = probes
-            .contains(&Probe::Syntactic)
-            .then(|| pooled.select(encoded.codes..encoded.sequences.len()));
         Ok(SplitFeatures {
-            codes: pooled.select(0..encoded.codes),
-            traversals,
+            codes,
+            traversals: probes.contains(&Probe::Syntactic).then_some(traversals),
+            cut: encoded.cut,
             traversal_groups: encoded.traversal_groups,
             tokens: probes.contains(&Probe::Lexical).then_some(Classified {
                 features: tokens,
@@ -214,10 +250,13 @@ impl Suite {
             tokenizer.encode_with_spans(texts, form.mode_token, form.max_length)
         };
         let codes = encode(texts.iter().map(|text| text.text.clone()).collect())?;
+        let is_cut = |ids: &[u32]| usize::from(ids.len() == form.max_length);
+        let mut cut = [0; 2];
         let mut sequences = Ragged::new(1);
         let mut labelled = Vec::new();
         for (number, (text, found)) in texts.iter().zip(&codes).enumerate() {
             sequences.push(&found.ids);
+            cut[0] += is_cut(&found.ids);
             if probes.contains(&Probe::Lexical) {
                 let places = text.labelled(&found.spans).into_iter();
                 labelled.extend(places.map(|(place, class)| (number, place, class)));
@@ -240,6 +279,7 @@ impl Suite {
             let mut known: HashMap<Vec<u32>, i64> = HashMap::new();
             for tree in trees {
                 sequences.push(&tree.ids);
+                cut[1] += is_cut(&tree.ids);
                 let next = known.len() as i64;
                 traversal_groups.push(*known.entry(tree.ids).or_insert(next));
                 wanted.push(Vec::new());
@@ -251,6 +291,7 @@ impl Suite {
             classes,
             codes: texts.len(),
             traversal_groups,
+            cut,
         })
     }
 
@@ -270,24 +311,27 @@ impl Suite {
         match probe {
             Probe::Lexical | Probe::Structural => {
                 let [train, test] = splits.each_ref().map(|split| {
-                    let mut classified = match (probe, &split.tokens) {
-                        (Probe::Lexical, tokens) => tokens.clone().expect("made for it"),
-                        _ => Classified {
-                            features: split.codes.clone(),
-                            classes: split.complexities.clone(),
-                        },
+                    let (features, classes) = match (probe, &split.tokens) {
+                        (Probe::Lexical, tokens) => {
+                            let tokens = tokens.as_ref().expect("made for it");
+                            (&tokens.features, &tokens.classes)
+                        }
+                        _ => (&split.codes, &split.complexities),
                     };
+                    let mut classes = classes.clone();
                     if order == LabelOrder::Random {
-                        classified.classes.shuffle(random);
+                        classes.shuffle(random);
                     }
-                    classified
+                    (features, classes)
                 });
                 let classes = match probe {
                     Probe::Lexical => TokenClass::COUNT,
                     _ => COMPLEXITY_CLASSES,
                 };
-                let sizes = [train.classes.len(), test.classes.len()];
-                let chance = share_of_most_frequent(&train.classes, &test.classes, classes);
+                let sizes = [train.1.len(), test.1.len()];
+                let chance = share_of_most_frequent(&train.1, &test.1, classes);
+                let [train, test] =
+                    [&train, &test].map(|(features, classes)| (*features, &classes[..]));
                 let readings = probe_classes(train, test, classes, &settings, label)?;
                 Ok(ProbeResult::new(sizes, chance, readings))
             }
@@ -317,7 +361,7 @@ impl Suite {
                 });
                 let sizes = splits.each_ref().map(|split| split.codes.examples());
                 let chance = match &test {
-                    Paired::Sides { groups, .. } => reciprocal_rank_of_chance(groups.len()),
+                    Paired::Sides { groups, .. } => reciprocal_rank_of_chance(groups),
                     Paired::Groups { groups, .. } => precision_of_chance(groups),
                 };
                 let readings = probe_vectors(train, test, &settings, label)?;
@@ -345,19 +389,32 @@ fn share_of_most_frequent(train: &[u32], test: &[u32], classes: usize) -> f64 {
     count(most.unwrap_or(0), test) as f64 / test.len().max(1) as f64
 }
 
-/// The mean of 1 / rank where every rank up to `count` is equally likely.
-fn reciprocal_rank_of_chance(count: usize) -> f64 {
-    let sum: f64 = (1..=count).map(|rank| 1.0 / rank as f64).sum();
-    sum / count.max(1) as f64
+/// How many examples each group has.
+fn sizes(groups: &[i64]) -> HashMap<i64, usize> {
+    let mut sizes = HashMap::new();
+    for group in groups {
+        *sizes.entry(*group).or_default() += 1;
+    }
+    sizes
+}
+
+/// The mean of 1 / rank where every rank is equally likely; others of the same group do not rank.
+fn reciprocal_rank_of_chance(groups: &[i64]) -> f64 {
+    let mut sums = vec![0.0];
+    for rank in 1..=groups.len() {
+        sums.push(sums[rank - 1] + 1.0 / rank as f64);
+    }
+    let means = sizes(groups).into_values().map(|size| {
+        let ranks = groups.len() - size + 1;
+        size as f64 * sums[ranks] / ranks as f64
+    });
+    means.sum::<f64>() / groups.len().max(1) as f64
 }
 
 /// The expected mean average precision at R of a random order. With R of n others right, each place
 /// holds one with the chance p = R / n, and then (k - 1) (R - 1) / (n - 1) of the k - 1 before it are.
 fn precision_of_chance(groups: &[i64]) -> f64 {
-    let mut sizes: HashMap<i64, usize> = HashMap::new();
-    for group in groups {
-        *sizes.entry(*group).or_default() += 1;
-    }
+    let sizes = sizes(groups);
     let others = groups.len().saturating_sub(1) as f64;
     let expected = |wanted: usize| {
         let right = wanted as f64;
@@ -382,7 +439,10 @@ mod tests {
     #[test]
     fn chance_is_what_guessing_gives() {
         assert!((share_of_most_frequent(&[1, 1, 0], &[1, 0, 0, 0], 2) - 0.25).abs() < 1e-12);
-        assert!((reciprocal_rank_of_chance(2) - 0.75).abs() < 1e-12);
+        assert!((reciprocal_rank_of_chance(&[7, 9]) - 0.75).abs() < 1e-12);
+        // Of three, one ranks among all, and two with the other one of theirs left out.
+        let mean = (11.0 / 18.0 + 2.0 * 0.75) / 3.0;
+        assert!((reciprocal_rank_of_chance(&[1, 1, 2]) - mean).abs() < 1e-12);
         // Against many random orders.
         let groups = [0, 0, 0, 1, 1, 2];
         let mut random = ChaCha8Rng::seed_from_u64(3);

@@ -1,5 +1,7 @@
 //! Probes that find what belongs together.
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use rand::RngExt;
@@ -42,10 +44,22 @@ impl Paired {
         }
     }
 
-    fn all_mut(&mut self) -> Vec<&mut Features> {
+    /// On a scale for each of its features.
+    fn scaled(self, scalings: &[Scaling]) -> Self {
         match self {
-            Self::Sides { queries, codes, .. } => vec![queries, codes],
-            Self::Groups { features, .. } => vec![features],
+            Self::Sides {
+                queries,
+                codes,
+                groups,
+            } => Self::Sides {
+                queries: scalings[0].applied(queries),
+                codes: scalings[1].applied(codes),
+                groups,
+            },
+            Self::Groups { features, groups } => Self::Groups {
+                features: scalings[0].applied(features),
+                groups,
+            },
         }
     }
 
@@ -121,8 +135,8 @@ impl VectorProbes {
 /// # Panics
 /// If there is nothing to test on.
 pub fn probe_vectors(
-    mut train: Paired,
-    mut test: Paired,
+    train: Paired,
+    test: Paired,
     settings: &ProbeSettings,
     label: &str,
 ) -> Result<Readings, Error> {
@@ -132,11 +146,7 @@ pub fn probe_vectors(
         Paired::Sides { codes, .. } => vec![scaling, Scaling::of(codes)],
         Paired::Groups { .. } => vec![scaling],
     };
-    for split in [&mut train, &mut test] {
-        for (features, scaling) in split.all_mut().into_iter().zip(&scalings) {
-            scaling.apply(features);
-        }
-    }
+    let [train, test] = [train, test].map(|split| split.scaled(&scalings));
     let (layers, width) = (train.first().layers(), train.first().width());
     let probes = VectorProbes::new(layers, width)?;
     learn(&probes, train, settings, label)?;
@@ -176,24 +186,16 @@ fn learn(
     label: &str,
 ) -> Result<(), Error> {
     let groups = train.groups().to_vec();
-    let partners = partners(&groups);
+    let partners = Partners::new(&groups);
     let (queries, codes) = train.into_tensors()?;
     let chosen = |batch: &[u32], random: &mut ChaCha8Rng| -> Vec<u32> {
         if codes.is_some() {
             return batch.to_vec();
         }
-        let partner = |&example: &u32| {
-            let same = &partners[&groups[example as usize]];
-            // Another of its group, where there is one.
-            match same.iter().position(|&other| other == example) {
-                Some(own) if same.len() > 1 => {
-                    let further = random.random_range(1..same.len());
-                    same[(own + further) % same.len()]
-                }
-                _ => example,
-            }
-        };
-        batch.iter().map(partner).collect()
+        let examples = batch.iter();
+        examples
+            .map(|&example| partners.draw(example as usize, random))
+            .collect()
     };
     let variables = probes.variables();
     fit(variables, groups.len(), settings, label, |batch, random| {
@@ -211,12 +213,41 @@ fn learn(
 }
 
 /// The examples of each group.
-fn partners(groups: &[i64]) -> std::collections::HashMap<i64, Vec<u32>> {
-    let mut partners = std::collections::HashMap::<i64, Vec<u32>>::new();
-    for (example, &group) in (0..).zip(groups) {
-        partners.entry(group).or_default().push(example);
+struct Partners {
+    groups: Vec<Vec<u32>>,
+    /// Of each example its group, and its place in it.
+    places: Vec<(usize, usize)>,
+}
+
+impl Partners {
+    fn new(groups: &[i64]) -> Self {
+        let mut numbers: HashMap<i64, usize> = HashMap::new();
+        let mut members: Vec<Vec<u32>> = Vec::new();
+        let mut places = Vec::with_capacity(groups.len());
+        for (example, group) in (0..).zip(groups) {
+            let number = *numbers.entry(*group).or_insert(members.len());
+            if number == members.len() {
+                members.push(Vec::new());
+            }
+            places.push((number, members[number].len()));
+            members[number].push(example);
+        }
+        Self {
+            groups: members,
+            places,
+        }
     }
-    partners
+
+    /// Another of `example`'s group; itself where it is alone.
+    fn draw(&self, example: usize, random: &mut ChaCha8Rng) -> u32 {
+        let (group, place) = self.places[example];
+        let members = &self.groups[group];
+        let further = match members.len() {
+            1 => 0,
+            count => random.random_range(1..count),
+        };
+        members[(place + further) % members.len()]
+    }
 }
 
 /// `[batch, batch]`: far below 0 where a code is not the query's own, but of its group.
@@ -239,11 +270,33 @@ fn others(batch: &[u32], codes: &[u32], groups: &[i64]) -> Result<Tensor, Error>
 
 /// Of unit vectors `[examples, width]`; codes of equal `groups` are the same code.
 fn mean_reciprocal_rank(queries: &Tensor, codes: &Tensor, groups: &[i64]) -> Result<f64, Error> {
-    let scores = similarity(queries, codes)?.to_vec2::<f32>()?;
-    let ranks: Vec<usize> = scores
-        .iter()
-        .enumerate()
-        .map(|(row, scores)| rank_of(row, scores, |other| groups[other] == groups[row]))
-        .collect();
+    /// Queries scored at a time.
+    const QUERIES: usize = 64;
+    let mut ranks = Vec::with_capacity(groups.len());
+    for start in (0..groups.len()).step_by(QUERIES) {
+        let rows = QUERIES.min(groups.len() - start);
+        let scores = similarity(&queries.narrow(0, start, rows)?, codes)?;
+        for (row, scores) in (start..).zip(scores.to_vec2::<f32>()?) {
+            ranks.push(rank_of(row, &scores, |other| groups[other] == groups[row]));
+        }
+    }
     Ok(RankingMetrics::new(&ranks, None, 0.0).mean_reciprocal_rank)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn a_partner_is_another_of_the_group() {
+        let partners = Partners::new(&[5, 7, 5, 5, 9]);
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let mut drawn: Vec<u32> = (0..50).map(|_| partners.draw(2, &mut random)).collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn, [0, 3]);
+        assert_eq!(partners.draw(4, &mut random), 4);
+    }
 }

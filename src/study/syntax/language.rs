@@ -70,6 +70,12 @@ impl Language {
         }
     }
 
+    /// Whether `code` is a whole file of PHP, by the tag that it begins with: the grammar of files takes
+    /// all before it for text.
+    pub(super) fn is_file(self, code: &str) -> bool {
+        self == Self::Php && code.trim_start().starts_with("<?")
+    }
+
     /// The grammar that reads `code`.
     pub(super) fn grammar(self, code: &str) -> tree_sitter::Language {
         match self {
@@ -81,8 +87,7 @@ impl Language {
             Self::Go => tree_sitter_go::LANGUAGE,
             Self::Rust => tree_sitter_rust::LANGUAGE,
             Self::Ruby => tree_sitter_ruby::LANGUAGE,
-            // The grammar of whole files takes all before the tag for text.
-            Self::Php if code.contains("<?") => tree_sitter_php::LANGUAGE_PHP,
+            Self::Php if self.is_file(code) => tree_sitter_php::LANGUAGE_PHP,
             Self::Php => tree_sitter_php::LANGUAGE_PHP_ONLY,
         }
         .into()

@@ -84,7 +84,7 @@ impl<'code> SyntaxTree<'code> {
         let Some([before, after]) = language.around_a_method() else {
             return Ok(alone);
         };
-        if !alone.has_errors() || code.contains("<?") {
+        if !alone.has_errors() || language.is_file(code) {
             return Ok(alone);
         }
         let place = before.len()..before.len() + code.len();
