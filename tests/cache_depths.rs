@@ -241,7 +241,10 @@ fn lists_that_cannot_be_are_refused() {
     for (freeze, words) in [
         ("2,2", "2 is there twice"),
         ("none,2", "`none` is one of several"),
-        ("2,", "expected `none` or a number of layers"),
+        (
+            "2,",
+            "expected none, a number of layers, or a range as 2..5",
+        ),
         ("2,9", "has 3 layers"),
     ] {
         let output = telly(&work.precompute(freeze, &folder, "")).output();

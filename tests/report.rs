@@ -314,6 +314,7 @@ fn probes_are_shown_layer_by_layer() {
             "0.4673",
             "random weights",
             "learnt from 1500, tested on 700; guessing gives 0.1250",
+            "texts, train",
         ] {
             assert!(seen.contains(words), "no {words:?} in {seen}");
         }

@@ -57,6 +57,25 @@ impl fmt::Display for FreezeList {
     }
 }
 
+/// What a list says, in its order: numbers of layers, ranges as 2..5 with both ends, and none.
+pub(super) fn freezes(text: &str) -> Result<Vec<Freeze>, String> {
+    let mut freezes = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let told = || format!("`{part}`: expected none, a number of layers, or a range as 2..5");
+        if let Some((first, last)) = part.split_once("..") {
+            let depth = |text: &str| text.parse::<usize>().map_err(|_| told());
+            let (first, last) = (depth(first)?, depth(last)?);
+            if last < first || last - first > 1_000 {
+                return Err(format!("`{part}` is no range of layers"));
+            }
+            freezes.extend((first..=last).map(Freeze::Layers));
+        } else {
+            freezes.push(part.parse::<Freeze>().map_err(|_| told())?);
+        }
+    }
+    Ok(freezes)
+}
+
 /// Refuses `freeze`, whose deepest number of layers is `deepest`, where the model in `folder` has but
 /// `layers`.
 pub(super) fn check_depth(
@@ -81,8 +100,7 @@ impl FromStr for FreezeList {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let freezes = text.split(',').map(|part| part.trim().parse());
-        Self::new(freezes.collect::<Result<_, _>>()?)
+        Self::new(freezes(text)?)
     }
 }
 
@@ -129,8 +147,18 @@ mod tests {
         assert_eq!(parsed("5,2, 4"), Ok("2,4,5".into()));
         assert_eq!(parsed("none"), Ok("none".into()));
         assert_eq!(parsed("0"), Ok("0".into()));
+        assert_eq!(parsed("0..3,5"), Ok("0,1,2,3,5".into()));
         assert_eq!(parsed("2,4,2"), Err("2 is there twice".into()));
-        for wrong in ["none,2", "2,none", "none,none", "", "2,", "x"] {
+        for wrong in [
+            "none,2",
+            "2,none",
+            "none,none",
+            "",
+            "2,",
+            "x",
+            "3..1",
+            "1..",
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }

@@ -103,7 +103,7 @@ struct PrecomputeOptions {
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     code_base: Option<PathBuf>,
     /// Freeze the embeddings and layers 0..K-1; 0: the embeddings alone; none: nothing. Several, as
-    /// 2,4,5, fill a cache each in one pass.
+    /// 2,4,5 or 0..6, fill a cache each in one pass.
     #[arg(long, value_name = "K", help_heading = "Output")]
     freeze: Option<FreezeList>,
     /// Folder of the cache; with several K, of the folders freeze-K.

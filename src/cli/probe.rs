@@ -16,6 +16,7 @@ use super::studied::Studied;
 use super::task::CLASSIFY_LENGTH;
 use crate::error::Error;
 use crate::publish::publish;
+use crate::study;
 use crate::study::probe::{
     Features, LabelOrder, Probe, ProbeResult, SplitFeatures, Suite, TextForm, randomize,
 };
@@ -134,15 +135,23 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     if let Some((folder, name)) = &file {
         write_features(folder, name, &features)?;
     }
+    let told = |error: study::Error| match (&arguments.features, error) {
+        (Some(path), study::Error::Interrupted) => Error::Interrupted {
+            kept: format!("`{}` is written", path.display()),
+        },
+        (_, other) => other.into(),
+    };
     let cut = cut(&suite, &features, &probes);
     let training = Instant::now();
     let mut found = Vec::new();
     for &probe in &probes {
-        let own = suite.probe(probe, &features, LabelOrder::Own, probe.name())?;
+        let own = suite.probe(probe, &features, LabelOrder::Own, probe.name());
+        let own = own.map_err(told)?;
         let mut controls = Vec::new();
         if has(Control::Labels) {
             let label = format!("{}, random labels", probe.name());
-            let result = suite.probe(probe, &features, LabelOrder::Random, &label)?;
+            let result = suite.probe(probe, &features, LabelOrder::Random, &label);
+            let result = result.map_err(told)?;
             controls.push(("random_labels", result));
         }
         found.push(Found {
@@ -160,7 +169,8 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
         let training = Instant::now();
         for found in &mut found {
             let label = format!("{}, random weights", found.probe.name());
-            let result = suite.probe(found.probe, &features, LabelOrder::Own, &label)?;
+            let result = suite.probe(found.probe, &features, LabelOrder::Own, &label);
+            let result = result.map_err(told)?;
             found.controls.insert(0, ("random_weights", result));
         }
         train_seconds += training.elapsed().as_secs_f64();

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::freeze_list::freezes;
 use super::options::DeviceChoice;
 use super::sweep_folder::Sweep;
 use super::task::TaskOptions;
@@ -126,21 +127,7 @@ impl FromStr for SweptFreezes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut freezes = Vec::new();
-        for part in text.split(',').map(str::trim) {
-            let told =
-                || format!("`{part}`: expected none, a number of layers, or a range as 2..5");
-            if let Some((first, last)) = part.split_once("..") {
-                let depth = |text: &str| text.parse::<usize>().map_err(|_| told());
-                let (first, last) = (depth(first)?, depth(last)?);
-                if last < first || last - first > 1_000 {
-                    return Err(format!("`{part}` is no range of layers"));
-                }
-                freezes.extend((first..=last).map(Freeze::Layers));
-            } else {
-                freezes.push(part.parse::<Freeze>().map_err(|_| told())?);
-            }
-        }
+        let mut freezes = freezes(text)?;
         freezes.sort_unstable();
         freezes.dedup();
         Ok(Self(freezes))

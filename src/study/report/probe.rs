@@ -125,12 +125,28 @@ impl ProbedModel {
         for probe in &self.probes {
             section.add_table(probe.table());
         }
-        let facts = self.facts.iter().filter(|(_, value)| !value.is_null());
-        let facts = facts.map(|(name, value)| {
-            Row::fact(&name.replace('_', " "), Cell::text(named(name, value)))
-        });
-        section.add_table(Table::facts("How it was measured", facts.collect()));
+        section.add_table(Table::facts("How it was measured", self.facts()));
         section
+    }
+
+    /// Whatever else was printed; what is within another by both names.
+    fn facts(&self) -> Vec<Row> {
+        let fact = |label: &str, name: &str, value: &Value| {
+            Row::fact(&label.replace('_', " "), Cell::text(named(name, value)))
+        };
+        let mut rows = Vec::new();
+        for (name, value) in &self.facts {
+            match value {
+                Value::Null => {}
+                Value::Object(inner) => rows.extend(
+                    inner
+                        .iter()
+                        .map(|(key, value)| fact(&format!("{name}, {key}"), key, value)),
+                ),
+                value => rows.push(fact(name, name, value)),
+            }
+        }
+        rows
     }
 
     /// What the numbers of each probe are.
