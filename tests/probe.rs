@@ -340,31 +340,9 @@ fn a_run_is_probed_with_what_it_has_learnt() {
     ));
     telly_ok(&train(&cache, &run, "--epochs 3 --lr 1e-2"));
     let functions = write_python(&workspace, "functions.jsonl", 0, 40);
-    let probed = |model: &Path| {
-        let arguments = [
-            "probe",
-            text(model),
-            "--data",
-            text(&functions),
-            "--max-length",
-            "64",
-            "--probe",
-            "structural",
-            "--control",
-            "none",
-        ];
-        let found = telly_json(&arguments);
-        let structural = result_of(&found, "structural");
-        // Some were kept back.
-        assert_eq!(
-            (&structural["train"], &structural["test"]),
-            (&27.into(), &13.into())
-        );
-        structural["layers"].clone()
-    };
+    let path = workspace.path("features.safetensors");
     let features = |model: &Path| {
-        let path = workspace.path("features.safetensors");
-        telly_ok(&[
+        let found = telly_json(&[
             "probe",
             text(model),
             "--data",
@@ -378,10 +356,16 @@ fn a_run_is_probed_with_what_it_has_learnt() {
             "--features",
             text(&path),
         ]);
+        let structural = result_of(&found, "structural");
+        // Some were kept back.
+        assert_eq!(
+            (&structural["train"], &structural["test"]),
+            (&27.into(), &13.into())
+        );
+        assert_eq!(structural["layers"].as_array().map(Vec::len), Some(4));
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu).expect("tensors");
         tensors["train.codes"].clone()
     };
-    assert_eq!(probed(&run).as_array().map(Vec::len), Some(4));
     let [before, after] = [goldens().join("bert-tiny"), run].map(|model| features(&model));
     let difference = |layer: usize| {
         let layers =
