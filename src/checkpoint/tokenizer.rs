@@ -22,6 +22,8 @@ pub struct TokensWithSpans {
     pub ids: Vec<u32>,
     /// For each the bytes of the text that it stands for; none for a special token.
     pub spans: Vec<Range<usize>>,
+    /// Whether there were more tokens than were wanted.
+    pub cut: bool,
 }
 
 /// A checkpoint's tokenizer, without padding.
@@ -175,10 +177,12 @@ impl Tokenizer {
             let ids = encoding.get_ids();
             let spans = encoding.get_offsets().iter();
             let spans = spans.map(|&(start, end)| start..end);
+            let cut = !encoding.get_overflowing().is_empty();
             let Some(before @ [_, _, end]) = around else {
                 return TokensWithSpans {
                     ids: ids.to_vec(),
                     spans: spans.collect(),
+                    cut,
                 };
             };
             let special = |count| std::iter::repeat_n(0..0, count);
@@ -188,6 +192,7 @@ impl Tokenizer {
                     .chain(spans)
                     .chain(special(1))
                     .collect(),
+                cut,
             }
         });
         Ok(encodings.collect())
@@ -472,6 +477,11 @@ mod tests {
                 .encode_with_spans(texts(), None, 5)
                 .expect("tokens");
             assert_eq!(cut[0].ids.len(), 5, "{name}");
+            let whole = found[0].ids.len();
+            let exact = tokenizer
+                .encode_with_spans(texts(), None, whole)
+                .expect("tokens");
+            assert!(cut[0].cut && !exact[0].cut, "{name}");
             assert_eq!(cut[0].spans[..4], found[0].spans[..4], "{name}");
         }
     }

@@ -1,5 +1,6 @@
 //! `telly advise`.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -15,10 +16,10 @@ use super::sweep::{SweepOptions, SweptFreezes, all_trained};
 use super::sweep_folder::{SHARED, Sweep, freeze_flags, telly_json, unique, write};
 use super::{console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
-use crate::dataset::{Record, Source};
+use crate::dataset::{Label, Record, Source};
 use crate::error::Error;
 use crate::study::{Row, Verdict};
-use crate::task::TaskKind;
+use crate::task::{Objective, TaskKind, label_field};
 use crate::train::{History, TrainSettings};
 
 /// Records of the pilot's training split, unless told.
@@ -318,6 +319,7 @@ impl Sample {
             (None, None) => Ok(None),
         };
         let train = source(&options.train, "train")?.ok_or_else(|| missing("--train"))?;
+        let path = train.path().to_owned();
         if train.text_file().is_some() {
             return Err(Error::Usage {
                 problem: "a file of pairs is no file of records".into(),
@@ -342,14 +344,12 @@ impl Sample {
         };
         order.truncate(wanted);
         let train: Vec<&Record> = order.iter().map(|&row| &records[row]).collect();
-        if options.task.task == Some(TaskKind::Classify) && options.task.objective.is_none() {
-            let named = options.task.label_field.as_deref();
-            let label = |record: &Record| {
-                let usual = ["label", "target"].into_iter();
-                let mut fields = named.into_iter().chain(usual);
-                fields.find_map(|field| record.fields.get(field)).cloned()
-            };
-            let known: Vec<Option<Value>> = train.iter().map(|record| label(record)).collect();
+        let single_label = options.task.objective.unwrap_or_default() == Objective::SingleLabel;
+        if options.task.task == Some(TaskKind::Classify) && single_label {
+            let field = label_field(options.task.label_field.as_deref());
+            // Without one the record is refused when it is encoded.
+            let label = |record: &Record| field.label(record, &path).ok();
+            let known: HashSet<Option<Label>> = train.iter().map(|record| label(record)).collect();
             let before = valid.len();
             valid.retain(|record| known.contains(&label(record)));
             if valid.len() < before {

@@ -13,6 +13,7 @@ use super::options::{RuntimeOptions, limit_threads};
 use super::output_file::place;
 use super::probe_texts::TextOptions;
 use super::studied::Studied;
+use super::sweep_folder::unique;
 use super::task::CLASSIFY_LENGTH;
 use crate::error::Error;
 use crate::publish::publish;
@@ -213,13 +214,7 @@ fn wanted(arguments: &ProbeArguments) -> Result<Vec<Probe>, Error> {
             hint: "pass none alone, or leave it out".into(),
         });
     }
-    let mut probes = Vec::new();
-    for &probe in &arguments.probe {
-        if !probes.contains(&probe) {
-            probes.push(probe);
-        }
-    }
-    Ok(probes)
+    Ok(unique(arguments.probe.clone()))
 }
 
 /// The shares of the texts that are longer than the model was given of them.

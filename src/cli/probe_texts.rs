@@ -13,9 +13,10 @@ use crate::dataset::{FieldChoice, Label, Record, Source};
 use crate::error::Error;
 use crate::study::probe::{CodeText, Probe};
 use crate::study::syntax::Language;
+use crate::task::label_field;
 
 /// With fewer a probe tells nothing.
-const LEAST_TEXTS: usize = 8;
+const LEAST_FUNCTIONS: usize = 8;
 
 /// Where functions are, and how many are taken.
 #[derive(Args)]
@@ -34,13 +35,13 @@ pub(super) struct TextOptions {
     /// Field of the code [default: the first of code, func].
     #[arg(long, value_name = "FIELD")]
     code_field: Option<String>,
-    /// semantic: field of the problem that a function solves [default: label].
+    /// semantic: field of the problem that a function solves [default: label or target].
     #[arg(long, value_name = "FIELD")]
     label_field: Option<String>,
     /// Functions to learn from at most, drawn by --seed.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(super) limit: usize,
-    /// Functions to test on at most.
+    /// Functions to test on at most; problems are kept back whole, and may take some more.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(super) test_limit: usize,
 }
@@ -128,9 +129,7 @@ impl Reading<'_> {
             None => language_of(record, path)?,
         };
         let group = if self.wants_groups {
-            let named = options.label_field.as_deref();
-            let field = FieldChoice::new("--label-field", named, &["label"]);
-            let label = field.label(record, path)?;
+            let label = label_field(options.label_field.as_deref()).label(record, path)?;
             let next = self.groups.len() as i64;
             *self.groups.entry(label).or_insert(next)
         } else {
@@ -161,10 +160,10 @@ impl Reading<'_> {
             console::say(line);
         }
         let [train, test] = splits.each_ref().map(Vec::len);
-        if train < LEAST_TEXTS || test < LEAST_TEXTS {
+        if train < LEAST_FUNCTIONS || test < LEAST_FUNCTIONS {
             return Err(Error::Usage {
                 problem: format!(
-                    "{train} functions to learn from and {test} to test on, out of {} records; expected at least {LEAST_TEXTS} each",
+                    "{train} functions to learn from and {test} to test on, out of {} records; expected at least {LEAST_FUNCTIONS} each",
                     self.read
                 ),
                 hint: if self.unparsed > self.read / 2 {

@@ -34,17 +34,19 @@ pub(super) fn each_sequence(
     let mut progress = Progress::new(label, sequences.tokens() as u64, "tokens");
     let (mut beyond, mut stopped) = (None, false);
     let run = frozen.run(sequences, &batches, &mut |batch| {
-        let mut look = |(index, states): (usize, Vec<&[f32]>)| {
-            let mut numbers = states.iter().copied().flatten();
-            if numbers.all(|number| number.is_finite()) {
-                take(index, &states);
-            } else {
-                beyond.get_or_insert(index);
-            }
-        };
         match positions {
-            TextPooling::Masked => ComputedBatch::iter(batch).for_each(&mut look),
-            TextPooling::Unmasked => batch.padded().for_each(&mut look),
+            TextPooling::Masked => {
+                ComputedBatch::iter(batch).for_each(|(index, states)| take(index, &states));
+            }
+            // What tokens give has been looked at; what padding gives has not.
+            TextPooling::Unmasked => batch.padded().for_each(|(index, states)| {
+                let mut numbers = states.iter().copied().flatten();
+                if numbers.all(|number| number.is_finite()) {
+                    take(index, &states);
+                } else {
+                    beyond.get_or_insert(index);
+                }
+            }),
         }
         progress.advance(batch.tokens() as u64);
         stopped = interrupt::requested();

@@ -17,7 +17,7 @@ pub(super) fn text_field(named: Option<&str>) -> FieldChoice {
 }
 
 /// `--label-field`: CodeXGLUE's `target`, or a label.
-pub(super) fn label_field(named: Option<&str>) -> FieldChoice {
+pub fn label_field(named: Option<&str>) -> FieldChoice {
     FieldChoice::new("--label-field", named, &["label", "target"])
 }
 

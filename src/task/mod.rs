@@ -29,6 +29,7 @@ pub mod text_metrics;
 mod texts;
 
 pub use class_weights::ClassWeights;
+pub use classify::label_field;
 pub use clone::{CloneEncoding, CloneForm};
 pub use cross_entropy::CrossEntropy;
 pub use encoding::{EncodedSplit, Encoding, Known, Role, TaskKind};

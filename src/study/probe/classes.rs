@@ -79,22 +79,20 @@ pub fn probe_classes(
     let layers = seen.layers();
     let mut progress = Progress::new(label, layers as u64, "layers");
     let mut accuracies = Vec::with_capacity(layers);
-    let mut best: Option<Logistic> = None;
+    // The accuracy by which the best layer's penalty was chosen, and that penalty.
+    let mut best = (f64::NEG_INFINITY, 1.0);
     for layer in 0..layers {
         let of_layer = |features, classes| Labelled::new(scaling.layer(features, layer), classes);
         let fitted = Logistic::fit(&of_layer(seen, known), classes)?;
         accuracies.push(fitted.accuracy(&of_layer(unseen, expected)));
-        if best
-            .as_ref()
-            .is_none_or(|best| best.chosen_by < fitted.chosen_by)
-        {
-            best = Some(fitted);
+        if fitted.chosen_by > best.0 {
+            best = (fitted.chosen_by, fitted.penalty);
         }
         progress.advance(1);
     }
     drop(progress);
     let examples = seen.examples();
-    let penalty = best.map_or(1.0, |best| best.penalty) / (2.0 * examples as f64);
+    let penalty = best.1 / (2.0 * examples as f64);
     let probe = MixedProbe::new(layers, seen.width(), classes)?;
     let seen = scaling.applied(seen.clone()).into_tensor()?;
     let known = Tensor::new(known, &Device::Cpu)?;

@@ -57,19 +57,14 @@ impl Probe {
     }
 
     fn settings(self, seed: u64) -> ProbeSettings {
-        match self {
-            Self::Lexical | Self::Structural => ProbeSettings {
-                epochs: 20,
-                batch_size: 128,
-                learning_rate: 3e-3,
-                seed,
+        ProbeSettings {
+            epochs: 20,
+            batch_size: match self {
+                Self::Lexical | Self::Structural => 128,
+                Self::Syntactic | Self::Semantic => 64,
             },
-            Self::Syntactic | Self::Semantic => ProbeSettings {
-                epochs: 20,
-                batch_size: 64,
-                learning_rate: 3e-3,
-                seed,
-            },
+            learning_rate: 3e-3,
+            seed,
         }
     }
 }
@@ -250,13 +245,12 @@ impl Suite {
             tokenizer.encode_with_spans(texts, form.mode_token, form.max_length)
         };
         let codes = encode(texts.iter().map(|text| text.text.clone()).collect())?;
-        let is_cut = |ids: &[u32]| usize::from(ids.len() == form.max_length);
         let mut cut = [0; 2];
         let mut sequences = Ragged::new(1);
         let mut labelled = Vec::new();
         for (number, (text, found)) in texts.iter().zip(&codes).enumerate() {
             sequences.push(&found.ids);
-            cut[0] += is_cut(&found.ids);
+            cut[0] += usize::from(found.cut);
             if probes.contains(&Probe::Lexical) {
                 let places = text.labelled(&found.spans).into_iter();
                 labelled.extend(places.map(|(place, class)| (number, place, class)));
@@ -279,7 +273,7 @@ impl Suite {
             let mut known: HashMap<Vec<u32>, i64> = HashMap::new();
             for tree in trees {
                 sequences.push(&tree.ids);
-                cut[1] += is_cut(&tree.ids);
+                cut[1] += usize::from(tree.cut);
                 let next = known.len() as i64;
                 traversal_groups.push(*known.entry(tree.ids).or_insert(next));
                 wanted.push(Vec::new());
@@ -337,25 +331,24 @@ impl Suite {
             }
             Probe::Syntactic | Probe::Semantic => {
                 let [train, test] = splits.each_ref().map(|split| {
-                    let codes = split.codes.clone();
                     if probe == Probe::Semantic {
                         let mut groups = split.groups.clone();
                         if order == LabelOrder::Random {
                             groups.shuffle(random);
                         }
                         return Paired::Groups {
-                            features: codes,
+                            features: split.codes.clone(),
                             groups,
                         };
                     }
                     let queries = split.traversals.clone().expect("made for it");
-                    let mut rows: Vec<usize> = (0..codes.examples()).collect();
+                    let mut rows: Vec<usize> = (0..split.codes.examples()).collect();
                     if order == LabelOrder::Random {
                         rows.shuffle(random);
                     }
                     Paired::Sides {
                         queries,
-                        codes: codes.select(rows),
+                        codes: split.codes.select(rows),
                         groups: split.traversal_groups.clone(),
                     }
                 });
@@ -428,7 +421,7 @@ fn precision_of_chance(groups: &[i64]) -> f64 {
     let (sum, count) = groups.fold((0.0, 0), |(sum, count), &size| {
         (sum + size as f64 * expected(size - 1), count + size)
     });
-    sum / f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX))
+    sum / count.max(1) as f64
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
 use tree_sitter::Node;
 
 use super::scanner::{scan, starts_number};
@@ -9,8 +8,7 @@ use super::{Language, SyntaxTree};
 
 /// What a token is: the lexical labels of the Telly paper, which are the token types of Python's
 /// `tokenize`. Comments, ends of lines and indentation are no tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenClass {
     /// A name that the language does not reserve; Python's soft keywords are such names. In PHP the
     /// `$` belongs to it, in Ruby `@` and `$`, in Rust the quote of a lifetime.

@@ -96,11 +96,6 @@ impl<'code> SyntaxTree<'code> {
         })
     }
 
-    /// The language that the code was read as.
-    pub fn language(&self) -> Language {
-        self.language
-    }
-
     /// Whether some of the code breaks the grammar.
     pub fn has_errors(&self) -> bool {
         self.tree.root_node().has_error()
@@ -226,11 +221,23 @@ pub(super) mod tests {
     ];
 
     #[test]
+    fn a_tag_within_code_makes_no_file() {
+        for (language, code) in [
+            (Language::Java, "public A(Class<?> c) { this.c = c; }"),
+            (Language::Php, "public function f() { return '<?xml'; }"),
+            (Language::Php, "<?php function f() { return 1; }"),
+        ] {
+            let tree = SyntaxTree::parse(language, code).expect("a tree");
+            assert!(!tree.has_errors(), "{language} {code}");
+            assert!(tree.tokens().len() > 8, "{language} {code}");
+        }
+    }
+
+    #[test]
     fn functions_stand_alone() {
         for (language, code) in SIMPLE {
             let tree = SyntaxTree::parse(language, code).expect("a tree");
             assert!(!tree.has_errors(), "{language} {code}");
-            assert_eq!(tree.language(), language);
             let tokens = tree.tokens();
             let last = tokens.last().expect("a token");
             assert_eq!(last.bytes.end, code.trim_end().len(), "{language} {code}");
