@@ -40,6 +40,7 @@ pub mod frozen;
 pub mod generation;
 pub mod index;
 pub mod interrupt;
+mod lock;
 mod mapping;
 pub mod precompute;
 mod progress;

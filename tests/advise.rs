@@ -95,6 +95,26 @@ fn a_pilot_tells_what_all_of_the_data_costs() {
     assert!(bytes(&losses["last"]) < bytes(&losses["first"]), "{losses}");
     assert_eq!(advice["pilot_epochs"], 19);
 
+    // It can be looked at.
+    let (folder, page) = (work.path("advice"), work.path("advice.html"));
+    telly_json(&["report", text(&folder), "--out", text(&page)]);
+    let page = fs_err::read_to_string(page).expect("a page");
+    for said in advice["sentences"].as_array().expect("sentences") {
+        let said = said.as_str().expect("text");
+        let escaped = said.replace('<', "&lt;").replace('>', "&gt;");
+        assert!(page.contains(&escaped.replace('\'', "&#39;")), "{said}");
+    }
+    for heading in [
+        "Advice advice",
+        "Similarity of",
+        "Pilot of advice",
+        "What all of the data will cost",
+    ] {
+        assert!(page.contains(heading), "{heading}");
+    }
+    // The metric of two seeds is no reason to take a K.
+    assert!(!page.contains("Take K ="), "the sweep's rule speaks too");
+
     // Nothing is trained again.
     let again = telly(&arguments).output().expect("telly runs");
     let said = support::stderr(&again);
@@ -103,6 +123,68 @@ fn a_pilot_tells_what_all_of_the_data_costs() {
     assert!(
         printed.contains("s of precompute") && printed.contains("60 of 600 records"),
         "{printed}"
+    );
+}
+
+/// Without K and seeds typed, the layers say which K are tried, and time how many seeds; more of it and
+/// the same command goes on.
+#[test]
+fn time_decides_how_much_is_trained() {
+    let work = Workspace::new();
+    write_long_classification(&work.path("train.jsonl"), 200);
+    let mut arguments = advise(&work, "advice");
+    for flag in ["--seeds", "--freeze"] {
+        let place = arguments.iter().position(|it| it == flag).expect("there");
+        arguments.drain(place..place + 2);
+    }
+    let within = |minutes: &str| {
+        let minutes = ["--minutes", minutes].map(String::from);
+        telly_json(&[&arguments[..], &minutes].concat())
+    };
+    let advice = within("0");
+    assert_eq!(
+        (&advice["pilot_seeds"], &advice["pilot_epochs"]),
+        (&1.into(), &1.into())
+    );
+    let layers = advice["similarities"]["layers"].as_array().expect("layers");
+    let alike = layers
+        .iter()
+        .take_while(|layer| layer["pearson"].as_f64().expect("r") >= 0.98);
+    let unchanged = alike.count().checked_sub(1);
+    assert_eq!(advice["unchanged_layers"], serde_json::json!(unchanged));
+    assert_eq!(advice["decided_by"], "similarity");
+    let tried = |advice: &Value| {
+        let rows = advice["pilot"]["rows"].as_array().expect("rows");
+        rows.iter()
+            .map(|row| row["freeze"].clone())
+            .collect::<Vec<_>>()
+    };
+    let deepest = layers.len() - 2;
+    let taken = unchanged.map(|unchanged| unchanged.min(deepest));
+    assert_eq!(advice["freeze"], taken.map_or("none".into(), Value::from));
+    assert!(tried(&advice).contains(&advice["freeze"]), "{advice}");
+
+    let more = within("60");
+    assert_eq!(more["pilot_seeds"], 3);
+    assert_eq!(more["decided_by"], "metric");
+    assert_eq!(tried(&more), tried(&advice));
+    // The runs that there were are not made anew.
+    assert_eq!(more["pilot_epochs"], 1);
+
+    let typed = ["--seeds", "1,2", "--minutes", "1"].map(String::from);
+    let both = telly(&[&arguments[..], &typed].concat())
+        .output()
+        .expect("telly runs");
+    assert_eq!(both.status.code(), Some(WRONG_INPUT));
+    assert!(
+        support::stderr(&both).contains("--minutes"),
+        "both were taken"
+    );
+    let never = ["--minutes", "nan"].map(String::from);
+    fails(
+        telly(&[&arguments[..], &never].concat()),
+        WRONG_INPUT,
+        &["--minutes"],
     );
 }
 

@@ -235,16 +235,20 @@ fn read(
     }
 }
 
-fn check(model_name: &str, task: &str, freeze: &str) {
-    for way in ways(task) {
-        check_way(model_name, task, freeze, way);
-    }
+/// A golden, and what it is a training of.
+struct Case {
+    name: String,
+    golden: Golden,
+    checkpoint: Checkpoint,
+    freeze: Freeze,
+    pooling: Pooling,
 }
 
-fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
+fn check(model_name: &str, task: &str, freeze: &str) {
     let golden = Golden::read(&format!(
         "training/{model_name}.{task}.freeze-{freeze}.safetensors"
     ));
+    let name = format!("{model_name} {task} freeze {freeze}");
     let freeze: Freeze = freeze.parse().expect("a freeze");
     let mut checkpoint = Checkpoint::open(&goldens().join(model_name)).expect("a checkpoint");
     checkpoint.config.dropout.set_all(0.0);
@@ -252,76 +256,96 @@ fn check_way(model_name: &str, task: &str, freeze: &str, way: Way) {
         checkpoint.take_pairs().expect("a separator");
     }
     let told = golden.hyperparameters();
+    if let Some(bias) = told["classifier_bias"].as_bool() {
+        checkpoint.config.head.bias = bias;
+    }
     let pooling = if told["pooling"] == "cls" {
         Pooling::Cls
     } else {
         Pooling::Mean
     };
-    if let Some(bias) = told["classifier_bias"].as_bool() {
-        checkpoint.config.head.bias = bias;
-    }
-    let model = initial_model(&golden, &checkpoint, freeze, pooling).learning_by(CrossEntropy {
-        label_smoothing: told["label_smoothing"].as_f64().unwrap_or(0.0),
-        class_weights: serde_json::from_value(told["class_weights"].clone()).expect("weights"),
-    });
-    let batches = golden.tensors["batches"].to_vec2::<i64>().expect("batches");
-    let settings = TrainSettings {
-        epochs: 1,
-        batch_size: batches[0].len(),
-        lr: 2e-3,
-        pooling,
-        schedule: match told["schedule"].as_str() {
-            Some("cosine") => Schedule::Cosine,
-            _ => Schedule::Linear,
-        },
-        layer_decay: told["layer_decay"].as_f64().unwrap_or(1.0),
-        ops: way.ops,
-        recompute: way.recompute,
-        ..TrainSettings::default()
-    };
-    let accumulation = told["accumulation"].as_u64().unwrap_or(1) as usize;
-    let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
-    trainer.all_rows = way.all_rows;
-    trainer.micro_batch.tokens = way.micro_batch_tokens.unwrap_or(usize::MAX);
+    // Making the frozen layers' session takes longer than a training.
     let mut activations = activations(&golden, &checkpoint, freeze);
-
-    let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
-    let (losses, norms) = (golden.floats("losses"), golden.floats("gradient_norms"));
-    let rates = golden.floats("learning_rates");
-    for (step, rows) in batches.iter().enumerate() {
-        for rows in rows.chunks(rows.len() / accumulation) {
-            let (sequences, targets) = batch(&golden, rows);
-            let batch = read(&mut activations, &sequences, targets, way);
-            let share = 1.0 / accumulation as f64;
-            trainer.accumulate(batch, share).expect("a batch");
-        }
-        let report = trainer.update().expect("a step");
-        assert!(
-            (report.learning_rate - rates[step]).abs() < 1e-12,
-            "rate of step {step}"
-        );
-        worst_loss = worst_loss.max((report.loss / losses[step] - 1.0).abs());
-        worst_norm = worst_norm.max((report.gradient_norm / norms[step] - 1.0).abs());
+    let case = Case {
+        name,
+        golden,
+        checkpoint,
+        freeze,
+        pooling,
+    };
+    for way in ways(task) {
+        case.check(&mut activations, way);
     }
+}
 
-    let (worst_weight, name) = worst_weight(&golden, &trainer.model);
-    println!(
-        "{model_name} {task} freeze {freeze}: loss off by {worst_loss:.1e} relative, gradient norm \
-         by {worst_norm:.1e} relative, weights by {worst_weight:.1e} ({name}); {way:?}"
-    );
-    let finals = golden
-        .tensors
-        .keys()
-        .filter(|name| name.starts_with("final."))
-        .count();
-    let tensors = trainer.model.parameters.iter().len();
-    assert_eq!(
-        tensors, finals,
-        "the tensors that PyTorch trained are trained here"
-    );
-    assert!(worst_loss <= LOSS_TOLERANCE);
-    assert!(worst_norm <= 1e-3);
-    assert!(worst_weight <= WEIGHT_TOLERANCE);
+impl Case {
+    fn check(&self, activations: &mut FreshActivations, way: Way) {
+        let golden = &self.golden;
+        let told = golden.hyperparameters();
+        let model = initial_model(golden, &self.checkpoint, self.freeze, self.pooling);
+        let model = model.learning_by(CrossEntropy {
+            label_smoothing: told["label_smoothing"].as_f64().unwrap_or(0.0),
+            class_weights: serde_json::from_value(told["class_weights"].clone()).expect("weights"),
+        });
+        let batches = golden.tensors["batches"].to_vec2::<i64>().expect("batches");
+        let settings = TrainSettings {
+            epochs: 1,
+            batch_size: batches[0].len(),
+            lr: 2e-3,
+            pooling: self.pooling,
+            schedule: match told["schedule"].as_str() {
+                Some("cosine") => Schedule::Cosine,
+                _ => Schedule::Linear,
+            },
+            layer_decay: told["layer_decay"].as_f64().unwrap_or(1.0),
+            ops: way.ops,
+            recompute: way.recompute,
+            ..TrainSettings::default()
+        };
+        let accumulation = told["accumulation"].as_u64().unwrap_or(1) as usize;
+        let mut trainer = Trainer::new(model, settings, batches.len()).expect("a trainer");
+        trainer.all_rows = way.all_rows;
+        trainer.micro_batch.tokens = way.micro_batch_tokens.unwrap_or(usize::MAX);
+
+        let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
+        let (losses, norms) = (golden.floats("losses"), golden.floats("gradient_norms"));
+        let rates = golden.floats("learning_rates");
+        for (step, rows) in batches.iter().enumerate() {
+            for rows in rows.chunks(rows.len() / accumulation) {
+                let (sequences, targets) = batch(golden, rows);
+                let batch = read(activations, &sequences, targets, way);
+                let share = 1.0 / accumulation as f64;
+                trainer.accumulate(batch, share).expect("a batch");
+            }
+            let report = trainer.update().expect("a step");
+            assert!(
+                (report.learning_rate - rates[step]).abs() < 1e-12,
+                "rate of step {step}"
+            );
+            worst_loss = worst_loss.max((report.loss / losses[step] - 1.0).abs());
+            worst_norm = worst_norm.max((report.gradient_norm / norms[step] - 1.0).abs());
+        }
+
+        let (worst_weight, name) = worst_weight(golden, &trainer.model);
+        println!(
+            "{}: loss off by {worst_loss:.1e} relative, gradient norm by {worst_norm:.1e} relative, \
+             weights by {worst_weight:.1e} ({name}); {way:?}",
+            self.name
+        );
+        let finals = golden
+            .tensors
+            .keys()
+            .filter(|name| name.starts_with("final."))
+            .count();
+        let tensors = trainer.model.parameters.iter().len();
+        assert_eq!(
+            tensors, finals,
+            "the tensors that PyTorch trained are trained here"
+        );
+        assert!(worst_loss <= LOSS_TOLERANCE);
+        assert!(worst_norm <= 1e-3);
+        assert!(worst_weight <= WEIGHT_TOLERANCE);
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Filling a cache: manifest first, then shard by shard, each under a temporary name until it
 //! is whole.
 
-use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use super::shard::{self, Shard};
 use super::share::{Share, is_share};
 use super::{EncodedStates, Error, MANIFEST, Manifest, ShardEntry, SplitEntry};
 use crate::disk;
+use crate::lock::Lock;
 use crate::publish::{TEMPORARY_PREFIX, publish, publish_from};
 use crate::ragged::Ragged;
 use crate::targets::Targets;
@@ -48,7 +48,7 @@ pub struct Writer {
     /// What of it this writer fills; all when absent.
     share: Option<Share>,
     previous: Option<Previous>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Writer {
@@ -258,7 +258,7 @@ fn hash(bytes: &[u8]) -> String {
         .to_string()
 }
 
-fn lock(folder: &Path) -> Result<File, Error> {
+fn lock(folder: &Path) -> Result<Lock, Error> {
     let path = folder.join(LOCK);
     let file = match disk::create_file(&path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -267,13 +267,10 @@ fn lock(folder: &Path) -> Result<File, Error> {
         }
         created => created.map_err(Error::Write)?,
     };
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked {
-            folder: folder.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(Error::Write(error)),
-    }
+    let lock = Lock::of(file).map_err(Error::Write)?;
+    lock.ok_or_else(|| Error::Locked {
+        folder: folder.to_owned(),
+    })
 }
 
 /// A folder that holds other people's files is no place for a cache.

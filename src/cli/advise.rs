@@ -1,69 +1,71 @@
 //! `telly advise`.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rand::SeedableRng;
-use rand::seq::index::sample;
-use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
+use super::advise_pilot::{Asked, Found, Pilot};
+use super::advise_sample::Sample;
 use super::options::missing;
 use super::sweep::{SweepOptions, SweptFreezes, all_trained};
-use super::sweep_folder::{SHARED, Sweep, freeze_flags, telly_json, unique, write};
+use super::sweep_folder::{SHARED, freeze_flags, telly_json, write};
 use super::{console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
-use crate::dataset::{Label, Record, Source};
 use crate::error::Error;
-use crate::study::{Row, Verdict};
-use crate::task::{Objective, TaskKind, label_field};
-use crate::train::{History, TrainSettings};
+use crate::study::{self, Decision, PILOT_LEVEL, Row, UNCHANGED, choose, unchanged_layers};
+use crate::train::TrainSettings;
 
 /// Records of the pilot's training split, unless told.
 const PILOT_ROWS: usize = 400;
-/// Steps that each of a pilot's runs takes at most beyond one pass: where training on all of the data
-/// takes more, what is left of it is not worth the time. A pilot that takes far fewer than training will
-/// has learnt nothing, with any K, and finds all of them alike.
-const PILOT_STEPS: usize = 100;
 /// By how much the training loss falls at least in a run that has learnt something.
 const LEARNT: f64 = 0.05;
-/// What a pilot's rows are drawn by.
-const DRAW: u64 = 1;
 /// The flags for all of the data.
 const WHOLE: &str = "advice.toml";
 const RESULT: &str = "advice.json";
-/// The sample's files.
-const TRAIN: &str = "train.jsonl";
-const VALID: &str = "valid.jsonl";
 
 /// Say which K to take and what it will cost, from a short pilot on a sample of the data.
 ///
-/// Trains on the sample with several K and with nothing frozen, for as many steps as all of the data
-/// will take but 100 at most, compares what layers represent before and after the latter, and tells
-/// time, disk and memory for all of the data. Stopped at any moment,
-/// the same command goes on where it was.
+/// Trains all layers on the sample, compares what each layer represents before and after, and trains
+/// with the K up to which little has changed and with deeper ones; tells time, disk and memory for all of
+/// the data. Each run takes as many steps as all of the data will, if there is time for them, but 100
+/// at most. Stopped at any moment, the same command goes on where it was.
 #[derive(Args)]
 #[command(after_help = "\
-Example:
+Examples:
   telly advise --task classify --model models/all-MiniLM-L6-v2 --train train.jsonl \\
-      --valid valid.jsonl --out advice/mine")]
+      --valid valid.jsonl --out advice/mine
+  telly advise --recipe recipe.toml --minutes 10 --out advice/mine")]
 pub(super) struct AdviseArguments {
     #[command(flatten)]
     options: SweepOptions,
-    /// The K to consider [default: none, and four up to all layers but one].
+    /// About how long the pilot may take: it decides how many steps and seeds there are. A seed of each K
+    /// is trained in any case; three or more seeds have the metric decide.
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        default_value_t = 2.0,
+        help_heading = "Pilot"
+    )]
+    minutes: f64,
+    /// The K to consider [default: none, and three by what training has changed].
     #[arg(long, value_name = "K,K", help_heading = "Pilot")]
     freeze: Option<SweptFreezes>,
+    /// Peak learning rate [default: that of the recipe, else 5e-5].
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    lr: Option<f64>,
     /// Records of the pilot's training split; half as many are validated on [default: 400].
     #[arg(long, value_name = "N", help_heading = "Pilot")]
     rows: Option<usize>,
-    /// Seeds of each K [default: those of the recipe, else 1,2,3].
+    /// Seeds of each K, all of them, with all steps, however long that takes [default: as many as there
+    /// is time for, of those of the recipe, else of 1,2,3].
     #[arg(
         long,
         value_name = "N,N",
         value_delimiter = ',',
+        conflicts_with = "minutes",
         help_heading = "Pilot"
     )]
     seeds: Option<Vec<u64>>,
@@ -80,18 +82,16 @@ pub(super) struct AdviseArguments {
 }
 
 pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
-    let advice = Advice::prepare(arguments)?;
-    let costs = advice.pilot.fill_caches()?;
-    let (runs, failed) = advice.pilot.train_all()?;
-    let table = advice.pilot.table(&runs, &costs)?;
-    let similarities = advice.similarities()?;
-    let chosen = match table.verdict() {
-        Verdict::Take(row, _) => row.freeze,
-        _ => table.base,
-    };
+    let mut advice = Advice::prepare(arguments)?;
+    let found = advice.pilot.run(&advice.model, advice.layers)?;
+    let sweep = &advice.pilot.sweep;
+    let table = sweep.table(&found.runs, &found.costs, PILOT_LEVEL)?;
+    let pearson = found.pearson();
+    let unchanged = pearson.as_deref().and_then(unchanged_layers);
+    let (chosen, decision) = choose(&table, unchanged);
     let predicted = |freeze: Freeze| {
         let row = table.best().find(|row| row.freeze == freeze);
-        row.map(|row| advice.predict(row)).transpose()
+        row.map(|row| advice.predict(row, &found)).transpose()
     };
     let of_base = predicted(table.base)?;
     let of_chosen = if chosen == table.base {
@@ -99,41 +99,50 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
     } else {
         predicted(chosen)?
     };
-    let object = json!({
+    let mut object = json!({
         "freeze": chosen,
+        "decided_by": decision,
+        "unchanged_layers": unchanged,
         "base": table.base,
         "rows": advice.rows,
         "pilot_rows": advice.pilot_rows,
-        "pilot_epochs": advice.pilot_epochs,
-        "pilot_losses": advice.losses(table.base)?,
+        "pilot_epochs": advice.pilot.epochs,
+        "pilot_seeds": table.fewest_seeds(),
+        "pilot_losses": advice.pilot.losses()?,
         "predicted": of_chosen,
         "predicted_base": of_base,
         "pilot": table.to_json(),
-        "similarities": similarities,
+        "similarities": found.similarities,
     });
-    write(&advice.pilot.folder, RESULT, &object.to_string())?;
+    let mut said = match decision {
+        Decision::Metric => sweep_table::conclusion(&table),
+        Decision::Similarity | Decision::Nothing => {
+            reason(&table, chosen, unchanged, pearson.as_deref())
+        }
+    };
+    said.extend(sentences(&object, advice.epochs));
+    object["sentences"] = json!(said);
+    write(&sweep.folder, RESULT, &object.to_string())?;
     if arguments.json {
         console::print(&object.to_string())?;
     } else {
-        sweep_table::print(&table)?;
+        sweep_table::print_rows(&table)?;
         console::print("")?;
-        for line in sentences(&object, advice.epochs) {
-            console::print(&line)?;
-        }
+        said.iter().try_for_each(|line| console::print(line))?;
     }
-    all_trained(failed)
+    all_trained(found.failed)
 }
 
 /// A pilot, and what it stands for.
 struct Advice {
-    pilot: Sweep,
+    pilot: Pilot,
     /// Where the model lies.
     model: PathBuf,
+    layers: usize,
     /// Records of the training split.
     rows: usize,
     /// Those of them that the pilot learns from.
     pilot_rows: usize,
-    pilot_epochs: usize,
     batch_size: usize,
     epochs: usize,
 }
@@ -144,6 +153,9 @@ impl Advice {
         let recipe = arguments.recipe.as_deref();
         let options: SweepOptions = recipe::resolve(&arguments.options, recipe)?;
         let mut shared = recipe::table(&arguments.options, recipe)?;
+        if let Some(lr) = arguments.lr {
+            shared.insert("lr".into(), lr.into());
+        }
         let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
         let model = hub::located(model)?;
         let layers = Checkpoint::open(&model)?.config.layers;
@@ -154,115 +166,45 @@ impl Advice {
                 hint: "pass at least 8".into(),
             });
         }
-        let data = text_of(&shared, "data").map(PathBuf::from);
-        let sample = Sample::draw(&options, data.as_deref(), wanted)?;
+        if !(arguments.minutes.is_finite() && arguments.minutes >= 0.0) {
+            return Err(Error::Usage {
+                problem: format!("`--minutes {}` is no time", arguments.minutes),
+                hint: "pass a number from 0 on".into(),
+            });
+        }
+        let data = shared.get("data").and_then(toml::Value::as_str);
+        let sample = Sample::draw(&options, data.map(Path::new), wanted)?;
         fs_err::create_dir_all(&arguments.out).map_err(Error::Output)?;
         // The same folder, however it is named.
         let out = fs_err::canonicalize(&arguments.out).map_err(Error::Output)?;
         sample.check(&out)?;
-        let whole = shared.to_string();
         let usual = TrainSettings::default();
         let batch_size = options.batch_size.unwrap_or(usual.batch_size);
         let epochs = options.epochs.unwrap_or(usual.epochs);
-        // Rows that a step takes.
-        let accumulated = shared
-            .get("gradient_accumulation")
-            .and_then(toml::Value::as_integer)
-            .and_then(|batches| usize::try_from(batches).ok());
-        let step = batch_size.saturating_mul(accumulated.unwrap_or(1));
-        let pilot_epochs = passes(sample.records, sample.train.len(), step, epochs);
-        // Whether it learns is told by its losses.
-        shared.entry("log_every").or_insert(1.into());
-        shared.insert(
-            "epochs".into(),
-            i64::try_from(pilot_epochs).unwrap_or(1).into(),
-        );
-        for key in ["data", "train", "valid", "test"] {
-            shared.remove(key);
-        }
-        for (split, file) in [("train", TRAIN), ("valid", VALID)] {
-            shared.insert(split.into(), out.join(file).display().to_string().into());
-        }
-        let freezes = match &arguments.freeze {
-            Some(freezes) => freezes.0.clone(),
-            None => spaced(layers),
+        let asked = Asked {
+            freezes: arguments.freeze.as_ref().map(|freezes| freezes.0.clone()),
+            seeds: arguments.seeds.clone(),
+            seconds: arguments.minutes * 60.0,
+            step: batch_size.saturating_mul(accumulated(&shared)),
+            epochs,
         };
-        let pilot = Sweep::begin(out, shared, (freezes, None, arguments.seeds.clone()))?;
-        sample.write(&pilot.folder)?;
-        write(&pilot.folder, WHOLE, &whole)?;
+        let whole = shared.to_string();
+        let pilot = Pilot::begin(out, shared, &sample, asked)?;
+        write(&pilot.sweep.folder, WHOLE, &whole)?;
         Ok(Self {
             pilot,
             model,
+            layers,
             rows: sample.records,
             pilot_rows: sample.train.len(),
-            pilot_epochs,
             batch_size,
             epochs,
         })
     }
 
-    /// The mean training loss of the first and of the last third of what `freeze`'s first run logged;
-    /// null where it logged too little.
-    fn losses(&self, freeze: Freeze) -> Result<Value, Error> {
-        let Some(run) = self.pilot.first_run(freeze) else {
-            return Ok(Value::Null);
-        };
-        let losses = History::read(&run)?.losses;
-        let third = losses.len() / 3;
-        if third == 0 {
-            return Ok(Value::Null);
-        }
-        let mean = |losses: &[(f64, f64)]| {
-            losses.iter().map(|(_, loss)| loss).sum::<f64>() / losses.len() as f64
-        };
-        let (first, last) = (&losses[..third], &losses[losses.len() - third..]);
-        Ok(json!({ "first": mean(first), "last": mean(last) }))
-    }
-
-    /// How alike each layer's output is before and after the pilot's ordinary fine-tuning; null where
-    /// that was not among the K, or cannot be compared.
-    fn similarities(&self) -> Result<Value, Error> {
-        let Some(run) = self.pilot.first_run(Freeze::Nothing) else {
-            return Ok(Value::Null);
-        };
-        let data = self.pilot.folder.join(VALID);
-        let mut flags: Vec<OsString> = vec![self.model.clone().into(), run.into()];
-        flags.extend([OsString::from("--data"), data.into()]);
-        for (flag, keys) in [
-            (
-                "--text-field",
-                &["text_field", "code_field", "source_field"][..],
-            ),
-            (
-                "--max-length",
-                &["max_length", "max_code_length", "max_source_length"],
-            ),
-            ("--provider", &["provider"]),
-            ("--threads", &["threads"]),
-            ("--onnxruntime", &["onnxruntime"]),
-        ] {
-            let shared = &self.pilot.shared;
-            if let Some(value) = keys.iter().find_map(|key| shared.get(*key)) {
-                let text = value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned);
-                flags.extend([OsString::from(flag), text.into()]);
-            }
-        }
-        match telly_json("rsa", flags, &self.pilot.folder) {
-            Ok(found) => Ok(Value::Object(found)),
-            // It is a reason more, not the answer.
-            Err(Error::Child { .. }) => {
-                console::say("the layers are not compared; the advice goes without");
-                Ok(Value::Null)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     /// What training with `row`'s K on all of the data comes to.
-    fn predict(&self, row: &Row) -> Result<Value, Error> {
-        let folder = &self.pilot.folder;
+    fn predict(&self, row: &Row, found: &Found) -> Result<Value, Error> {
+        let folder = &self.pilot.sweep.folder;
         let filled = self.fill_alone(row.freeze)?;
         let mut flags = freeze_flags(&[row.freeze]);
         flags.extend([OsString::from("--recipe"), folder.join(WHOLE).into()]);
@@ -285,13 +227,13 @@ impl Advice {
             "precompute_seconds": start.map(|start| start + all),
             "cache_bytes": whole.get("bytes"),
             "precompute_peak_bytes": filled.get("peak_rss_bytes"),
-            "train_peak_bytes": row.peak_rss_bytes,
+            "train_peak_bytes": usual_peak(row, found),
         }))
     }
 
     /// Fills the sample's cache of `freeze` by itself, as all of the data's will be, and drops it.
     fn fill_alone(&self, freeze: Freeze) -> Result<Map<String, Value>, Error> {
-        let folder = &self.pilot.folder;
+        let folder = &self.pilot.sweep.folder;
         let alone = tempfile::tempdir_in(folder).map_err(Error::Output)?;
         let mut flags = freeze_flags(&[freeze]);
         flags.extend([OsString::from("--recipe"), folder.join(SHARED).into()]);
@@ -300,134 +242,94 @@ impl Advice {
     }
 }
 
-/// The records that a pilot learns from and is validated on.
-struct Sample {
-    /// Records of the training split.
-    records: usize,
-    train: Vec<String>,
-    valid: Vec<String>,
+/// Batches of a step, as the flags say.
+fn accumulated(shared: &Table) -> usize {
+    let batches = shared.get("gradient_accumulation");
+    let batches = batches.and_then(toml::Value::as_integer);
+    batches
+        .and_then(|batches| usize::try_from(batches).ok())
+        .unwrap_or(1)
 }
 
-impl Sample {
-    /// `wanted` records of the training split and half as many to validate on: of the validation split
-    /// if there is one, else of the rest. Of a classifier's validation, rows with a label that it cannot
-    /// have learnt are left out.
-    fn draw(options: &SweepOptions, data: Option<&Path>, wanted: usize) -> Result<Self, Error> {
-        let source = |files: &Option<Vec<PathBuf>>, split: &str| match (files, data) {
-            (Some(files), _) => Source::of_all(files, split).map(Some),
-            (None, Some(folder)) => Source::in_folder(folder, split),
-            (None, None) => Ok(None),
-        };
-        let train = source(&options.train, "train")?.ok_or_else(|| missing("--train"))?;
-        let path = train.path().to_owned();
-        if train.text_file().is_some() {
-            return Err(Error::Usage {
-                problem: "a file of pairs is no file of records".into(),
-                hint: "give records of two functions and a label, or run `telly sweep` on a part of the pairs".into(),
-            });
+/// The median of the peaks of `row`'s runs, bytes; the greater of the middle two.
+fn usual_peak(row: &Row, found: &Found) -> Option<f64> {
+    let same = found
+        .runs
+        .iter()
+        .filter(|run| run.freeze == row.freeze && run.lr.total_cmp(&row.lr).is_eq());
+    let mut peaks: Vec<f64> = same
+        .filter_map(|run| run.summary.get("peak_rss_bytes")?.as_f64())
+        .collect();
+    peaks.sort_unstable_by(f64::total_cmp);
+    peaks.get(peaks.len() / 2).copied()
+}
+
+/// Why `chosen` is to be taken, where the layers decide.
+fn reason(
+    table: &study::Table,
+    chosen: Freeze,
+    unchanged: Option<usize>,
+    pearson: Option<&[Option<f64>]>,
+) -> Vec<String> {
+    let changed = pearson.zip(unchanged).and_then(|(pearson, layers)| {
+        let next = pearson.get(layers + 1)?.as_ref()?;
+        Some(format!(", but layer {} not ({next:.3})", layers + 1))
+    });
+    let alike = |layers: usize| {
+        format!(
+            "training all layers on the sample leaves layers 0 to {layers} nearly as they were (Pearson's r of {UNCHANGED} or more){}",
+            changed.unwrap_or_default()
+        )
+    };
+    let row = table.best().find(|row| row.freeze == chosen);
+    let mut lines = vec![match (row, unchanged) {
+        (Some(row), Some(layers)) if chosen != table.base => {
+            format!(
+                "take K = {chosen} (learning rate {:e}): {}",
+                row.lr,
+                alike(layers)
+            )
         }
-        let records = all_records(&train)?;
-        let given = source(&options.valid, "valid")?;
-        let given = given.as_ref().map(all_records).transpose()?;
-        let mut random = ChaCha8Rng::seed_from_u64(DRAW);
-        let mut order = sample(&mut random, records.len(), records.len()).into_vec();
-        let mut valid: Vec<&Record> = match &given {
-            None => {
-                let held_out = (wanted / 2).min(records.len() / 3);
-                let rows = order.split_off(order.len() - held_out);
-                rows.into_iter().map(|row| &records[row]).collect()
-            }
-            Some(given) => {
-                let drawn = sample(&mut random, given.len(), (wanted / 2).min(given.len()));
-                drawn.into_iter().map(|row| &given[row]).collect()
-            }
-        };
-        order.truncate(wanted);
-        let train: Vec<&Record> = order.iter().map(|&row| &records[row]).collect();
-        let single_label = options.task.objective.unwrap_or_default() == Objective::SingleLabel;
-        if options.task.task == Some(TaskKind::Classify) && single_label {
-            let field = label_field(options.task.label_field.as_deref());
-            // Without one the record is refused when it is encoded.
-            let label = |record: &Record| field.label(record, &path).ok();
-            let known: HashSet<Option<Label>> = train.iter().map(|record| label(record)).collect();
-            let before = valid.len();
-            valid.retain(|record| known.contains(&label(record)));
-            if valid.len() < before {
-                console::say(&format!(
-                    "{} records to validate on have labels that none of the sample has, and are left out",
-                    before - valid.len()
-                ));
-            }
-        }
-        let lines = |records: &[&Record]| -> Vec<String> {
-            records
-                .iter()
-                .map(|record| json!(record.fields).to_string())
-                .collect()
-        };
-        Ok(Self {
-            records: records.len(),
-            train: lines(&train),
-            valid: lines(&valid),
-        })
-    }
-
-    fn files(&self) -> [(&'static str, String); 2] {
-        [(TRAIN, &self.train), (VALID, &self.valid)]
-            .map(|(name, lines)| (name, lines.iter().map(|line| line.clone() + "\n").collect()))
-    }
-
-    /// Refuses a folder of another sample.
-    fn check(&self, out: &Path) -> Result<(), Error> {
-        for (name, text) in self.files() {
-            let path = out.join(name);
-            if fs_err::read_to_string(&path).is_ok_and(|found| found != text) {
-                return Err(Error::Usage {
-                    problem: format!(
-                        "`{}` was drawn from other data, or with another `--rows`",
-                        path.display()
-                    ),
-                    hint: "choose another `--out`, or remove the folder".into(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&self, out: &Path) -> Result<(), Error> {
-        self.files()
-            .iter()
-            .try_for_each(|(name, text)| write(out, name, text))
-    }
+        (_, Some(layers)) => format!(
+            "take K = {}: the sample shows no other K up to {layers} that is as good, although {}",
+            table.base,
+            alike(layers)
+        ),
+        (_, None) if pearson.is_some() => format!(
+            "take K = {}: training on the sample changes the embeddings already (Pearson's r below {UNCHANGED})",
+            table.base
+        ),
+        (_, None) => format!(
+            "take K = {}: there are too few seeds to tell the K apart, and no layers to compare",
+            table.base
+        ),
+    }];
+    let row = row.filter(|_| chosen != table.base);
+    lines.extend(row.and_then(|row| difference(table, row)));
+    lines
 }
 
-fn all_records(source: &Source) -> Result<Vec<Record>, Error> {
-    let mut chunks = source.records()?;
-    let mut records = Vec::new();
-    while let Some(chunk) = chunks.chunk()? {
-        records.extend(chunk.records);
+/// How `row` differs from the base, and how sure that is.
+fn difference(table: &study::Table, row: &Row) -> Option<String> {
+    let study::Table {
+        metric,
+        split,
+        base,
+        ..
+    } = table;
+    if let Some(against) = row.against_base {
+        let [low, high] = against.test.interval;
+        return Some(format!(
+            "with 95 % confidence its {metric} on the sample differs from that of K = {base} by {low:+.4} to {high:+.4} ({} seeds)",
+            row.seeds.len()
+        ));
     }
-    Ok(records)
-}
-
-/// How often a pilot passes over its `sample` rows, `step` of them in each step: in so many steps as `epochs` over all `rows` take,
-/// but no more than [`PILOT_STEPS`], or one pass if that is more.
-fn passes(rows: usize, sample: usize, step: usize, epochs: usize) -> usize {
-    let steps = |rows: usize| rows.div_ceil(step.max(1)).max(1);
-    let wanted = (steps(rows) * epochs).min(PILOT_STEPS);
-    wanted.div_ceil(steps(sample)).max(1)
-}
-
-/// Nothing, and four K up to all of `layers` but one. What K = 0 saves is little.
-fn spaced(layers: usize) -> Vec<Freeze> {
-    let last = layers.saturating_sub(1);
-    let depths = unique((1..5).map(|place| (place * last + 2) / 4).collect());
-    let depths = depths.into_iter().map(Freeze::Layers);
-    std::iter::once(Freeze::Nothing).chain(depths).collect()
-}
-
-fn text_of<'a>(table: &'a Table, key: &str) -> Option<&'a str> {
-    table.get(key).and_then(toml::Value::as_str)
+    let on = |row: &Row| if split == "test" { row.test } else { row.valid };
+    let of_base = on(table.best().find(|row| row.freeze == *base)?)?;
+    Some(format!(
+        "its {metric} on the sample differs from that of K = {base} by {:+.4}; how much of that is chance one seed does not tell: more `--minutes` train more",
+        on(row)?.mean - of_base.mean
+    ))
 }
 
 /// What to take, why, and what it will cost.
@@ -493,31 +395,4 @@ fn cost(found: &Map<String, Value>, who: &str, epochs: usize) -> String {
         number("cache_bytes") / 1e6,
         peak / 1e6
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pilot_takes_as_many_steps_as_training_will() {
-        // 50 steps, in passes of 13.
-        assert_eq!(passes(1600, 400, 32, 1), 4);
-        // Of many more, 100.
-        assert_eq!(passes(60_000, 400, 32, 3), 8);
-        assert_eq!(passes(400, 400, 32, 3), 3);
-        assert_eq!(passes(60_000, 8_000, 32, 3), 1);
-        assert_eq!(passes(0, 0, 32, 1), 1);
-    }
-
-    #[test]
-    fn depths_are_spread_over_the_layers() {
-        let names = |layers| {
-            let freezes = spaced(layers).into_iter().map(|freeze| freeze.to_string());
-            freezes.collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(names(12), "none 3 6 8 11");
-        assert_eq!(names(6), "none 1 3 4 5");
-        assert_eq!(names(2), "none 0 1");
-    }
 }

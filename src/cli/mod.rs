@@ -1,6 +1,8 @@
 //! What was typed to what is meant; one file a command.
 
 mod advise;
+mod advise_pilot;
+mod advise_sample;
 mod cache;
 mod cache_catalog;
 mod cache_derive;

@@ -12,14 +12,13 @@ use super::console;
 use super::options::{RuntimeOptions, limit_threads};
 use super::output_file::place;
 use super::probe_texts::TextOptions;
-use super::studied::Studied;
+use super::studied::{Studied, StudiedOptions};
 use super::sweep_folder::unique;
-use super::task::CLASSIFY_LENGTH;
 use crate::error::Error;
 use crate::publish::publish;
 use crate::study;
 use crate::study::probe::{
-    Features, LabelOrder, Probe, ProbeResult, SplitFeatures, Suite, TextForm, randomize,
+    Control, Features, Finding, LabelOrder, Probe, SplitFeatures, Suite, TextForm, randomize,
 };
 use crate::task::Encoding;
 
@@ -38,14 +37,10 @@ pub(super) struct ProbeArguments {
     /// Folder of a checkpoint or of a finished run, or owner/name[@revision] of a model on the hub.
     #[arg(value_name = "MODEL")]
     studied: PathBuf,
-    /// The model that a run was trained from [default: where it lay when the run was made].
-    #[arg(long, value_name = "MODEL", help_heading = "Input")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: StudiedOptions,
     #[command(flatten)]
     texts: TextOptions,
-    /// Most tokens of a text, special ones included [default: 256, or what the model allows].
-    #[arg(long, value_name = "TOKENS", help_heading = "Input")]
-    max_length: Option<usize>,
     /// What to look for.
     #[arg(
         long,
@@ -87,33 +82,13 @@ pub(super) struct ProbeArguments {
     json: bool,
 }
 
-/// What a probe's result is held against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Control {
-    /// The same probes on a model of the same shape with random weights.
-    Weights,
-    /// The same probes on labels in random order: what they find is chance.
-    Labels,
-    /// Nothing.
-    None,
-}
-
-/// A probe, and what is held against it.
-struct Found {
-    probe: Probe,
-    own: ProbeResult,
-    controls: Vec<(&'static str, ProbeResult)>,
-}
-
 pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     let started = Instant::now();
     limit_threads(arguments.runtime.threads)?;
     let probes = wanted(arguments)?;
     let has = |control| arguments.control.contains(&control);
-    let mut studied = Studied::open(&arguments.studied, arguments.model.as_deref())?;
-    let max_length = arguments
-        .max_length
-        .unwrap_or(CLASSIFY_LENGTH.min(studied.longest()));
+    let mut studied = arguments.model.open(&arguments.studied)?;
+    let max_length = arguments.model.max_length([&studied]);
     let mode_token = match studied.text_encoding(None, max_length)? {
         Encoding::Classify { mode_token, .. } => mode_token,
         _ => None,
@@ -142,24 +117,18 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
         },
         (_, other) => other.into(),
     };
-    let cut = cut(&suite, &features, &probes);
+    let cut = cut(&features);
     let training = Instant::now();
     let mut found = Vec::new();
     for &probe in &probes {
         let own = suite.probe(probe, &features, LabelOrder::Own, probe.name());
-        let own = own.map_err(told)?;
-        let mut controls = Vec::new();
+        let mut finding = Finding::new(probe, &own.map_err(told)?);
         if has(Control::Labels) {
             let label = format!("{}, random labels", probe.name());
             let result = suite.probe(probe, &features, LabelOrder::Random, &label);
-            let result = result.map_err(told)?;
-            controls.push(("random_labels", result));
+            finding.set_beside(Control::Labels, &result.map_err(told)?);
         }
-        found.push(Found {
-            probe,
-            own,
-            controls,
-        });
+        found.push(finding);
     }
     let mut train_seconds = training.elapsed().as_secs_f64();
     if has(Control::Weights) {
@@ -168,11 +137,10 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
         let label = "random weights";
         let features = compute(&suite, &studied, form, &probes, arguments, label)?;
         let training = Instant::now();
-        for found in &mut found {
-            let label = format!("{}, random weights", found.probe.name());
-            let result = suite.probe(found.probe, &features, LabelOrder::Own, &label);
-            let result = result.map_err(told)?;
-            found.controls.insert(0, ("random_weights", result));
+        for finding in &mut found {
+            let label = format!("{}, random weights", finding.probe.name());
+            let result = suite.probe(finding.probe, &features, LabelOrder::Own, &label);
+            finding.set_beside(Control::Weights, &result.map_err(told)?);
         }
         train_seconds += training.elapsed().as_secs_f64();
     }
@@ -188,7 +156,7 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
         "seed": arguments.seed,
         "seconds": started.elapsed().as_secs_f64(),
         "train_seconds": train_seconds,
-        "probes": found.iter().map(Found::to_json).collect::<Vec<_>>(),
+        "probes": found,
     });
     console::print(&object.to_string())
 }
@@ -218,15 +186,16 @@ fn wanted(arguments: &ProbeArguments) -> Result<Vec<Probe>, Error> {
 }
 
 /// The shares of the texts that are longer than the model was given of them.
-fn cut(suite: &Suite, splits: &[SplitFeatures; 2], probes: &[Probe]) -> Map<String, Value> {
-    let texts = suite.train.len() + suite.test.len();
-    let share = |kind: usize| {
-        let cut: usize = splits.iter().map(|split| split.cut[kind]).sum();
-        json!(cut as f64 / texts as f64)
-    };
-    let mut shares = Map::from_iter([("codes".to_owned(), share(0))]);
-    if probes.contains(&Probe::Syntactic) {
-        shares.insert("traversals".into(), share(1));
+fn cut(splits: &[SplitFeatures; 2]) -> Map<String, Value> {
+    let texts: usize = splits.iter().map(|split| split.codes.examples()).sum();
+    let share = |cut: usize| json!(cut as f64 / texts as f64);
+    let codes = splits.iter().map(|split| split.codes_cut).sum();
+    let mut shares = Map::from_iter([("codes".to_owned(), share(codes))]);
+    let traversals = splits
+        .iter()
+        .map(|split| Some(split.traversals.as_ref()?.cut));
+    if let Some(cut) = traversals.sum() {
+        shares.insert("traversals".into(), share(cut));
     }
     shares
 }
@@ -244,79 +213,24 @@ fn compute(
     Ok(suite.features(&studied.checkpoint, &mut frozen, form, probes, label)?)
 }
 
-impl Found {
-    fn to_json(&self) -> Value {
-        let layers = self.own.readings.layers.iter().enumerate();
-        let layers = layers.map(|(layer, value)| {
-            let mut object = Map::from_iter([
-                ("layer".to_owned(), json!(layer)),
-                ("value".to_owned(), json!(value)),
-                ("weight".to_owned(), json!(self.own.readings.weights[layer])),
-            ]);
-            for (name, control) in &self.controls {
-                object.insert((*name).into(), json!(control.readings.layers[layer]));
-            }
-            Value::Object(object)
-        });
-        let mut mixed = Map::from_iter([("value".to_owned(), json!(self.own.readings.mixed))]);
-        for (name, control) in &self.controls {
-            mixed.insert((*name).into(), json!(control.readings.mixed));
-        }
-        json!({
-            "probe": self.probe,
-            "metric": self.probe.metric(),
-            "train": self.own.train,
-            "test": self.own.test,
-            "chance": self.own.chance,
-            "mixed": mixed,
-            "layers": layers.collect::<Vec<_>>(),
-        })
-    }
-
-    fn table(&self) -> Vec<Vec<String>> {
-        let controls = self.controls.iter();
-        let names = controls.map(|(name, _)| name.replace('_', " "));
-        let mut heading = vec!["layer".to_owned(), self.probe.metric().to_owned()];
-        heading.extend(names);
-        heading.push("weight in the mixture".into());
-        let row = |name: String, value: &dyn Fn(&ProbeResult) -> f64, weight: String| {
-            let controls = self.controls.iter().map(|(_, control)| control);
-            let values = std::iter::once(&self.own).chain(controls);
-            let values = values.map(|result| format!("{:.4}", value(result)));
-            let mut cells = vec![name];
-            cells.extend(values);
-            cells.push(weight);
-            cells
-        };
-        let weights = self.own.readings.weights.iter().enumerate();
-        let layers = weights.map(|(layer, weight)| {
-            let value = move |result: &ProbeResult| result.readings.layers[layer];
-            row(layer.to_string(), &value, format!("{weight:.3}"))
-        });
-        let mut rows = vec![heading];
-        rows.extend(layers);
-        let mixed = |result: &ProbeResult| result.readings.mixed;
-        rows.push(row("mixed".into(), &mixed, String::new()));
-        rows
-    }
-}
-
-fn print(found: &[Found]) -> Result<(), Error> {
-    for (place, found) in found.iter().enumerate() {
+fn print(found: &[Finding]) -> Result<(), Error> {
+    for (place, finding) in found.iter().enumerate() {
         if place > 0 {
             console::print("")?;
         }
-        let ProbeResult {
-            train,
-            test,
-            chance,
-            ..
-        } = &found.own;
-        console::print(&format!(
-            "{}: learnt from {train}, tested on {test}; guessing gives {chance:.4}",
-            found.probe.name()
-        ))?;
-        console::table(&found.table())?;
+        console::print(&finding.summary())?;
+        let rows = finding.rows().map(|(name, reading, weight)| {
+            let controls = reading.controls().map(|(_, value)| value);
+            let values = std::iter::once(reading.value).chain(controls);
+            let values = values.map(|value| format!("{value:.4}"));
+            let weight = weight.map_or_else(String::new, |weight| format!("{weight:.3}"));
+            std::iter::once(name)
+                .chain(values)
+                .chain([weight])
+                .collect()
+        });
+        let rows: Vec<Vec<String>> = std::iter::once(finding.columns()).chain(rows).collect();
+        console::table(&rows)?;
     }
     Ok(())
 }
@@ -330,9 +244,10 @@ fn write_features(folder: &Path, name: &str, splits: &[SplitFeatures; 2]) -> Res
             tensors.push((format!("{name}.{what}"), dtype, shape, bytes));
         };
         let tokens = split.tokens.as_ref();
+        let traversals = split.traversals.as_ref();
         let features = [
             ("codes", Some(&split.codes)),
-            ("traversals", split.traversals.as_ref()),
+            ("traversals", traversals.map(|trees| &trees.features)),
             ("tokens", tokens.map(|tokens| &tokens.features)),
         ];
         for (what, features) in features {
@@ -360,16 +275,18 @@ fn write_features(folder: &Path, name: &str, splits: &[SplitFeatures; 2]) -> Res
             }
         }
         let groups = [
-            ("groups", &split.groups),
-            ("traversal_groups", &split.traversal_groups),
+            ("groups", split.groups.as_ref()),
+            ("traversal_groups", traversals.map(|trees| &trees.groups)),
         ];
         for (what, groups) in groups {
-            add(
-                what,
-                Dtype::I64,
-                vec![groups.len()],
-                bytemuck::cast_slice(groups),
-            );
+            if let Some(found) = groups {
+                add(
+                    what,
+                    Dtype::I64,
+                    vec![found.len()],
+                    bytemuck::cast_slice(found),
+                );
+            }
         }
     }
     let views = tensors.into_iter().map(|(name, dtype, shape, bytes)| {

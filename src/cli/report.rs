@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::publish::publish;
 use crate::study::report::Report;
 
-/// Write what runs, sweeps and comparisons came to as one HTML page.
+/// Write what runs, sweeps, advice and comparisons came to as one HTML page.
 ///
 /// The page needs no network and no other file: curves, K against quality and cost, similarity and
 /// probes by layer, tables, recipes and fingerprints. It reads well on a phone, in the dark and on paper. Of
@@ -22,7 +22,7 @@ Examples:
   telly report runs/mine --out report.html
   telly report sweeps/mine runs/mine-1 rsa.json --out study.html --plots plots")]
 pub(super) struct ReportArguments {
-    /// Folders of runs and of sweeps, and files with what `telly rsa --json` and `telly probe --json` printed.
+    /// Folders of runs, of sweeps and of `telly advise`, and files with what `telly rsa --json` and `telly probe --json` printed.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// HTML file to write; an earlier one is replaced.

@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use super::chunks::Chunks;
 use super::console;
 use super::options::{RuntimeOptions, limit_threads};
-use super::studied::Studied;
-use super::task::CLASSIFY_LENGTH;
+use super::studied::{Studied, StudiedOptions};
 use crate::dataset::{Dataset, Source};
 use crate::error::Error;
 use crate::interrupt;
@@ -42,9 +41,8 @@ pub(super) struct RsaArguments {
     /// The second.
     #[arg(value_name = "B")]
     second: PathBuf,
-    /// The model that a run was trained from [default: where it lay when the run was made].
-    #[arg(long, value_name = "MODEL", help_heading = "Input")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    models: StudiedOptions,
     /// Texts: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or a folder
     /// with a test split; `-` is stdin, as JSON Lines.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
@@ -52,9 +50,6 @@ pub(super) struct RsaArguments {
     /// Field of the text [default: the first of text, sentence, func, code].
     #[arg(long, value_name = "FIELD", help_heading = "Input")]
     text_field: Option<String>,
-    /// Most tokens of a text, special ones included [default: 256, or what the models allow].
-    #[arg(long, value_name = "TOKENS", help_heading = "Input")]
-    max_length: Option<usize>,
     /// Compare by so many texts, from the first on.
     #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Input")]
     limit: usize,
@@ -89,16 +84,14 @@ pub(super) fn run(arguments: &RsaArguments) -> Result<(), Error> {
     limit_threads(arguments.runtime.threads)?;
     let source = Source::of(&arguments.data, "test")?;
     let compared = [
-        Studied::open(&arguments.first, arguments.model.as_deref())?,
-        Studied::open(&arguments.second, arguments.model.as_deref())?,
+        arguments.models.open(&arguments.first)?,
+        arguments.models.open(&arguments.second)?,
     ];
     let [expected, found] = compared.each_ref().map(Studied::layers);
     if found != expected {
         return Err(study::Error::Layers { found, expected }.into());
     }
-    let longest = compared.each_ref().map(Studied::longest);
-    let longest = longest[0].min(longest[1]);
-    let max_length = arguments.max_length.unwrap_or(CLASSIFY_LENGTH.min(longest));
+    let max_length = arguments.models.max_length(&compared);
     let data = texts(&source, arguments.limit)?;
     let [first, second] = &compared;
     let first = vectors(first, &data, max_length, arguments)?;

@@ -1,10 +1,12 @@
 //! A model that is looked at, layer by layer: a checkpoint's, or a finished run's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
 
 use super::model::open_run;
 use super::options::RuntimeOptions;
-use super::task::TaskOptions;
+use super::task::{CLASSIFY_LENGTH, TaskOptions};
 use super::{console, hub};
 use crate::checkpoint::{Checkpoint, EncoderConfig};
 use crate::error::Error;
@@ -12,6 +14,34 @@ use crate::export::TrainedModel;
 use crate::frozen::{FrozenEncoder, FrozenPrecision};
 use crate::task::{Encoding, TaskKind};
 use crate::train::RunFolder;
+
+/// What model is looked at, and how much of each text it is given.
+#[derive(Args)]
+pub(super) struct StudiedOptions {
+    /// The model that a run was trained from [default: where it lay when the run was made].
+    #[arg(long, value_name = "MODEL", help_heading = "Input")]
+    model: Option<PathBuf>,
+    /// Most tokens of a text, special ones included [default: 256, or what the model allows].
+    #[arg(long, value_name = "TOKENS", help_heading = "Input")]
+    max_length: Option<usize>,
+}
+
+impl StudiedOptions {
+    /// The run or the checkpoint in the folder `path`.
+    pub(super) fn open<'a>(&self, path: &'a Path) -> Result<Studied<'a>, Error> {
+        Studied::open(path, self.model.as_deref())
+    }
+
+    /// Most tokens of a text that each of `studied` is given.
+    pub(super) fn max_length<'a>(
+        &self,
+        studied: impl IntoIterator<Item = &'a Studied<'a>>,
+    ) -> usize {
+        let longest = studied.into_iter().map(Studied::longest);
+        self.max_length
+            .unwrap_or_else(|| longest.fold(CLASSIFY_LENGTH, usize::min))
+    }
+}
 
 /// A model and where it came from.
 pub(super) struct Studied<'a> {
@@ -22,7 +52,7 @@ pub(super) struct Studied<'a> {
 impl<'a> Studied<'a> {
     /// The run in the folder `path`, or else the checkpoint. `moved` is where the model that a run was
     /// trained from lies now.
-    pub(super) fn open(path: &'a Path, moved: Option<&Path>) -> Result<Self, Error> {
+    fn open(path: &'a Path, moved: Option<&Path>) -> Result<Self, Error> {
         if RunFolder::recipe(path).is_err() {
             let checkpoint = Checkpoint::open(&hub::located(path)?)?;
             return Ok(Self { path, checkpoint });
@@ -39,7 +69,7 @@ impl<'a> Studied<'a> {
     }
 
     /// Most tokens that it takes.
-    pub(super) fn longest(&self) -> usize {
+    fn longest(&self) -> usize {
         self.checkpoint.config.longest_sequence()
     }
 

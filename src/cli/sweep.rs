@@ -15,6 +15,7 @@ use crate::cache::Precision;
 use crate::checkpoint::Freeze;
 use crate::error::Error;
 use crate::frozen::{FrozenPrecision, ProviderChoice};
+use crate::study::SIGNIFICANT;
 use crate::trainable::Pooling;
 
 /// Train with several K, seeds and learning rates, and tell which K to take.
@@ -138,7 +139,7 @@ pub(super) fn run(arguments: &SweepArguments) -> Result<(), Error> {
     let sweep = Sweep::open(arguments)?;
     let costs = sweep.fill_caches()?;
     let (runs, failed) = sweep.train_all()?;
-    let table = sweep.table(&runs, &costs)?;
+    let table = sweep.table(&runs, &costs, SIGNIFICANT)?;
     if arguments.json {
         console::print(&table.to_json().to_string())?;
     } else {

@@ -1,7 +1,6 @@
 //! A sweep on disk: the processes that fill its caches and train its runs.
 
 use std::ffi::OsString;
-use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +18,7 @@ use super::{console, recipe, sweep_table};
 use crate::checkpoint::Freeze;
 use crate::error::Error;
 use crate::interrupt;
+use crate::lock::Lock;
 use crate::publish::publish;
 use crate::study::{self, CacheCost, SweptRun};
 use crate::train::{RecordedRun, RunFolder, TrainSettings};
@@ -45,7 +45,7 @@ pub(super) struct Sweep {
     freezes: Vec<Freeze>,
     lrs: Vec<f64>,
     seeds: Vec<u64>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Sweep {
@@ -106,6 +106,15 @@ impl Sweep {
         write(&self.folder, TRAINED, &trained.to_string())
     }
 
+    pub(super) fn seeds(&self) -> &[u64] {
+        &self.seeds
+    }
+
+    /// Has these K swept from now on.
+    pub(super) fn try_all(&mut self, freezes: Vec<Freeze>) {
+        self.freezes = freezes;
+    }
+
     fn cache_folder(&self, freeze: Freeze) -> PathBuf {
         self.folder.join(format!("caches/freeze-{freeze}"))
     }
@@ -117,18 +126,19 @@ impl Sweep {
         RunFolder::summary(&folder).ok().flatten().map(|_| folder)
     }
 
-    /// What `runs` over caches of these `costs` came to; it is kept too.
+    /// What `runs` over caches of these `costs` came to, compared at `significance_level`; it is kept too.
     pub(super) fn table(
         &self,
         runs: &[SweptRun],
         costs: &[CacheCost],
+        significance_level: f64,
     ) -> Result<study::Table, Error> {
         let Some(first) = runs.first() else {
             return Err(missing("--seeds"));
         };
         let recorded = RecordedRun::open(&self.run_folder(first.freeze, first.lr, first.seed))?;
         let metric = recorded.metric().unwrap_or_default();
-        let table = study::Table::new(&metric, runs, costs)
+        let table = study::Table::new(&metric, runs, costs, significance_level)
             .unwrap_or_else(|| unreachable!("there is a run"));
         write(&self.folder, RESULT, &table.to_json().to_string())?;
         write(&self.folder, SPREADSHEET, &sweep_table::csv(&table))?;
@@ -180,14 +190,22 @@ impl Sweep {
         Ok(costs)
     }
 
-    /// Trains what is not trained yet; all runs that are finished, and what became of the others. The
-    /// first failure of a sweep that has no run yet ends it.
+    /// [`Self::train`] with all K and all seeds.
     pub(super) fn train_all(&self) -> Result<(Vec<SweptRun>, Vec<String>), Error> {
-        let cells: Vec<(Freeze, f64, u64)> = self
-            .freezes
+        self.train(&self.freezes, &self.seeds)
+    }
+
+    /// Trains what of these K and seeds is not trained yet; all runs of them that are finished, and what
+    /// became of the others. The first failure where there is no run yet ends it.
+    pub(super) fn train(
+        &self,
+        freezes: &[Freeze],
+        seeds: &[u64],
+    ) -> Result<(Vec<SweptRun>, Vec<String>), Error> {
+        let cells: Vec<(Freeze, f64, u64)> = freezes
             .iter()
             .flat_map(|&freeze| self.lrs.iter().map(move |&lr| (freeze, lr)))
-            .flat_map(|(freeze, lr)| self.seeds.iter().map(move |&seed| (freeze, lr, seed)))
+            .flat_map(|(freeze, lr)| seeds.iter().map(move |&seed| (freeze, lr, seed)))
             .collect();
         let (mut runs, mut failed) = (Vec::new(), Vec::new());
         for (number, &(freeze, lr, seed)) in cells.iter().enumerate() {
@@ -199,7 +217,7 @@ impl Sweep {
                 summary
             } else {
                 console::say(&heading);
-                match self.train((freeze, lr, seed), &folder) {
+                match self.train_one((freeze, lr, seed), &folder) {
                     Err(Error::Child { .. }) if !runs.is_empty() => {
                         failed.push(name);
                         continue;
@@ -217,7 +235,7 @@ impl Sweep {
         Ok((runs, failed))
     }
 
-    fn train(
+    fn train_one(
         &self,
         (freeze, lr, seed): (Freeze, f64, u64),
         folder: &Path,
@@ -301,7 +319,7 @@ fn taken<T: DeserializeOwned>(shared: &mut Table, key: &str) -> Result<Option<T>
 }
 
 /// Locks `folder` against another sweep.
-fn lock(folder: &Path) -> Result<File, Error> {
+fn lock(folder: &Path) -> Result<Lock, Error> {
     let path = folder.join(LOCK);
     let file = fs_err::File::options()
         .create(true)
@@ -309,14 +327,11 @@ fn lock(folder: &Path) -> Result<File, Error> {
         .write(true)
         .open(&path);
     let file = file.map_err(Error::Output)?.into_parts().0;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Usage {
-            problem: format!("another process sweeps in `{}`", folder.display()),
-            hint: "wait for it, or choose another `--out`".into(),
-        }),
-        Err(TryLockError::Error(error)) => Err(Error::Output(error)),
-    }
+    let lock = Lock::of(file).map_err(Error::Output)?;
+    lock.ok_or_else(|| Error::Usage {
+        problem: format!("another process sweeps in `{}`", folder.display()),
+        hint: "wait for it, or choose another `--out`".into(),
+    })
 }
 
 /// Refuses flags without which nothing can be trained.

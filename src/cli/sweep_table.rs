@@ -52,6 +52,16 @@ pub(super) fn csv(table: &Table) -> String {
 
 /// Prints the table and what follows from it.
 pub(super) fn print(table: &Table) -> Result<(), Error> {
+    print_rows(table)?;
+    console::print("")?;
+    for line in conclusion(table) {
+        console::print(&line)?;
+    }
+    Ok(())
+}
+
+/// Prints the table.
+pub(super) fn print_rows(table: &Table) -> Result<(), Error> {
     let heading = [
         "K",
         "learning rate",
@@ -70,12 +80,7 @@ pub(super) fn print(table: &Table) -> Result<(), Error> {
     let rows: Vec<Vec<String>> = std::iter::once(heading.map(String::from).to_vec())
         .chain(rows)
         .collect();
-    console::table(&rows)?;
-    console::print("")?;
-    for line in conclusion(table) {
-        console::print(&line)?;
-    }
-    Ok(())
+    console::table(&rows)
 }
 
 fn cells(row: &Row) -> Vec<String> {
@@ -84,17 +89,7 @@ fn cells(row: &Row) -> Vec<String> {
     };
     let seconds = |number| known(number, &|seconds| format!("{seconds:.1} s"));
     let megabytes = |number| known(number, &|bytes| format!("{:.0} MB", bytes / 1e6));
-    let spread = |spread: Option<Spread>| match spread {
-        None => "-".into(),
-        Some(Spread {
-            mean,
-            standard_deviation: None,
-        }) => format!("{mean:.4}"),
-        Some(Spread {
-            mean,
-            standard_deviation: Some(deviation),
-        }) => format!("{mean:.4} ± {deviation:.4}"),
-    };
+    let spread = |spread: Option<Spread>| spread.map_or("-".into(), |spread| spread.to_string());
     let test = row.against_base.map(|against| against.test);
     vec![
         row.freeze.to_string(),
@@ -112,19 +107,17 @@ fn cells(row: &Row) -> Vec<String> {
         known(test.map(|test| test.difference), &|number| {
             format!("{number:+.4}")
         }),
-        known(test.map(|test| test.p_value), &|p_value| match p_value {
-            p_value if p_value < 0.001 => "< 0.001".into(),
-            p_value => format!("{p_value:.3}"),
-        }),
+        test.map_or("-".into(), |test| test.p_value_text()),
     ]
 }
 
 /// Which K to take, and how sure that is.
-fn conclusion(table: &Table) -> Vec<String> {
+pub(super) fn conclusion(table: &Table) -> Vec<String> {
     let Table {
         metric,
         split,
         base,
+        significance_level: level,
         ..
     } = table;
     let verdict = table.verdict();
@@ -145,14 +138,14 @@ fn conclusion(table: &Table) -> Vec<String> {
             "one seed tells nothing about chance: pass two or more with `--seeds`".into()
         }
         Verdict::Take(row, AgainstBase { test, .. }) => format!(
-            "take K = {} (learning rate {:e}): the shortest epochs of those not significantly worse (p < 0.05); with 95 % confidence its {metric} differs from that of K = {base} by {:+.4} to {:+.4}",
+            "take K = {} (learning rate {:e}): the shortest epochs of those not significantly worse (p < {level}); with 95 % confidence its {metric} differs from that of K = {base} by {:+.4} to {:+.4}",
             row.freeze, row.lr, test.interval[0], test.interval[1]
         ),
         Verdict::AllWorse => {
-            format!("every other K is significantly worse (p < 0.05): take K = {base}")
+            format!("every other K is significantly worse (p < {level}): take K = {base}")
         }
         Verdict::NoneFaster => format!(
-            "no other K is faster without being significantly worse (p < 0.05): take K = {base}"
+            "no other K is faster without being significantly worse (p < {level}): take K = {base}"
         ),
         Verdict::NotTested => format!(
             "not every K could be compared with K = {base}: {metric} is no number in some runs"

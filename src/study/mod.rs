@@ -4,6 +4,7 @@
 //! model relates the texts to each other, so that neither the widths nor the directions of the two
 //! models' vectors have to agree.
 
+mod advice;
 mod bootstrap;
 mod cka;
 mod each_sequence;
@@ -18,9 +19,10 @@ mod similarity;
 mod sweep;
 pub mod syntax;
 
+pub use advice::{Decision, PILOT_LEVEL, UNCHANGED, candidates, choose, unchanged_layers};
 pub use bootstrap::Resamples;
 pub use error::Error;
 pub use layer_vectors::{LayerVectors, TextPooling, layer_vectors};
 pub use paired::PairedTest;
 pub use rsa::{Estimate, LEAST_TEXTS, LayerSimilarity, MOST_TEXTS, compare};
-pub use sweep::{AgainstBase, CacheCost, Cell, Row, Spread, SweptRun, Table, Verdict};
+pub use sweep::{AgainstBase, CacheCost, Cell, Row, SIGNIFICANT, Spread, SweptRun, Table, Verdict};

@@ -52,6 +52,15 @@ impl PairedTest {
             p_value: 2.0 * student.sf((difference / error).abs()),
         })
     }
+
+    /// p with three places; none is written as 0.
+    pub fn p_value_text(&self) -> String {
+        if self.p_value < 0.001 {
+            "< 0.001".into()
+        } else {
+            format!("{:.3}", self.p_value)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What runs with different numbers of frozen layers came to, side by side.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,8 +11,8 @@ use crate::checkpoint::Freeze;
 use crate::task::less_is_better;
 use crate::train::mean_and_deviation;
 
-/// A difference of which chance alone would make one as large less often than this is taken for one.
-const SIGNIFICANT: f64 = 0.05;
+/// The significance level of a sweep.
+pub const SIGNIFICANT: f64 = 0.05;
 
 /// What a cache cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,13 +59,24 @@ pub struct Spread {
     pub standard_deviation: Option<f64>,
 }
 
+/// The mean, and of two seeds or more ± the deviation, four places each.
+impl fmt::Display for Spread {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        write!(formatter, "{:.4}", self.mean)?;
+        match self.standard_deviation {
+            Some(deviation) => write!(formatter, " ± {deviation:.4}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The seeds of a row against the same seeds of the base, on the split that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AgainstBase {
     /// Row less base.
     #[serde(flatten)]
     pub test: PairedTest,
-    /// Whether the mean is worse, and p below 0.05.
+    /// Whether the mean is worse, and p below the table's significance level.
     pub significantly_worse: bool,
 }
 
@@ -120,6 +132,9 @@ pub struct Table {
     pub split: String,
     /// What the others are compared with: nothing frozen, or the fewest layers that are.
     pub base: Freeze,
+    /// A difference of which chance alone would make one as large less often than this is taken for one.
+    #[serde(default = "usual_level")]
+    pub significance_level: f64,
     /// By K, then by learning rate.
     pub rows: Vec<Row>,
     /// The K and learning rate with the shortest epochs, shorter than the base's, of those that were
@@ -148,7 +163,12 @@ impl Table {
     /// Of `runs`, which are judged by `metric`, over `caches`. Each K is judged at the learning rate
     /// whose mean is best on the validation split, or where there is none on the test split. None where
     /// nothing is finished.
-    pub fn new(metric: &str, runs: &[SweptRun], caches: &[CacheCost]) -> Option<Self> {
+    pub fn new(
+        metric: &str,
+        runs: &[SweptRun],
+        caches: &[CacheCost],
+        significance_level: f64,
+    ) -> Option<Self> {
         let on = |split: &str| runs.iter().any(|run| run.metric(split, metric).is_some());
         let split = if on("test") { "test" } else { "valid" };
         let chooser = if on("valid") { "valid" } else { "test" };
@@ -190,7 +210,7 @@ impl Table {
             };
             Some(AgainstBase {
                 test,
-                significantly_worse: worse && test.p_value < SIGNIFICANT,
+                significantly_worse: worse && test.p_value < significance_level,
             })
         };
         let rows = cells.iter().filter_map(|&(freeze, lr)| {
@@ -222,6 +242,7 @@ impl Table {
             metric: metric.into(),
             split: split.into(),
             base,
+            significance_level,
             rows: rows.collect(),
             cheapest_not_worse: None,
         };
@@ -296,6 +317,11 @@ impl Table {
     }
 }
 
+/// Of a table that an earlier version wrote.
+fn usual_level() -> f64 {
+    SIGNIFICANT
+}
+
 /// Rising; what is no number comes first.
 fn worse_first(one: f64, other: f64) -> Ordering {
     let rank = |number: f64| (!number.is_nan(), number);
@@ -359,7 +385,7 @@ mod tests {
             runs.push(run(depths[1], 1e-4, seed, 0.9, 0.905 + noise / 2.0));
             runs.push(run(depths[2], 1e-4, seed, 0.8, 0.80 + noise * 1.2));
         }
-        let table = Table::new("accuracy", &runs, &costs(&depths)).expect("a table");
+        let table = Table::new("accuracy", &runs, &costs(&depths), SIGNIFICANT).expect("a table");
         assert_eq!((table.base, table.split.as_str()), (depths[0], "test"));
         assert_eq!(table.rows.len(), 4);
         assert_eq!(table.rows[0].against_base, None);
@@ -390,7 +416,7 @@ mod tests {
             run.summary.insert("valid".into(), json!({ "loss": loss }));
             run.summary.remove("test");
         }
-        let table = Table::new("loss", &runs, &costs(&depths)).expect("a table");
+        let table = Table::new("loss", &runs, &costs(&depths), SIGNIFICANT).expect("a table");
         assert_eq!((table.split.as_str(), table.base), ("valid", depths[0]));
         assert_eq!(table.verdict(), Verdict::AllWorse);
         assert_eq!(table.cheapest_not_worse, None);
@@ -400,14 +426,14 @@ mod tests {
     fn one_seed_is_no_test() {
         let depths = [Freeze::Nothing, Freeze::Layers(1)];
         let runs = depths.map(|freeze| run(freeze, 1e-5, 1, 0.5, 0.5));
-        let table = Table::new("accuracy", &runs, &costs(&depths)).expect("a table");
+        let table = Table::new("accuracy", &runs, &costs(&depths), SIGNIFICANT).expect("a table");
         assert_eq!(table.rows[1].against_base, None);
         assert_eq!(table.verdict(), Verdict::OneSeed);
         assert_eq!(
             table.rows[1].valid.expect("a mean").standard_deviation,
             None
         );
-        assert_eq!(Table::new("accuracy", &[], &[]), None);
+        assert_eq!(Table::new("accuracy", &[], &[], SIGNIFICANT), None);
     }
 
     /// A K that is no faster than the base is not recommended, one without a number is not tested.
@@ -421,7 +447,9 @@ mod tests {
         for run in &mut runs {
             run.summary.insert("epoch_seconds".into(), json!(3.0));
         }
-        let table = |runs: &[SweptRun]| Table::new("accuracy", runs, &costs(&depths)).expect("one");
+        let table = |runs: &[SweptRun]| {
+            Table::new("accuracy", runs, &costs(&depths), SIGNIFICANT).expect("one")
+        };
         assert_eq!(table(&runs).verdict(), Verdict::NoneFaster);
         runs[3]
             .summary

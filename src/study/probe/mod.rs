@@ -5,9 +5,11 @@
 //! read from a representation, not that the model makes use of it; the controls are a model of the
 //! same shape with random weights, and labels in random order.
 
+mod chance;
 mod classes;
 mod examples;
 mod features;
+mod finding;
 mod logistic;
 mod mixture;
 mod random_weights;
@@ -19,9 +21,10 @@ mod vectors;
 pub use classes::{Classified, probe_classes};
 pub use examples::CodeText;
 pub use features::Features;
+pub use finding::{Control, Finding, LayerReading, Reading};
 pub use random_weights::randomize;
 pub(in crate::study) use suite::LEAST_TOKENS;
-pub use suite::{LabelOrder, Probe, ProbeResult, SplitFeatures, Suite, TextForm};
+pub use suite::{LabelOrder, Probe, ProbeResult, SplitFeatures, Suite, TextForm, Traversals};
 pub use training::ProbeSettings;
 pub use vectors::{Paired, probe_vectors};
 

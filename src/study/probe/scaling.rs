@@ -40,8 +40,8 @@ impl Scaling {
     pub(super) fn applied(&self, mut features: Features) -> Features {
         for row in features.rows_mut() {
             let scales = self.means.iter().zip(&self.deviations);
-            for (number, (mean, deviation)) in row.iter_mut().zip(scales) {
-                *number = ((f64::from(*number) - mean) / deviation) as f32;
+            for (number, scale) in row.iter_mut().zip(scales) {
+                *number = scaled(*number, scale) as f32;
             }
         }
         features
@@ -56,11 +56,14 @@ impl Scaling {
         let place = layer * features.width()..(layer + 1) * features.width();
         let (means, deviations) = (&self.means[place.clone()], &self.deviations[place]);
         features.layer(layer).flat_map(move |vector| {
-            let scales = means.iter().zip(deviations);
-            let numbers = vector.iter().zip(scales);
-            numbers.map(|(&number, (mean, deviation))| (f64::from(number) - mean) / deviation)
+            let numbers = vector.iter().zip(means.iter().zip(deviations));
+            numbers.map(|(&number, scale)| scaled(number, scale))
         })
     }
+}
+
+fn scaled(number: f32, (mean, deviation): (&f64, &f64)) -> f64 {
+    (f64::from(number) - mean) / deviation
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use rand::SeedableRng;
 use rand::seq::{SliceRandom, index};
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::chance::{precision_of_chance, reciprocal_rank_of_chance, share_of_most_frequent};
 use super::classes::{Classified, probe_classes};
 use super::training::ProbeSettings;
 use super::vectors::{Paired, probe_vectors};
@@ -23,7 +24,7 @@ use crate::study::{Error, TextPooling};
 pub(in crate::study) const LEAST_TOKENS: usize = 8;
 
 /// What is looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Probe {
     /// Of a token: identifier, keyword, operator, number or string.
@@ -126,18 +127,27 @@ pub struct TextForm<'a> {
 pub struct SplitFeatures {
     /// The mean over each code's tokens.
     pub codes: Features,
-    /// The mean over each syntax tree's tokens; none without the syntactic probe.
-    pub traversals: Option<Features>,
-    /// Equal for trees that are the same tokens.
-    pub traversal_groups: Vec<i64>,
+    /// Codes that are longer than the model was given of them.
+    pub codes_cut: usize,
+    /// The codes' syntax trees; none without the syntactic probe.
+    pub traversals: Option<Traversals>,
     /// Single tokens; none without the lexical probe.
     pub tokens: Option<Classified>,
     /// The class of each code's complexity.
     pub complexities: Vec<u32>,
-    /// What each code belongs to.
+    /// The problem that each code solves; none without the semantic probe.
+    pub groups: Option<Vec<i64>>,
+}
+
+/// What a model makes of syntax trees.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traversals {
+    /// The mean over each tree's tokens.
+    pub features: Features,
+    /// Equal for trees that are the same tokens.
     pub groups: Vec<i64>,
-    /// Codes that are longer than the model was given of them, and trees.
-    pub cut: [usize; 2],
+    /// Trees that are longer than the model was given of them.
+    pub cut: usize,
 }
 
 /// A text's tokens and those of them that a class is known of.
@@ -147,8 +157,9 @@ struct Encoded {
     wanted: Vec<Vec<(usize, usize)>>,
     classes: Vec<u32>,
     codes: usize,
+    codes_cut: usize,
     traversal_groups: Vec<i64>,
-    cut: [usize; 2],
+    traversals_cut: usize,
 }
 
 impl Suite {
@@ -220,15 +231,20 @@ impl Suite {
         )?;
         Ok(SplitFeatures {
             codes,
-            traversals: probes.contains(&Probe::Syntactic).then_some(traversals),
-            cut: encoded.cut,
-            traversal_groups: encoded.traversal_groups,
+            codes_cut: encoded.codes_cut,
+            traversals: probes.contains(&Probe::Syntactic).then_some(Traversals {
+                features: traversals,
+                groups: encoded.traversal_groups,
+                cut: encoded.traversals_cut,
+            }),
             tokens: probes.contains(&Probe::Lexical).then_some(Classified {
                 features: tokens,
                 classes: encoded.classes,
             }),
             complexities: texts.iter().map(|text| text.complexity).collect(),
-            groups: texts.iter().map(|text| text.group).collect(),
+            groups: probes
+                .contains(&Probe::Semantic)
+                .then(|| texts.iter().map(|text| text.group).collect()),
         })
     }
 
@@ -245,12 +261,12 @@ impl Suite {
             tokenizer.encode_with_spans(texts, form.mode_token, form.max_length)
         };
         let codes = encode(texts.iter().map(|text| text.text.clone()).collect())?;
-        let mut cut = [0; 2];
+        let (mut codes_cut, mut traversals_cut) = (0, 0);
         let mut sequences = Ragged::new(1);
         let mut labelled = Vec::new();
         for (number, (text, found)) in texts.iter().zip(&codes).enumerate() {
             sequences.push(&found.ids);
-            cut[0] += usize::from(found.cut);
+            codes_cut += usize::from(found.cut);
             if probes.contains(&Probe::Lexical) {
                 let places = text.labelled(&found.spans).into_iter();
                 labelled.extend(places.map(|(place, class)| (number, place, class)));
@@ -273,7 +289,7 @@ impl Suite {
             let mut known: HashMap<Vec<u32>, i64> = HashMap::new();
             for tree in trees {
                 sequences.push(&tree.ids);
-                cut[1] += usize::from(tree.cut);
+                traversals_cut += usize::from(tree.cut);
                 let next = known.len() as i64;
                 traversal_groups.push(*known.entry(tree.ids).or_insert(next));
                 wanted.push(Vec::new());
@@ -284,8 +300,9 @@ impl Suite {
             wanted,
             classes,
             codes: texts.len(),
+            codes_cut,
             traversal_groups,
-            cut,
+            traversals_cut,
         })
     }
 
@@ -332,7 +349,7 @@ impl Suite {
             Probe::Syntactic | Probe::Semantic => {
                 let [train, test] = splits.each_ref().map(|split| {
                     if probe == Probe::Semantic {
-                        let mut groups = split.groups.clone();
+                        let mut groups = split.groups.clone().expect("made for it");
                         if order == LabelOrder::Random {
                             groups.shuffle(random);
                         }
@@ -341,15 +358,15 @@ impl Suite {
                             groups,
                         };
                     }
-                    let queries = split.traversals.clone().expect("made for it");
+                    let traversals = split.traversals.as_ref().expect("made for it");
                     let mut rows: Vec<usize> = (0..split.codes.examples()).collect();
                     if order == LabelOrder::Random {
                         rows.shuffle(random);
                     }
                     Paired::Sides {
-                        queries,
+                        queries: traversals.features.clone(),
                         codes: split.codes.select(rows),
-                        groups: split.traversal_groups.clone(),
+                        groups: traversals.groups.clone(),
                     }
                 });
                 let sizes = splits.each_ref().map(|split| split.codes.examples());
@@ -372,84 +389,5 @@ impl ProbeResult {
             chance,
             readings,
         }
-    }
-}
-
-/// How often the most frequent class of `train` is right in `test`.
-fn share_of_most_frequent(train: &[u32], test: &[u32], classes: usize) -> f64 {
-    let count = |class: u32, of: &[u32]| of.iter().filter(|&&other| other == class).count();
-    let most = (0..).take(classes).max_by_key(|&class| count(class, train));
-    count(most.unwrap_or(0), test) as f64 / test.len().max(1) as f64
-}
-
-/// How many examples each group has.
-fn sizes(groups: &[i64]) -> HashMap<i64, usize> {
-    let mut sizes = HashMap::new();
-    for group in groups {
-        *sizes.entry(*group).or_default() += 1;
-    }
-    sizes
-}
-
-/// The mean of 1 / rank where every rank is equally likely; others of the same group do not rank.
-fn reciprocal_rank_of_chance(groups: &[i64]) -> f64 {
-    let mut sums = vec![0.0];
-    for rank in 1..=groups.len() {
-        sums.push(sums[rank - 1] + 1.0 / rank as f64);
-    }
-    let means = sizes(groups).into_values().map(|size| {
-        let ranks = groups.len() - size + 1;
-        size as f64 * sums[ranks] / ranks as f64
-    });
-    means.sum::<f64>() / groups.len().max(1) as f64
-}
-
-/// The expected mean average precision at R of a random order. With R of n others right, each place
-/// holds one with the chance p = R / n, and then (k - 1) (R - 1) / (n - 1) of the k - 1 before it are.
-fn precision_of_chance(groups: &[i64]) -> f64 {
-    let sizes = sizes(groups);
-    let others = groups.len().saturating_sub(1) as f64;
-    let expected = |wanted: usize| {
-        let right = wanted as f64;
-        let places = (1..=wanted).map(|place| {
-            let before = (place - 1) as f64 * (right - 1.0) / (others - 1.0).max(1.0);
-            right / others * (1.0 + before) / place as f64
-        });
-        places.sum::<f64>() / right
-    };
-    let groups = sizes.values().filter(|&&size| size > 1);
-    let (sum, count) = groups.fold((0.0, 0), |(sum, count), &size| {
-        (sum + size as f64 * expected(size - 1), count + size)
-    });
-    sum / count.max(1) as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::task::average_precision_at_r;
-
-    #[test]
-    fn chance_is_what_guessing_gives() {
-        assert!((share_of_most_frequent(&[1, 1, 0], &[1, 0, 0, 0], 2) - 0.25).abs() < 1e-12);
-        assert!((reciprocal_rank_of_chance(&[7, 9]) - 0.75).abs() < 1e-12);
-        // Of three, one ranks among all, and two with the other one of theirs left out.
-        let mean = (11.0 / 18.0 + 2.0 * 0.75) / 3.0;
-        assert!((reciprocal_rank_of_chance(&[1, 1, 2]) - mean).abs() < 1e-12);
-        // Against many random orders.
-        let groups = [0, 0, 0, 1, 1, 2];
-        let mut random = ChaCha8Rng::seed_from_u64(3);
-        let mut scores: Vec<f32> = vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
-        let (mut sum, rounds) = (0.0, 20_000);
-        for _ in 0..rounds {
-            scores.shuffle(&mut random);
-            let rows = (0..5).map(|row| average_precision_at_r(row, &scores, &groups));
-            sum += rows.sum::<f64>() / 5.0;
-        }
-        let found = sum / f64::from(rounds);
-        assert!(
-            (precision_of_chance(&groups) - found).abs() < 0.01,
-            "{found}"
-        );
     }
 }

@@ -1,5 +1,6 @@
-//! What runs, sweeps, comparisons and probes of models came to, as one HTML page that needs nothing else.
+//! What runs, sweeps, advice, comparisons and probes of models came to, as one HTML page that needs nothing else.
 
+mod advice;
 mod error;
 mod figures;
 mod heat_map;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use advice::ReportedAdvice;
 pub use error::Error;
 use probe::ProbedModel;
 use rsa::Comparison;
@@ -39,12 +41,16 @@ pub struct Report {
 enum Part {
     Run(Box<ReportedRun>),
     Sweep(Box<ReportedSweep>),
+    Advice(Box<ReportedAdvice>),
     Comparison(Comparison),
     Probed(ProbedModel),
 }
 
 impl Part {
     fn read(path: &Path) -> Result<Self, Error> {
+        if path.join(advice::RESULT).is_file() {
+            return Ok(Self::Advice(Box::new(ReportedAdvice::read(path)?)));
+        }
         if path.join(RESULT).is_file() || path.join(SHARED).is_file() {
             return Ok(Self::Sweep(Box::new(ReportedSweep::read(path)?)));
         }
@@ -66,18 +72,19 @@ impl Part {
         })
     }
 
-    fn section(&self) -> Section {
+    fn sections(self) -> Vec<Section> {
         match self {
-            Self::Run(run) => run.section(),
-            Self::Sweep(sweep) => sweep.section(),
-            Self::Comparison(comparison) => comparison.section(),
-            Self::Probed(probed) => probed.section(),
+            Self::Run(run) => vec![run.section()],
+            Self::Sweep(sweep) => vec![sweep.section()],
+            Self::Advice(advice) => advice.sections(),
+            Self::Comparison(comparison) => vec![comparison.section()],
+            Self::Probed(probed) => vec![probed.section()],
         }
     }
 }
 
 impl Report {
-    /// Of `paths`, each a run's folder, a sweep's, or a file with what `telly rsa --json` or
+    /// Of `paths`, each a run's folder, a sweep's, that of `telly advise`, or a file with what `telly rsa --json` or
     /// `telly probe --json` printed, in their order. The first of them that cannot be read is the error.
     pub fn read(paths: &[PathBuf]) -> Result<Self, Error> {
         let parts = paths.iter().map(|path| Part::read(path));
@@ -93,7 +100,7 @@ impl Report {
         if runs.len() > 1 {
             sections.push(run::overview(&runs));
         }
-        sections.extend(parts.iter().map(Part::section));
+        sections.extend(parts.into_iter().flat_map(Part::sections));
         section::name_apart(&mut sections);
         Ok(Self { sections })
     }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::figures::named;
@@ -10,41 +9,14 @@ use super::heat_map::{self, HeatMap};
 use super::plot::{Axis, Marks, Plot, Point, Series};
 use super::section::{Cell, Drawing, Row, Section, Table};
 use super::{Error, svg};
+use crate::study::probe::{Finding, LayerReading};
 
 /// The probes of a model.
 pub(super) struct ProbedModel {
     path: PathBuf,
-    probes: Vec<Probe>,
+    probes: Vec<Finding>,
     /// Whatever else was printed.
     facts: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-struct Probe {
-    #[serde(rename = "probe")]
-    name: String,
-    metric: String,
-    train: usize,
-    test: usize,
-    chance: f64,
-    mixed: Reading,
-    layers: Vec<Layer>,
-}
-
-#[derive(Deserialize)]
-struct Reading {
-    value: f64,
-    random_weights: Option<f64>,
-    random_labels: Option<f64>,
-}
-
-#[derive(Deserialize)]
-struct Layer {
-    #[serde(rename = "layer")]
-    number: usize,
-    weight: f64,
-    #[serde(flatten)]
-    reading: Reading,
 }
 
 impl ProbedModel {
@@ -58,7 +30,7 @@ impl ProbedModel {
             problem,
         };
         let probes = facts.remove(Self::KEY).unwrap_or_default();
-        let probes: Vec<Probe> = serde_json::from_value(probes)
+        let probes: Vec<Finding> = serde_json::from_value(probes)
             .map_err(|error| other(format!("`{}`: {error}", Self::KEY)))?;
         let layers = probes.first().map_or(0, |probe| probe.layers.len());
         if layers == 0 {
@@ -83,18 +55,14 @@ impl ProbedModel {
             None => "What layers know".into(),
         };
         let mut section = Section::new(title, Some(self.path.display().to_string()));
-        let map = |title: &'static str, value: &dyn Fn(&Layer) -> f64| HeatMap {
+        let map = |title: &'static str, value: &dyn Fn(&LayerReading) -> f64| HeatMap {
             title,
             rows: self.probes[0]
                 .layers
                 .iter()
-                .map(|layer| format!("layer {}", layer.number))
+                .map(|layer| format!("layer {}", layer.layer))
                 .collect(),
-            columns: self
-                .probes
-                .iter()
-                .map(|probe| probe.name.as_str())
-                .collect(),
+            columns: self.probes.iter().map(|probe| probe.probe.name()).collect(),
             cells: (0..self.probes[0].layers.len())
                 .map(|row| {
                     let probes = self.probes.iter();
@@ -123,7 +91,7 @@ impl ProbedModel {
             },
         ]);
         for probe in &self.probes {
-            section.add_table(probe.table());
+            section.add_table(table(probe));
         }
         section.add_table(Table::facts("How it was measured", self.facts()));
         section
@@ -152,7 +120,7 @@ impl ProbedModel {
     /// What the numbers of each probe are.
     fn metrics(&self) -> String {
         let probes = self.probes.iter();
-        let metrics = probes.map(|probe| format!("{}: {}", probe.name, probe.metric));
+        let metrics = probes.map(|probe| format!("{}: {}", probe.probe.name(), probe.metric));
         metrics.collect::<Vec<_>>().join(", ")
     }
 
@@ -160,17 +128,17 @@ impl ProbedModel {
         let series = self.probes.iter().map(|probe| {
             let points = probe.layers.iter().map(|layer| {
                 let value = layer.reading.value;
-                let title = format!("layer {}: {} {value:.4}", layer.number, probe.name);
-                Point::new(layer.number as f64, value, title)
+                let title = format!("layer {}: {} {value:.4}", layer.layer, probe.probe.name());
+                Point::new(layer.layer as f64, value, title)
             });
             Series {
-                name: probe.name.clone(),
+                name: probe.probe.name().into(),
                 points: points.collect(),
                 line: true,
             }
         });
         let names = self.probes[0].layers.iter();
-        let names = names.map(|layer| (layer.number as f64, layer.number.to_string()));
+        let names = names.map(|layer| (layer.layer as f64, layer.layer.to_string()));
         Plot {
             name: "layers".into(),
             title: "What is found from layer to layer".into(),
@@ -182,47 +150,17 @@ impl ProbedModel {
     }
 }
 
-impl Probe {
-    fn table(&self) -> Table {
-        let number = |value: f64| Cell::number(format!("{value:.4}"));
-        let row = |name: String, reading: &Reading, weight: Option<f64>| {
-            let mut cells = vec![Cell::text(name), number(reading.value)];
-            cells.extend(reading.controls().map(number));
-            cells.push(weight.map_or_else(|| Cell::text(""), number));
-            Row::new(cells)
-        };
-        let mut columns = vec!["layer".to_owned(), self.metric.clone()];
-        columns.extend(self.mixed.control_names().map(String::from));
-        columns.push("weight in the mixture".into());
-        let layers = self.layers.iter();
-        let layers =
-            layers.map(|layer| row(layer.number.to_string(), &layer.reading, Some(layer.weight)));
-        Table {
-            heading: format!(
-                "{}: learnt from {}, tested on {}; guessing gives {:.4}",
-                self.name, self.train, self.test, self.chance
-            ),
-            columns,
-            rows: layers
-                .chain([row("mixed".into(), &self.mixed, None)])
-                .collect(),
-        }
-    }
-}
-
-impl Reading {
-    fn controls(&self) -> impl Iterator<Item = f64> {
-        [self.random_weights, self.random_labels]
-            .into_iter()
-            .flatten()
-    }
-
-    fn control_names(&self) -> impl Iterator<Item = &'static str> {
-        [
-            self.random_weights.map(|_| "random weights"),
-            self.random_labels.map(|_| "random labels"),
-        ]
-        .into_iter()
-        .flatten()
+fn table(finding: &Finding) -> Table {
+    let number = |value: f64| Cell::number(format!("{value:.4}"));
+    let rows = finding.rows().map(|(name, reading, weight)| {
+        let mut cells = vec![Cell::text(name), number(reading.value)];
+        cells.extend(reading.controls().map(|(_, value)| number(value)));
+        cells.push(weight.map_or_else(|| Cell::text(""), number));
+        Row::new(cells)
+    });
+    Table {
+        heading: finding.summary(),
+        columns: finding.columns(),
+        rows: rows.collect(),
     }
 }

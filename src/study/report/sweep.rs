@@ -68,10 +68,23 @@ impl ReportedSweep {
 
     /// All that there is to say.
     pub(super) fn section(&self) -> Section {
+        let conclusion = self.result.as_ref().map(SweepResult::conclusion);
+        self.section_saying("Sweep", conclusion)
+    }
+
+    /// All that there is to say but which K to take: a pilot is judged by more than its metric.
+    pub(super) fn section_of_pilot(mut self) -> Section {
+        if let Some(result) = &mut self.result {
+            result.0.cheapest_not_worse = None;
+        }
+        self.section_saying("Pilot of", None)
+    }
+
+    fn section_saying(&self, kind: &str, conclusion: Option<String>) -> Section {
         let path = self.folder.display().to_string();
-        let mut section = Section::new(format!("Sweep {}", folder_name(&self.folder)), Some(path));
+        let mut section = Section::new(format!("{kind} {}", folder_name(&self.folder)), Some(path));
         if let Some(result) = &self.result {
-            section.blocks.push(Block::Paragraph(result.conclusion()));
+            section.blocks.extend(conclusion.map(Block::Paragraph));
             section.draw(&result.plots());
             section.add_table(result.table());
             if result.shares_passes() {

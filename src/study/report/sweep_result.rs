@@ -34,6 +34,7 @@ impl SweepResult {
             metric,
             split,
             base,
+            significance_level: level,
             ..
         } = &self.0;
         let found = match self.0.verdict() {
@@ -44,16 +45,16 @@ impl SweepResult {
             }
             Verdict::NothingElse => "There is no other K to compare with.".into(),
             Verdict::AllWorse => {
-                format!("Every other K is significantly worse (p < 0.05): take K = {base}.")
+                format!("Every other K is significantly worse (p < {level}): take K = {base}.")
             }
             Verdict::NoneFaster => format!(
-                "No other K is faster without being significantly worse (p < 0.05): take K = {base}."
+                "No other K is faster without being significantly worse (p < {level}): take K = {base}."
             ),
             Verdict::NotTested => {
                 format!("Not every K could be compared with K = {base}: none is recommended.")
             }
             Verdict::Take(row, AgainstBase { test, .. }) => format!(
-                "Take K = {} at learning rate {:e}: it has the shortest epochs of those that are not significantly worse (p < 0.05). With 95 % confidence its {metric} differs from that of K = {base} by {:+.4} to {:+.4}.",
+                "Take K = {} at learning rate {:e}: it has the shortest epochs of those that are not significantly worse (p < {level}). With 95 % confidence its {metric} differs from that of K = {base} by {:+.4} to {:+.4}.",
                 row.freeze, row.lr, test.interval[0], test.interval[1]
             ),
         };
@@ -214,7 +215,7 @@ impl SweepResult {
             standard_deviation: deviation,
         } = spread;
         let interval = deviation.map(|deviation| [mean - deviation, mean + deviation]);
-        Some((mean, interval, spread_text(mean, deviation)))
+        Some((mean, interval, spread.to_string()))
     }
 
     /// A row of figures for each K and learning rate.
@@ -256,9 +257,10 @@ impl SweepResult {
 fn cells(row: &study::Row, chosen: bool) -> Vec<Cell> {
     let mark = if chosen { " (take this)" } else { "" };
     let measured = |spread: Option<Spread>| {
-        let deviation = spread.and_then(|spread| spread.standard_deviation);
-        let mean = spread.map(|spread| spread.mean);
-        Cell::figure(mean, |mean| spread_text(mean, deviation))
+        spread.map_or_else(
+            || Cell::number("-"),
+            |spread| Cell::number(spread.to_string()).exactly(&spread.mean),
+        )
     };
     let seeds: Vec<String> = row.seeds.iter().map(ToString::to_string).collect();
     let against = row.against_base.map_or("-".into(), |against| {
@@ -273,7 +275,6 @@ fn cells(row: &study::Row, chosen: bool) -> Vec<Cell> {
             against.test.difference
         )
     });
-    let p_value = row.against_base.map(|against| against.test.p_value);
     vec![
         Cell::text(format!("{}{mark}", row.freeze)),
         Cell::number(format!("{:e}", row.lr)),
@@ -281,7 +282,10 @@ fn cells(row: &study::Row, chosen: bool) -> Vec<Cell> {
         measured(row.valid),
         measured(row.test),
         Cell::number(against),
-        Cell::figure(p_value, probability),
+        row.against_base.map_or_else(
+            || Cell::number("-"),
+            |against| Cell::number(against.test.p_value_text()).exactly(&against.test.p_value),
+        ),
         Cell::figure(row.epoch_seconds, seconds),
         Cell::figure(row.train_seconds, seconds),
         Cell::figure(row.precompute_seconds, seconds),
@@ -289,22 +293,6 @@ fn cells(row: &study::Row, chosen: bool) -> Vec<Cell> {
         Cell::figure(Some(row.cache_bytes as f64), bytes),
         Cell::figure(row.trainable_parameters, count),
     ]
-}
-
-/// A probability with three places; none is written as 0.
-fn probability(probability: f64) -> String {
-    if probability < 0.001 {
-        "< 0.001".into()
-    } else {
-        format!("{probability:.3}")
-    }
-}
-
-fn spread_text(mean: f64, deviation: Option<f64>) -> String {
-    match deviation {
-        Some(deviation) => format!("{mean:.4} ± {deviation:.4}"),
-        None => format!("{mean:.4}"),
-    }
 }
 
 /// Where a K is on the axis: nothing frozen is one less than the embeddings alone.

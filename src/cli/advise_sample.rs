@@ -1,0 +1,147 @@
+//! The part of the data that a pilot of `telly advise` works on.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use rand::SeedableRng;
+use rand::seq::index::sample;
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+
+use super::console;
+use super::options::missing;
+use super::sweep::SweepOptions;
+use super::sweep_folder::write;
+use crate::dataset::{Label, Record, Source};
+use crate::error::Error;
+use crate::task::{Objective, TaskKind, label_field};
+
+/// What its rows are drawn by.
+const DRAW: u64 = 1;
+/// Its files.
+pub(super) const TRAIN: &str = "train.jsonl";
+pub(super) const VALID: &str = "valid.jsonl";
+
+/// The records that a pilot learns from and is validated on.
+pub(super) struct Sample {
+    /// Records of the training split.
+    pub(super) records: usize,
+    pub(super) train: Vec<String>,
+    valid: Vec<String>,
+}
+
+impl Sample {
+    /// `wanted` records of the training split and half as many to validate on: of the validation split
+    /// if there is one, else of the rest. Of a classifier's validation, rows with a label that it cannot
+    /// have learnt are left out.
+    pub(super) fn draw(
+        options: &SweepOptions,
+        data: Option<&Path>,
+        wanted: usize,
+    ) -> Result<Self, Error> {
+        let source = |files: &Option<Vec<PathBuf>>, split: &str| match (files, data) {
+            (Some(files), _) => Source::of_all(files, split).map(Some),
+            (None, Some(folder)) => Source::in_folder(folder, split),
+            (None, None) => Ok(None),
+        };
+        let train = source(&options.train, "train")?.ok_or_else(|| missing("--train"))?;
+        let path = train.path().to_owned();
+        if train.text_file().is_some() {
+            return Err(Error::Usage {
+                problem: "a file of pairs is no file of records".into(),
+                hint: "give records of two functions and a label, or run `telly sweep` on a part of the pairs".into(),
+            });
+        }
+        let records = all_records(&train)?;
+        let given = source(&options.valid, "valid")?;
+        let given = given.as_ref().map(all_records).transpose()?;
+        let mut random = ChaCha8Rng::seed_from_u64(DRAW);
+        let mut order = sample(&mut random, records.len(), records.len()).into_vec();
+        let mut valid: Vec<&Record> = match &given {
+            None => {
+                let held_out = (wanted / 2).min(records.len() / 3);
+                let rows = order.split_off(order.len() - held_out);
+                rows.into_iter().map(|row| &records[row]).collect()
+            }
+            Some(given) => {
+                let drawn = sample(&mut random, given.len(), (wanted / 2).min(given.len()));
+                drawn.into_iter().map(|row| &given[row]).collect()
+            }
+        };
+        order.truncate(wanted);
+        let train: Vec<&Record> = order.iter().map(|&row| &records[row]).collect();
+        let single_label = options.task.objective.unwrap_or_default() == Objective::SingleLabel;
+        if options.task.task == Some(TaskKind::Classify) && single_label {
+            let field = label_field(options.task.label_field.as_deref());
+            // Without one the record is refused when it is encoded.
+            let label = |record: &Record| field.label(record, &path).ok();
+            let known: HashSet<Option<Label>> = train.iter().map(|record| label(record)).collect();
+            let before = valid.len();
+            valid.retain(|record| known.contains(&label(record)));
+            if valid.len() < before {
+                console::say(&format!(
+                    "{} records to validate on have labels that none of the sample has, and are left out",
+                    before - valid.len()
+                ));
+            }
+        }
+        let lines = |records: &[&Record]| -> Vec<String> {
+            records
+                .iter()
+                .map(|record| json!(record.fields).to_string())
+                .collect()
+        };
+        Ok(Self {
+            records: records.len(),
+            train: lines(&train),
+            valid: lines(&valid),
+        })
+    }
+
+    /// The first rows of it, so many to learn from, and as many to validate on.
+    pub(super) fn first(&self, rows: usize) -> Self {
+        let first = |lines: &[String]| lines[..lines.len().min(rows)].to_vec();
+        Self {
+            records: self.records,
+            train: first(&self.train),
+            valid: first(&self.valid),
+        }
+    }
+
+    fn files(&self) -> [(&'static str, String); 2] {
+        [(TRAIN, &self.train), (VALID, &self.valid)]
+            .map(|(name, lines)| (name, lines.iter().map(|line| line.clone() + "\n").collect()))
+    }
+
+    /// Refuses a folder of another sample.
+    pub(super) fn check(&self, out: &Path) -> Result<(), Error> {
+        for (name, text) in self.files() {
+            let path = out.join(name);
+            if fs_err::read_to_string(&path).is_ok_and(|found| found != text) {
+                return Err(Error::Usage {
+                    problem: format!(
+                        "`{}` was drawn from other data, or with another `--rows`",
+                        path.display()
+                    ),
+                    hint: "choose another `--out`, or remove the folder".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(&self, out: &Path) -> Result<(), Error> {
+        self.files()
+            .iter()
+            .try_for_each(|(name, text)| write(out, name, text))
+    }
+}
+
+fn all_records(source: &Source) -> Result<Vec<Record>, Error> {
+    let mut chunks = source.records()?;
+    let mut records = Vec::new();
+    while let Some(chunk) = chunks.chunk()? {
+        records.extend(chunk.records);
+    }
+    Ok(records)
+}

@@ -1,0 +1,182 @@
+//! Which K a short pilot speaks for.
+
+use serde::Serialize;
+
+use super::sweep::{Row, Table, Verdict};
+use crate::checkpoint::Freeze;
+
+/// Fine-tuning has hardly changed a layer where Pearson's r of its output before and after is at least
+/// this. `docs/findings.md` says where freezing began to cost beside it.
+pub const UNCHANGED: f64 = 0.98;
+/// A pilot sees so little that it takes a loss for one sooner than a sweep does: where chance alone
+/// would make one as large less often than this.
+pub const PILOT_LEVEL: f64 = 0.2;
+/// Seeds from which on the pilot's own metric decides: of two, a t-test tells next to nothing.
+const ENOUGH_SEEDS: usize = 3;
+/// K that are tried beside nothing frozen.
+const CANDIDATES: usize = 3;
+
+/// What a K was taken by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The metric of the pilot's seeds.
+    Metric,
+    /// How alike the layers are before and after fine-tuning.
+    Similarity,
+    /// Neither told anything: the base is taken.
+    Nothing,
+}
+
+/// Layers from the bottom that fine-tuning has hardly changed, by `similarities` of layer 0, the
+/// embeddings, and up; none where it has changed the embeddings. A similarity that is not defined
+/// counts as a change.
+pub fn unchanged_layers(similarities: &[Option<f64>]) -> Option<usize> {
+    let changed = |found: &Option<f64>| found.is_none_or(|similarity| similarity < UNCHANGED);
+    let first = similarities.iter().position(changed);
+    first.unwrap_or(similarities.len()).checked_sub(1)
+}
+
+/// The K to try with a model of so many `layers`, of which fine-tuning left so many as they were: that
+/// one and deeper ones, where freezing begins to cost, an eighth of the layers apart; never all layers.
+pub fn candidates(unchanged: Option<usize>, layers: usize) -> Vec<Freeze> {
+    let last = layers.saturating_sub(1);
+    let step = layers.div_ceil(8).max(1);
+    let middle = unchanged.unwrap_or(0).min(last);
+    let mut depths: Vec<usize> = (middle..=last).step_by(step).take(CANDIDATES).collect();
+    let mut lower = middle;
+    while depths.len() < CANDIDATES && lower > 0 {
+        lower = lower.saturating_sub(step);
+        depths.push(lower);
+    }
+    depths.sort_unstable();
+    depths.into_iter().map(Freeze::Layers).collect()
+}
+
+/// The K to take by a pilot's `table`, made at [`PILOT_LEVEL`], and by how many layers fine-tuning left
+/// `unchanged`, where that was looked at.
+///
+/// Of three seeds or more the metric decides, as in a sweep. Of fewer it is the most frozen layers that
+/// fine-tuning would hardly have changed, and that are not significantly worse where that was tested.
+pub fn choose(table: &Table, unchanged: Option<usize>) -> (Freeze, Decision) {
+    let verdict = table.verdict();
+    if table.fewest_seeds() >= ENOUGH_SEEDS {
+        match verdict {
+            Verdict::Take(row, _) => return (row.freeze, Decision::Metric),
+            Verdict::AllWorse | Verdict::NoneFaster => return (table.base, Decision::Metric),
+            Verdict::OneSeed | Verdict::NothingElse | Verdict::NotTested => {}
+        }
+    }
+    let frozen_for_nothing = |row: &&Row| {
+        let worse = row
+            .against_base
+            .is_some_and(|test| test.significantly_worse);
+        row.freeze != table.base
+            && !worse
+            && unchanged.is_some_and(|unchanged| row.freeze <= Freeze::Layers(unchanged))
+    };
+    let deepest = table.best().filter(frozen_for_nothing);
+    match deepest.max_by_key(|row| row.freeze) {
+        Some(row) => (row.freeze, Decision::Similarity),
+        None if unchanged.is_none() => (table.base, Decision::Nothing),
+        None => (table.base, Decision::Similarity),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::sweep::{CacheCost, SweptRun};
+    use super::*;
+
+    #[test]
+    fn layers_are_unchanged_up_to_the_first_that_is_not() {
+        let found = |similarities: &[f64]| {
+            let similarities: Vec<_> = similarities.iter().copied().map(Some).collect();
+            unchanged_layers(&similarities)
+        };
+        assert_eq!(found(&[1.0, 0.99, 0.97, 0.99]), Some(1));
+        assert_eq!(found(&[1.0, UNCHANGED]), Some(1));
+        assert_eq!(found(&[0.9, 1.0]), None);
+        assert_eq!(unchanged_layers(&[Some(1.0), None, Some(1.0)]), Some(0));
+        assert_eq!(unchanged_layers(&[]), None);
+    }
+
+    #[test]
+    fn candidates_begin_where_little_has_changed() {
+        let names = |unchanged, layers| {
+            let freezes = candidates(unchanged, layers).into_iter();
+            freezes.map(|freeze| freeze.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Some(2), 6), ["2", "3", "4"]);
+        assert_eq!(names(Some(5), 6), ["3", "4", "5"]);
+        // All layers are never frozen.
+        assert_eq!(names(Some(6), 6), ["3", "4", "5"]);
+        assert_eq!(names(None, 6), ["0", "1", "2"]);
+        assert_eq!(names(Some(8), 12), ["6", "8", "10"]);
+        assert_eq!(names(Some(9), 12), ["7", "9", "11"]);
+        assert_eq!(names(Some(10), 30), ["10", "14", "18"]);
+        assert_eq!(names(Some(1), 2), ["0", "1"]);
+        assert_eq!(names(Some(1), 1), ["0"]);
+    }
+
+    /// A pilot of K = none, 2 and 4, whose metrics these are, seed by seed.
+    fn table(metrics: [&[f64]; 3]) -> Table {
+        let depths = [Freeze::Nothing, Freeze::Layers(2), Freeze::Layers(4)];
+        let costs = depths.map(|freeze| CacheCost {
+            freeze,
+            seconds: None,
+            caches: 1,
+            bytes: 1,
+        });
+        let run = |freeze: Freeze, seed: usize, metric: f64| SweptRun {
+            freeze,
+            lr: 1e-4,
+            seed: seed as u64,
+            summary: [
+                ("epoch_seconds".into(), json!(10 - freeze.layers())),
+                ("valid".into(), json!({ "mrr": metric })),
+            ]
+            .into_iter()
+            .collect(),
+        };
+        let runs: Vec<SweptRun> = depths
+            .iter()
+            .zip(metrics)
+            .flat_map(|(&freeze, metrics)| {
+                let seeds = metrics.iter().enumerate();
+                seeds.map(move |(seed, &metric)| run(freeze, seed, metric))
+            })
+            .collect();
+        Table::new("mrr", &runs, &costs, PILOT_LEVEL).expect("a table")
+    }
+
+    #[test]
+    fn of_three_seeds_the_metric_decides() {
+        let base = [0.80, 0.82, 0.81];
+        let as_good = [0.81, 0.81, 0.81];
+        // p = 0.12: no loss to a sweep, one to a pilot.
+        let worse = [0.79, 0.80, 0.805];
+        let metric = |freeze| (freeze, Decision::Metric);
+        let found = choose(&table([&base, &as_good, &worse]), Some(4));
+        assert_eq!(found, metric(Freeze::Layers(2)));
+        let found = choose(&table([&base, &as_good, &as_good]), Some(0));
+        assert_eq!(found, metric(Freeze::Layers(4)));
+        let found = choose(&table([&base, &worse, &worse]), Some(4));
+        assert_eq!(found, metric(Freeze::Nothing));
+    }
+
+    #[test]
+    fn of_fewer_the_layers_decide() {
+        let one = table([&[0.8], &[0.7], &[0.9]]);
+        let similarity = |freeze| (freeze, Decision::Similarity);
+        assert_eq!(choose(&one, Some(3)), similarity(Freeze::Layers(2)));
+        assert_eq!(choose(&one, Some(6)), similarity(Freeze::Layers(4)));
+        assert_eq!(choose(&one, Some(1)), similarity(Freeze::Nothing));
+        assert_eq!(choose(&one, None), (Freeze::Nothing, Decision::Nothing));
+        // What is shown to be worse is not taken.
+        let two = table([&[0.8, 0.81], &[0.8, 0.8], &[0.5, 0.51]]);
+        assert_eq!(choose(&two, Some(6)), similarity(Freeze::Layers(2)));
+    }
+}

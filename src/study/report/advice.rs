@@ -1,0 +1,120 @@
+//! The folder of `telly advise`: which K to take, what it costs, and the pilot that says so.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::figures::{bytes, seconds};
+use super::rsa::Comparison;
+use super::run::folder_name;
+use super::section::{Block, Cell, Row, Section, Table};
+use super::sweep::ReportedSweep;
+use super::{Error, read_json};
+use crate::checkpoint::Freeze;
+
+/// What was found.
+pub(super) const RESULT: &str = "advice.json";
+
+/// Advice as it is reported.
+pub(super) struct ReportedAdvice {
+    name: String,
+    path: String,
+    advice: Advice,
+    comparison: Option<Comparison>,
+    pilot: ReportedSweep,
+}
+
+#[derive(Deserialize)]
+struct Advice {
+    sentences: Vec<String>,
+    predicted: Option<Prediction>,
+    predicted_base: Option<Prediction>,
+    similarities: Option<Value>,
+}
+
+/// What training on all of the data comes to.
+#[derive(Deserialize)]
+struct Prediction {
+    freeze: Freeze,
+    precompute_seconds: Option<f64>,
+    epoch_seconds: Option<f64>,
+    cache_bytes: Option<f64>,
+    precompute_peak_bytes: Option<f64>,
+    train_peak_bytes: Option<f64>,
+}
+
+impl ReportedAdvice {
+    /// That in `folder`.
+    pub(super) fn read(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(RESULT);
+        let damaged = |problem: String| Error::Damaged {
+            path: path.clone(),
+            problem,
+            remedy: "the `telly advise` that made it writes it again, and trains nothing twice",
+        };
+        let value = read_json(&path).map_err(|error| match error {
+            Error::Damaged { problem, .. } => damaged(problem),
+            error => error,
+        })?;
+        let mut advice: Advice =
+            serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        let similarities = advice.similarities.take();
+        let comparison = similarities.map(|found| Comparison::new(&path, found));
+        Ok(Self {
+            name: folder_name(folder),
+            path: folder.display().to_string(),
+            advice,
+            comparison: comparison.transpose()?,
+            pilot: ReportedSweep::read(folder)?,
+        })
+    }
+
+    /// What it says, what the layers do before and after training, and the pilot.
+    pub(super) fn sections(self) -> Vec<Section> {
+        let mut section = Section::new(format!("Advice {}", self.name), Some(self.path));
+        let Advice {
+            sentences,
+            predicted,
+            predicted_base,
+            ..
+        } = self.advice;
+        section
+            .blocks
+            .extend(sentences.into_iter().map(Block::Paragraph));
+        let base = predicted.as_ref().map(|predicted| predicted.freeze);
+        let base = predicted_base.filter(|predicted| base != Some(predicted.freeze));
+        section.add_table(costs(predicted.iter().chain(&base)));
+        let comparison = self.comparison.map(|comparison| comparison.section());
+        std::iter::once(section)
+            .chain(comparison)
+            .chain([self.pilot.section_of_pilot()])
+            .collect()
+    }
+}
+
+fn costs<'a>(predicted: impl Iterator<Item = &'a Prediction>) -> Table {
+    let columns = [
+        "K",
+        "precompute",
+        "an epoch",
+        "disk",
+        "memory of precompute",
+        "memory of training",
+    ];
+    let rows = predicted.map(|predicted| {
+        Row::new(vec![
+            Cell::text(predicted.freeze.to_string()),
+            Cell::figure(predicted.precompute_seconds, seconds),
+            Cell::figure(predicted.epoch_seconds, seconds),
+            Cell::figure(predicted.cache_bytes, bytes),
+            Cell::figure(predicted.precompute_peak_bytes, bytes),
+            Cell::figure(predicted.train_peak_bytes, bytes),
+        ])
+    });
+    Table {
+        heading: "What all of the data will cost".into(),
+        columns: columns.map(String::from).to_vec(),
+        rows: rows.collect(),
+    }
+}
