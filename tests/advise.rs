@@ -126,25 +126,41 @@ fn a_pilot_tells_what_all_of_the_data_costs() {
     );
 }
 
+/// `arguments` without `flags` and their values.
+fn without(mut arguments: Vec<String>, flags: &[&str]) -> Vec<String> {
+    for flag in flags {
+        let place = arguments.iter().position(|it| it == flag);
+        let place = place.expect("there");
+        arguments.drain(place..place + 2);
+    }
+    arguments
+}
+
+fn with(arguments: &[String], more: &[&str]) -> Vec<String> {
+    let more = more.iter().map(ToString::to_string);
+    arguments.iter().cloned().chain(more).collect()
+}
+
+/// The K of a pilot.
+fn tried(advice: &Value) -> Vec<Value> {
+    let rows = advice["pilot"]["rows"].as_array().expect("rows");
+    rows.iter().map(|row| row["freeze"].clone()).collect()
+}
+
 /// Without K and seeds typed, the layers say which K are tried, and time how many seeds; more of it and
 /// the same command goes on.
 #[test]
 fn time_decides_how_much_is_trained() {
     let work = Workspace::new();
     write_long_classification(&work.path("train.jsonl"), 200);
-    let mut arguments = advise(&work, "advice");
-    for flag in ["--seeds", "--freeze"] {
-        let place = arguments.iter().position(|it| it == flag).expect("there");
-        arguments.drain(place..place + 2);
-    }
-    let within = |minutes: &str| {
-        let minutes = ["--minutes", minutes].map(String::from);
-        telly_json(&[&arguments[..], &minutes].concat())
-    };
+    let arguments = without(advise(&work, "advice"), &["--seeds", "--freeze"]);
+    let within = |minutes| telly_json(&with(&arguments, &["--minutes", minutes]));
     let advice = within("0");
+    assert_eq!(advice["pilot_seeds"], 1);
+    // Two passes over 200 rows are 14 steps; there is time for one pass of 2.
     assert_eq!(
-        (&advice["pilot_seeds"], &advice["pilot_epochs"]),
-        (&1.into(), &1.into())
+        (&advice["pilot_epochs"], &advice["pilot_epochs_wanted"]),
+        (&1.into(), &7.into())
     );
     let layers = advice["similarities"]["layers"].as_array().expect("layers");
     let alike = layers
@@ -153,12 +169,6 @@ fn time_decides_how_much_is_trained() {
     let unchanged = alike.count().checked_sub(1);
     assert_eq!(advice["unchanged_layers"], serde_json::json!(unchanged));
     assert_eq!(advice["decided_by"], "similarity");
-    let tried = |advice: &Value| {
-        let rows = advice["pilot"]["rows"].as_array().expect("rows");
-        rows.iter()
-            .map(|row| row["freeze"].clone())
-            .collect::<Vec<_>>()
-    };
     let deepest = layers.len() - 2;
     let taken = unchanged.map(|unchanged| unchanged.min(deepest));
     assert_eq!(advice["freeze"], taken.map_or("none".into(), Value::from));
@@ -168,24 +178,97 @@ fn time_decides_how_much_is_trained() {
     assert_eq!(more["pilot_seeds"], 3);
     assert_eq!(more["decided_by"], "metric");
     assert_eq!(tried(&more), tried(&advice));
-    // The runs that there were are not made anew.
+    // The runs that there were are not made anew, nor thrown away for want of time.
     assert_eq!(more["pilot_epochs"], 1);
+    assert_eq!(within("0")["pilot_seeds"], 3);
 
-    let typed = ["--seeds", "1,2", "--minutes", "1"].map(String::from);
-    let both = telly(&[&arguments[..], &typed].concat())
-        .output()
-        .expect("telly runs");
+    let typed = with(&arguments, &["--seeds", "1,2"]);
+    let both = telly(&with(&typed, &["--minutes", "1"])).output();
+    let both = both.expect("telly runs");
     assert_eq!(both.status.code(), Some(WRONG_INPUT));
     assert!(
         support::stderr(&both).contains("--minutes"),
         "both were taken"
     );
-    let never = ["--minutes", "nan"].map(String::from);
-    fails(
-        telly(&[&arguments[..], &never].concat()),
-        WRONG_INPUT,
-        &["--minutes"],
+    // All steps of all seeds cannot be had of runs of fewer.
+    fails(telly(&typed), WRONG_INPUT, &["7 times", "--seeds"]);
+    let other = with(
+        &without(arguments.clone(), &["--epochs"]),
+        &["--epochs", "5"],
     );
+    fails(telly(&other), WRONG_INPUT, &["--epochs", "other flags"]);
+    let never = with(&arguments, &["--minutes", "nan"]);
+    fails(telly(&never), WRONG_INPUT, &["--minutes"]);
+}
+
+/// With time for all steps, the one pass that told so is not kept.
+#[test]
+fn runs_take_all_steps_that_there_is_time_for() {
+    let work = Workspace::new();
+    write_long_classification(&work.path("train.jsonl"), 200);
+    let arguments = without(advise(&work, "advice"), &["--seeds", "--freeze"]);
+    let advice = telly_json(&with(&arguments, &["--minutes", "60"]));
+    assert_eq!(
+        (&advice["pilot_epochs"], &advice["pilot_epochs_wanted"]),
+        (&7.into(), &7.into())
+    );
+    assert_eq!(advice["pilot_seeds"], 3);
+    let summary = work.path("advice/runs/freeze-none/lr-5e-5/seed-1/summary.json");
+    let summary: Value =
+        serde_json::from_slice(&fs_err::read(summary).expect("a run")).expect("JSON");
+    assert_eq!(summary["steps"], 14);
+}
+
+/// What has not changed the layers because it has learnt nothing is no reason to freeze them.
+#[test]
+fn a_pilot_that_learns_nothing_recommends_nothing() {
+    let work = Workspace::new();
+    write_long_classification(&work.path("train.jsonl"), 200);
+    let arguments = without(advise(&work, "advice"), &["--seeds"]);
+    let advice = telly_json(&with(&arguments, &["--seeds", "1", "--lr", "1e-9"]));
+    assert_eq!(advice["unchanged_layers"], 3);
+    assert_eq!(
+        (&advice["freeze"], &advice["decided_by"]),
+        (&"none".into(), &"nothing".into())
+    );
+    let said = advice["sentences"][0].as_str().expect("a sentence");
+    assert!(said.contains("hardly learnt"), "{said}");
+}
+
+/// A run that fails costs itself alone.
+#[test]
+fn a_failed_run_is_told_and_the_rest_is_used() {
+    let work = Workspace::new();
+    write_long_classification(&work.path("train.jsonl"), 200);
+    fs_err::create_dir_all(work.path("advice/runs")).expect("a folder");
+    work.write("advice/runs/freeze-1", "in the way");
+    let arguments = advise(&work, "advice");
+    let failed = telly(&arguments).output().expect("telly runs");
+    assert!(!failed.status.success());
+    let said = support::stderr(&failed);
+    assert!(said.contains("K = 1, learning rate 5e-5, seed 2"), "{said}");
+    let advice = fs_err::read(work.path("advice/advice.json")).expect("advice");
+    let advice: Value = serde_json::from_slice(&advice).expect("JSON");
+    assert_eq!(
+        tried(&advice),
+        ["none".into(), Value::from(0), Value::from(2)]
+    );
+}
+
+/// Layers are compared by the texts of the task, whatever their field is called.
+#[test]
+fn pairs_of_functions_are_compared_by_the_first() {
+    let work = Workspace::new();
+    let rows = (0..60).map(|row| {
+        let (first, second) = (format!("int f{row} ( )"), format!("void g{} ( )", row / 2));
+        serde_json::json!({ "func1": first, "func2": second, "label": row % 2 }).to_string() + "\n"
+    });
+    work.write("train.jsonl", &rows.collect::<String>());
+    let fixed = advise(&work, "advice");
+    let arguments = without(fixed, &["--task", "--seeds", "--freeze"]);
+    let advice = telly_json(&with(&arguments, &["--task", "clone", "--minutes", "0"]));
+    assert_eq!(advice["similarities"]["texts"], 20);
+    assert_eq!(advice["similarities"]["max_length"], 64);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -207,6 +209,14 @@ impl ConfigFile {
 }
 
 impl EncoderConfig {
+    /// `count` weights as the model's family begins pre-training with: normal, with `initializer_range`.
+    #[allow(clippy::cast_possible_truncation, reason = "weights are f32")]
+    pub(crate) fn fresh_weights(&self, random: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+        let normal = Normal::new(0.0, self.initializer_range)
+            .unwrap_or_else(|_| unreachable!("`initializer_range` is a finite number out of JSON"));
+        (0..count).map(|_| normal.sample(random) as f32).collect()
+    }
+
     /// Reads `config.json`.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let file = ConfigFile {

@@ -7,21 +7,20 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
-use super::advise_pilot::{Asked, Found, Pilot};
+use super::advise_pilot::{Asked, Found, Losses, Pilot};
 use super::advise_sample::Sample;
 use super::options::missing;
 use super::sweep::{SweepOptions, SweptFreezes, all_trained};
-use super::sweep_folder::{SHARED, freeze_flags, telly_json, write};
+use super::sweep_folder::{SHARED, differences, freeze_flags, telly_json, write};
 use super::{console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
-use crate::study::{self, Decision, PILOT_LEVEL, Row, UNCHANGED, choose, unchanged_layers};
+use crate::precompute::shards_in_memory;
+use crate::study::{self, Changes, Decision, PILOT_LEVEL, Row, UNCHANGED, choose};
 use crate::train::TrainSettings;
 
 /// Records of the pilot's training split, unless told.
 const PILOT_ROWS: usize = 400;
-/// By how much the training loss falls at least in a run that has learnt something.
-const LEARNT: f64 = 0.05;
 /// The flags for all of the data.
 const WHOLE: &str = "advice.toml";
 const RESULT: &str = "advice.json";
@@ -29,9 +28,10 @@ const RESULT: &str = "advice.json";
 /// Say which K to take and what it will cost, from a short pilot on a sample of the data.
 ///
 /// Trains all layers on the sample, compares what each layer represents before and after, and trains
-/// with the K up to which little has changed and with deeper ones; tells time, disk and memory for all of
-/// the data. Each run takes as many steps as all of the data will, if there is time for them, but 100
-/// at most. Stopped at any moment, the same command goes on where it was.
+/// with three K about the layer up to which little has changed; tells time, disk and memory for all of the
+/// data. Each run takes as many steps as all of the data will, if there is time for them, but 100 at
+/// most. Stopped at any moment, the same command goes on where it was; with more minutes it trains
+/// more seeds.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -72,8 +72,8 @@ pub(super) struct AdviseArguments {
     /// Folder of the advice: the sample, the pilot's sweep, advice.json.
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     out: PathBuf,
-    /// TOML file with any of these flags and any other of `telly precompute` and `telly train`, `_`
-    /// for `-`; a flag typed wins.
+    /// TOML file with flags of these, but for those of the pilot, and any of `telly precompute` and
+    /// `telly train`, `_` for `-`; a flag typed wins.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// End with one JSON object on stdout.
@@ -83,12 +83,13 @@ pub(super) struct AdviseArguments {
 
 pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
     let mut advice = Advice::prepare(arguments)?;
-    let found = advice.pilot.run(&advice.model, advice.layers)?;
+    let found = advice.pilot.run(&advice.model)?;
     let sweep = &advice.pilot.sweep;
-    let table = sweep.table(&found.runs, &found.costs, PILOT_LEVEL)?;
-    let pearson = found.pearson();
-    let unchanged = pearson.as_deref().and_then(unchanged_layers);
-    let (chosen, decision) = choose(&table, unchanged);
+    let table = sweep.table(&found.trained.runs, &found.costs, PILOT_LEVEL)?;
+    let losses = advice.pilot.losses()?;
+    let changes = found.changes();
+    let learnt = losses.as_ref().is_none_or(Losses::show_learning);
+    let (chosen, decision) = choose(&table, changes.as_ref(), learnt);
     let predicted = |freeze: Freeze| {
         let row = table.best().find(|row| row.freeze == freeze);
         row.map(|row| advice.predict(row, &found)).transpose()
@@ -102,25 +103,28 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
     let mut object = json!({
         "freeze": chosen,
         "decided_by": decision,
-        "unchanged_layers": unchanged,
+        "unchanged_layers": changes.as_ref().and_then(Changes::unchanged),
         "base": table.base,
         "rows": advice.rows,
         "pilot_rows": advice.pilot_rows,
         "pilot_epochs": advice.pilot.epochs,
+        "pilot_epochs_wanted": advice.pilot.wanted,
         "pilot_seeds": table.fewest_seeds(),
-        "pilot_losses": advice.pilot.losses()?,
+        "pilot_losses": losses.as_ref().map(Losses::to_json),
         "predicted": of_chosen,
         "predicted_base": of_base,
         "pilot": table.to_json(),
         "similarities": found.similarities,
     });
-    let mut said = match decision {
-        Decision::Metric => sweep_table::conclusion(&table),
-        Decision::Similarity | Decision::Nothing => {
-            reason(&table, chosen, unchanged, pearson.as_deref())
-        }
+    let mut said = match (decision, &losses) {
+        (Decision::Metric, _) => sweep_table::conclusion(&table),
+        (_, Some(losses)) if !learnt => vec![unlearnt(table.base, losses)],
+        _ => vec![reason(&table, chosen, changes.as_ref())],
     };
-    said.extend(sentences(&object, advice.epochs));
+    if decision == Decision::Similarity {
+        said.extend(difference(&table, chosen, found.seeds_left));
+    }
+    said.extend(costs_and_limits(&object, advice.epochs));
     object["sentences"] = json!(said);
     write(&sweep.folder, RESULT, &object.to_string())?;
     if arguments.json {
@@ -130,7 +134,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
         console::print("")?;
         said.iter().try_for_each(|line| console::print(line))?;
     }
-    all_trained(found.failed)
+    all_trained(found.trained.failed)
 }
 
 /// A pilot, and what it stands for.
@@ -138,7 +142,6 @@ struct Advice {
     pilot: Pilot,
     /// Where the model lies.
     model: PathBuf,
-    layers: usize,
     /// Records of the training split.
     rows: usize,
     /// Those of them that the pilot learns from.
@@ -187,14 +190,15 @@ impl Advice {
             seconds: arguments.minutes * 60.0,
             step: batch_size.saturating_mul(accumulated(&shared)),
             epochs,
+            layers,
         };
         let whole = shared.to_string();
+        check_flags(&out, &whole)?;
         let pilot = Pilot::begin(out, shared, &sample, asked)?;
         write(&pilot.sweep.folder, WHOLE, &whole)?;
         Ok(Self {
             pilot,
             model,
-            layers,
             rows: sample.records,
             pilot_rows: sample.train.len(),
             batch_size,
@@ -226,7 +230,7 @@ impl Advice {
             "epoch_seconds": row.epoch_seconds.map(|seconds| seconds * times),
             "precompute_seconds": start.map(|start| start + all),
             "cache_bytes": whole.get("bytes"),
-            "precompute_peak_bytes": filled.get("peak_rss_bytes"),
+            "precompute_peak_bytes": precompute_peak(&filled, &whole),
             "train_peak_bytes": usual_peak(row, found),
         }))
     }
@@ -251,9 +255,20 @@ fn accumulated(shared: &Table) -> usize {
         .unwrap_or(1)
 }
 
+/// Peak memory of `precompute` over the `whole` of the data, as its `--dry-run` tells it, by that of the
+/// sample, which was `filled`: what it holds of the cache depends on how large that is.
+fn precompute_peak(filled: &Map<String, Value>, whole: &Map<String, Value>) -> Option<u64> {
+    let bytes = |of: &Map<String, Value>, name: &str| of.get(name)?.as_u64();
+    let most = bytes(whole, "shard_bytes")?;
+    let held = |of| Some(shards_in_memory(bytes(of, "bytes")?, most));
+    let peak = bytes(filled, "peak_rss_bytes")?;
+    Some((peak + held(whole)?).saturating_sub(held(filled)?))
+}
+
 /// The median of the peaks of `row`'s runs, bytes; the greater of the middle two.
 fn usual_peak(row: &Row, found: &Found) -> Option<f64> {
     let same = found
+        .trained
         .runs
         .iter()
         .filter(|run| run.freeze == row.freeze && run.lr.total_cmp(&row.lr).is_eq());
@@ -264,59 +279,59 @@ fn usual_peak(row: &Row, found: &Found) -> Option<f64> {
     peaks.get(peaks.len() / 2).copied()
 }
 
-/// Why `chosen` is to be taken, where the layers decide.
-fn reason(
-    table: &study::Table,
-    chosen: Freeze,
-    unchanged: Option<usize>,
-    pearson: Option<&[Option<f64>]>,
-) -> Vec<String> {
-    let changed = pearson.zip(unchanged).and_then(|(pearson, layers)| {
-        let next = pearson.get(layers + 1)?.as_ref()?;
-        Some(format!(", but layer {} not ({next:.3})", layers + 1))
-    });
-    let alike = |layers: usize| {
-        format!(
-            "training all layers on the sample leaves layers 0 to {layers} nearly as they were (Pearson's r of {UNCHANGED} or more){}",
-            changed.unwrap_or_default()
-        )
-    };
-    let row = table.best().find(|row| row.freeze == chosen);
-    let mut lines = vec![match (row, unchanged) {
-        (Some(row), Some(layers)) if chosen != table.base => {
-            format!(
-                "take K = {chosen} (learning rate {:e}): {}",
-                row.lr,
-                alike(layers)
-            )
-        }
-        (_, Some(layers)) => format!(
-            "take K = {}: the sample shows no other K up to {layers} that is as good, although {}",
-            table.base,
-            alike(layers)
-        ),
-        (_, None) if pearson.is_some() => format!(
-            "take K = {}: training on the sample changes the embeddings already (Pearson's r below {UNCHANGED})",
-            table.base
-        ),
-        (_, None) => format!(
-            "take K = {}: there are too few seeds to tell the K apart, and no layers to compare",
-            table.base
-        ),
-    }];
-    let row = row.filter(|_| chosen != table.base);
-    lines.extend(row.and_then(|row| difference(table, row)));
-    lines
+/// Why no K but `base` is to be taken, where it has hardly learnt.
+fn unlearnt(base: Freeze, losses: &Losses) -> String {
+    format!(
+        "take K = {base}, or ask again: it has hardly learnt from the sample (its training loss went {}), so that the K cannot be told apart. More `--minutes` or `--rows` in another `--out` may do, or another learning rate",
+        losses.said()
+    )
 }
 
-/// How `row` differs from the base, and how sure that is.
-fn difference(table: &study::Table, row: &Row) -> Option<String> {
+/// Why `chosen` is to be taken, by the `changes` of the layers.
+fn reason(table: &study::Table, chosen: Freeze, changes: Option<&Changes>) -> String {
+    let base = table.base;
+    let Some(changes) = changes else {
+        return format!(
+            "take K = {base}: the seeds do not tell the K apart, and there are no layers to compare"
+        );
+    };
+    let Some(layers) = changes.unchanged() else {
+        return format!(
+            "take K = {base}: training on the sample changes the embeddings already (Pearson's r below {UNCHANGED})"
+        );
+    };
+    let next = changes.pearson.get(layers + 1).copied().flatten();
+    let next = next.map(|next| format!(", but layer {} not ({next:.3})", layers + 1));
+    let alike = format!(
+        "training all layers on the sample leaves layers 0 to {layers} nearly as they were (Pearson's r of {UNCHANGED} or more){}",
+        next.unwrap_or_default()
+    );
+    if let Some(row) = row_of(table, chosen).filter(|_| chosen != base) {
+        return format!("take K = {chosen} (learning rate {:e}): {alike}", row.lr);
+    }
+    let mut others = table.best().filter(|row| row.freeze != base);
+    if others.any(|row| row.freeze <= Freeze::Layers(layers)) {
+        format!(
+            "take K = {base}: every other K up to {layers} is significantly worse (p < {PILOT_LEVEL}), although {alike}"
+        )
+    } else {
+        format!("take K = {base}: {alike}, and no K up to {layers} was tried")
+    }
+}
+
+fn row_of(table: &study::Table, freeze: Freeze) -> Option<&Row> {
+    table.best().find(|row| row.freeze == freeze)
+}
+
+/// How `chosen` differs from the base, and how sure that is; nothing of the base itself.
+fn difference(table: &study::Table, chosen: Freeze, seeds_left: bool) -> Option<String> {
     let study::Table {
         metric,
         split,
         base,
         ..
     } = table;
+    let row = row_of(table, chosen).filter(|_| chosen != *base)?;
     if let Some(against) = row.against_base {
         let [low, high] = against.test.interval;
         return Some(format!(
@@ -325,18 +340,38 @@ fn difference(table: &study::Table, row: &Row) -> Option<String> {
         ));
     }
     let on = |row: &Row| if split == "test" { row.test } else { row.valid };
-    let of_base = on(table.best().find(|row| row.freeze == *base)?)?;
+    let more = if seeds_left {
+        ": more `--minutes` train more"
+    } else {
+        ""
+    };
     Some(format!(
-        "its {metric} on the sample differs from that of K = {base} by {:+.4}; how much of that is chance one seed does not tell: more `--minutes` train more",
-        on(row)?.mean - of_base.mean
+        "its {metric} on the sample differs from that of K = {base} by {:+.4}; how much of that is chance one seed does not tell{more}",
+        on(row)?.mean - on(row_of(table, *base)?)?.mean
     ))
 }
 
-/// What to take, why, and what it will cost.
-fn sentences(advice: &Value, epochs: usize) -> Vec<String> {
+/// Refuses a folder that was begun with other flags.
+fn check_flags(folder: &Path, whole: &str) -> Result<(), Error> {
+    match fs_err::read_to_string(folder.join(WHOLE)) {
+        Ok(found) if found != whole => Err(Error::Usage {
+            problem: format!(
+                "`{}` was begun with other flags: {}",
+                folder.display(),
+                differences(&found, whole)
+            ),
+            hint:
+                "choose another `--out`, or remove the folder; `--minutes`, K and seeds may differ"
+                    .into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// How the layers have changed, what all of the data will cost, and how far the pilot can be trusted.
+fn costs_and_limits(advice: &Value, epochs: usize) -> Vec<String> {
     let mut lines = Vec::new();
-    let layers = advice["similarities"]["layers"].as_array();
-    if let Some(layers) = layers {
+    if let Some(layers) = advice["similarities"]["layers"].as_array() {
         let shown = layers.iter().filter_map(|layer| {
             Some(format!(
                 "{} {:.3}",
@@ -361,13 +396,11 @@ fn sentences(advice: &Value, epochs: usize) -> Vec<String> {
         }
         lines.push(cost(found, who, epochs));
     }
-    let losses = &advice["pilot_losses"];
-    if let (Some(first), Some(last)) = (losses["first"].as_f64(), losses["last"].as_f64())
-        && last > first * (1.0 - LEARNT)
-    {
+    let passes = |name: &str| advice[name].as_u64().unwrap_or(0);
+    let (taken, wanted) = (passes("pilot_epochs"), passes("pilot_epochs_wanted"));
+    if taken < wanted {
         lines.push(format!(
-            "K = {} has hardly learnt from the sample (its training loss went from {first:.3} to {last:.3}), so that the K cannot be told apart: pass more `--rows`, or another learning rate",
-            named(&advice["base"])
+            "each run took {taken} of {wanted} passes over the sample, for want of time: fewer steps change less, and more `--minutes` in another `--out` take more"
         ));
     }
     lines.push(format!(

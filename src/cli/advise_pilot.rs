@@ -8,29 +8,30 @@ use toml::Table;
 
 use super::advise_sample::{Sample, TRAIN, VALID};
 use super::console;
-use super::sweep_folder::{Sweep, telly_json, unique, write};
+use super::sweep_folder::{SHARED, Sweep, Trained, telly_json, unique, write};
 use crate::checkpoint::Freeze;
+use crate::dataset::Source;
 use crate::error::Error;
-use crate::study::{CacheCost, SweptRun, candidates, unchanged_layers};
-use crate::train::History;
+use crate::study::{CacheCost, Changes, candidates};
+use crate::train::{History, RunIdentity};
 
 /// Steps that each run takes at most beyond one pass: where training on all of the data takes more, what
 /// is left of it is not worth the time. A pilot that takes far fewer than training will has learnt
 /// nothing, with any K, and finds all of them alike.
 const MOST_STEPS: usize = 100;
-/// Steps that are timed before it is known how many there is time for.
-const TIMED_STEPS: usize = 3;
-/// What a seed of all K takes, in times of its base: the candidates together train about as many layers
-/// as the base, and each run starts and is evaluated.
+/// What a seed of all K takes, in times of its base: the three candidates together train about as many
+/// layers as the base, and each run has to start.
 const ROUND: f64 = 2.2;
-/// How often the runs pass over the sample, kept for when the same command goes on.
-const PLAN: &str = "pilot.json";
+/// By how much the training loss falls at least in a run that has learnt something.
+const LEARNT: f64 = 0.05;
+/// The texts that layers are compared by.
+const COMPARED: &str = "compared.jsonl";
 
 /// What is asked of a pilot.
 pub(super) struct Asked {
     /// The K, where they were typed.
     pub(super) freezes: Option<Vec<Freeze>>,
-    /// Seeds that are all to be trained, however long that takes.
+    /// Seeds that are all to be trained, with all steps, however long that takes.
     pub(super) seeds: Option<Vec<u64>>,
     /// What there is for it where seeds were not typed.
     pub(super) seconds: f64,
@@ -38,12 +39,24 @@ pub(super) struct Asked {
     pub(super) step: usize,
     /// Passes over all of the data.
     pub(super) epochs: usize,
+    /// Layers of the model.
+    pub(super) layers: usize,
 }
 
 impl Asked {
     fn base(&self) -> Freeze {
         let freezes = self.freezes.iter().flatten();
         freezes.min().copied().unwrap_or(Freeze::Nothing)
+    }
+
+    /// What a seed of all K takes, in times of its base.
+    fn round(&self) -> f64 {
+        let Some(freezes) = &self.freezes else {
+            return ROUND;
+        };
+        let trained = |freeze: Freeze| self.layers.saturating_sub(freeze.layers()).max(1) as f64;
+        let all: f64 = freezes.iter().map(|freeze| trained(*freeze)).sum();
+        all / trained(self.base()) + ROUND.fract()
     }
 }
 
@@ -52,38 +65,80 @@ pub(super) struct Pilot {
     pub(super) sweep: Sweep,
     /// How often each run passes over the sample.
     pub(super) epochs: usize,
+    /// How often it would with all steps.
+    pub(super) wanted: usize,
     asked: Asked,
 }
 
 /// What a pilot found.
 pub(super) struct Found {
-    pub(super) runs: Vec<SweptRun>,
-    /// What became of the others.
-    pub(super) failed: Vec<String>,
+    pub(super) trained: Trained,
     pub(super) costs: Vec<CacheCost>,
     /// What `telly rsa` says of the model before and after training all of it; none where that is not
     /// among the K, or cannot be compared.
     pub(super) similarities: Option<Map<String, Value>>,
+    /// Whether there are seeds left that are not trained.
+    pub(super) seeds_left: bool,
 }
 
 impl Found {
-    /// Of each layer from the embeddings up, where it was looked at.
-    pub(super) fn pearson(&self) -> Option<Vec<Option<f64>>> {
+    /// Of each layer, where it was looked at.
+    pub(super) fn changes(&self) -> Option<Changes> {
         let layers = self.similarities.as_ref()?.get("layers")?.as_array()?;
-        let each = layers.iter().map(|layer| layer["pearson"].as_f64());
-        Some(each.collect())
+        let pearson = layers.iter().map(|layer| layer["pearson"].as_f64());
+        Some(Changes {
+            pearson: pearson.collect(),
+        })
     }
 
     /// Seconds that all of it took.
     fn seconds(&self) -> f64 {
-        let trained = self.runs.iter().map(|run| run.summary.get("seconds"));
-        let trained = trained.filter_map(|seconds| seconds?.as_f64());
+        let trained = self.trained.runs.iter();
+        let trained = trained.filter_map(|run| run.summary.get("seconds")?.as_f64());
         // Several were filled in one pass.
         let filled = self
             .costs
             .iter()
             .filter_map(|cost| Some(cost.seconds? / cost.caches.max(1) as f64));
         trained.chain(filled).sum()
+    }
+}
+
+/// The mean training loss of the first and of the last third of what a run logged.
+pub(super) struct Losses {
+    first: f64,
+    last: f64,
+}
+
+impl Losses {
+    /// None of a run that logged too little.
+    fn of(run: &Path) -> Result<Option<Self>, Error> {
+        let losses = History::read(run)?.losses;
+        let third = losses.len() / 3;
+        if third == 0 {
+            return Ok(None);
+        }
+        let mean = |losses: &[(f64, f64)]| {
+            losses.iter().map(|(_, loss)| loss).sum::<f64>() / losses.len() as f64
+        };
+        Ok(Some(Self {
+            first: mean(&losses[..third]),
+            last: mean(&losses[losses.len() - third..]),
+        }))
+    }
+
+    /// Whether they have fallen.
+    pub(super) fn show_learning(&self) -> bool {
+        self.last <= self.first * (1.0 - LEARNT)
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({ "first": self.first, "last": self.last })
+    }
+
+    /// Both in words.
+    pub(super) fn said(&self) -> String {
+        format!("from {:.3} to {:.3}", self.first, self.last)
     }
 }
 
@@ -95,55 +150,60 @@ impl Pilot {
         sample: &Sample,
         asked: Asked,
     ) -> Result<Self, Error> {
+        let rows = sample.train.len();
+        let wanted = passes(sample.records, rows, asked.step, asked.epochs);
+        let epochs = match begun(&folder) {
+            Some(epochs) if epochs < wanted && asked.seeds.is_some() => {
+                return Err(Error::Usage {
+                    problem: format!(
+                        "the runs in `{}` pass {epochs} times over the sample, those of `--seeds` {wanted} times",
+                        folder.display()
+                    ),
+                    hint: "leave `--seeds` out, or choose another `--out`".into(),
+                });
+            }
+            Some(epochs) => epochs,
+            None if asked.seeds.is_some() => wanted,
+            // What there is time for is told by one pass.
+            None => 1,
+        };
         // Whether it learns is told by its losses.
         shared.entry("log_every").or_insert(1.into());
         for key in ["data", "train", "valid", "test"] {
             shared.remove(key);
         }
-        let wanted = passes(sample.records, sample.train.len(), asked.step, asked.epochs);
-        let epochs = match planned(&folder) {
-            Some(epochs) => epochs,
-            None if wanted == 1 || asked.seeds.is_some() => wanted,
-            None => {
-                let step = timed(&folder, &shared, sample, &asked)?;
-                let steps = sample.train.len().div_ceil(asked.step.max(1));
-                affordable(asked.seconds, step * steps as f64).min(wanted)
-            }
-        };
-        with_passes(&mut shared, &folder, epochs);
+        for (split, file) in [("train", TRAIN), ("valid", VALID)] {
+            shared.insert(split.into(), folder.join(file).display().to_string().into());
+        }
+        let passes = i64::try_from(epochs).unwrap_or(i64::MAX);
+        shared.insert("epochs".into(), passes.into());
         let swept = (vec![asked.base()], None, asked.seeds.clone());
         let sweep = Sweep::begin(folder, shared, swept)?;
         sample.write(&sweep.folder)?;
-        write(
-            &sweep.folder,
-            PLAN,
-            &json!({ "epochs": epochs }).to_string(),
-        )?;
         Ok(Self {
             sweep,
             epochs,
+            wanted,
             asked,
         })
     }
 
-    /// Trains the base once, looks at what that has changed in a `model` of so many `layers`, and trains
-    /// the K that are worth a try, with as many seeds as there is time for.
-    pub(super) fn run(&mut self, model: &Path, layers: usize) -> Result<Found, Error> {
+    /// Trains the base once, looks at what that has changed in the `model`, and trains the K that are worth
+    /// a try, with as many seeds as there is time for.
+    pub(super) fn run(&mut self, model: &Path) -> Result<Found, Error> {
         let base = self.asked.base();
         let seeds = self.sweep.seeds().to_vec();
-        let first = &seeds[..seeds.len().min(1)];
         let costs = self.sweep.fill_caches()?;
-        let (runs, failed) = self.sweep.train(&[base], first)?;
         let mut found = Found {
-            runs,
-            failed,
+            trained: self.train_base(base, &seeds)?,
             costs,
             similarities: self.similarities(model)?,
+            seeds_left: false,
         };
-        let tried = match (&self.asked.freezes, found.pearson()) {
+        let tried = match (&self.asked.freezes, found.changes()) {
             (Some(freezes), _) => freezes.clone(),
-            (None, Some(pearson)) => candidates(unchanged_layers(&pearson), layers),
-            (None, None) => spaced(layers),
+            (None, Some(changes)) => candidates(changes.unchanged(), self.asked.layers),
+            (None, None) => spaced(self.asked.layers),
         };
         let tried: Vec<Freeze> = tried.into_iter().filter(|freeze| *freeze != base).collect();
         let all = [&[base], tried.as_slice()].concat();
@@ -151,8 +211,11 @@ impl Pilot {
         found.costs = self.sweep.fill_caches()?;
         for (round, seed) in seeds.iter().enumerate() {
             let spent = found.seconds();
-            let untyped = self.asked.seeds.is_none();
-            if round > 0 && untyped && spent + spent / round as f64 > self.asked.seconds {
+            let seed = &[*seed];
+            let within = spent + spent / round.max(1) as f64 <= self.asked.seconds;
+            let typed = self.asked.seeds.is_some();
+            if round > 0 && !typed && !within && !self.sweep.is_trained(&all, seed)? {
+                found.seeds_left = true;
                 console::say(&format!(
                     "{round} of {} seeds in the time there is",
                     seeds.len()
@@ -160,29 +223,46 @@ impl Pilot {
                 break;
             }
             let freezes = if round == 0 { &tried } else { &all };
-            let (runs, failed) = self.sweep.train(freezes, &[*seed])?;
-            found.runs.extend(runs);
-            found.failed.extend(failed);
+            self.sweep.train(freezes, seed, &mut found.trained)?;
         }
         Ok(found)
     }
 
-    /// The mean training loss of the first and of the last third of what the base's first run logged;
-    /// null where it logged too little.
-    pub(super) fn losses(&self) -> Result<Value, Error> {
-        let Some(run) = self.sweep.first_run(self.asked.base()) else {
-            return Ok(Value::Null);
+    /// The base with the first seed, passing as often over the sample as there is time for. Where that
+    /// is not known it passes once, and begins anew if there is time for more.
+    fn train_base(&mut self, base: Freeze, seeds: &[u64]) -> Result<Trained, Error> {
+        let first = &seeds[..seeds.len().min(1)];
+        let mut trained = Trained::default();
+        self.sweep.train(&[base], first, &mut trained)?;
+        let seconds = trained.runs.first();
+        let seconds = seconds.and_then(|run| run.summary.get("seconds")?.as_f64());
+        let (Some(seconds), None) = (seconds, &self.asked.seeds) else {
+            return Ok(trained);
         };
-        let losses = History::read(&run)?.losses;
-        let third = losses.len() / 3;
-        if third == 0 {
-            return Ok(Value::Null);
+        if self.epochs > 1 || self.sweep.runs()? > 1 {
+            return Ok(trained);
         }
-        let mean = |losses: &[(f64, f64)]| {
-            losses.iter().map(|(_, loss)| loss).sum::<f64>() / losses.len() as f64
-        };
-        let (first, last) = (&losses[..third], &losses[losses.len() - third..]);
-        Ok(json!({ "first": mean(first), "last": mean(last) }))
+        let epochs = affordable(self.asked.seconds / self.asked.round(), seconds);
+        let epochs = epochs.min(self.wanted);
+        if epochs == 1 {
+            return Ok(trained);
+        }
+        console::say(&format!(
+            "there is time for {epochs} passes over the sample"
+        ));
+        self.epochs = epochs;
+        self.sweep.begin_anew(epochs)?;
+        let mut trained = Trained::default();
+        self.sweep.train(&[base], first, &mut trained)?;
+        Ok(trained)
+    }
+
+    /// The losses of the base's first run; none where it logged too little.
+    pub(super) fn losses(&self) -> Result<Option<Losses>, Error> {
+        match self.sweep.first_run(self.asked.base()) {
+            Some(run) => Losses::of(&run),
+            None => Ok(None),
+        }
     }
 
     /// How alike each layer's output is before and after the base's training.
@@ -190,33 +270,36 @@ impl Pilot {
         let Some(run) = self.sweep.first_run(Freeze::Nothing) else {
             return Ok(None);
         };
-        let data = self.sweep.folder.join(VALID);
+        let Some((identity, _)) = RunIdentity::read(&run)? else {
+            return Ok(None);
+        };
+        // The texts as the task has them, whatever their field is called.
+        let (field, length) = identity.encoding.studied_text();
+        let valid = self.sweep.folder.join(VALID);
+        let mut chunks = Source::of_all(&[valid], "valid")?.records()?;
+        let mut texts = String::new();
+        while let Some(chunk) = chunks.chunk()? {
+            for record in &chunk.records {
+                let text = field.text(record, &chunk.path)?;
+                texts += &json!({ "text": text }).to_string();
+                texts.push('\n');
+            }
+        }
+        write(&self.sweep.folder, COMPARED, &texts)?;
         let mut flags: Vec<OsString> = vec![model.into(), run.into()];
+        let data = self.sweep.folder.join(COMPARED);
         flags.extend([OsString::from("--data"), data.into()]);
-        for (flag, keys) in [
-            (
-                "--text-field",
-                &["text_field", "code_field", "source_field"][..],
-            ),
-            (
-                "--max-length",
-                &["max_length", "max_code_length", "max_source_length"],
-            ),
-            ("--provider", &["provider"]),
-            ("--threads", &["threads"]),
-            ("--onnxruntime", &["onnxruntime"]),
-        ] {
-            let shared = &self.sweep.shared;
-            if let Some(value) = keys.iter().find_map(|key| shared.get(*key)) {
+        flags.extend(["--max-length", &length.to_string()].map(OsString::from));
+        for key in ["provider", "threads", "onnxruntime"] {
+            if let Some(value) = self.sweep.shared.get(key) {
                 let text = value
                     .as_str()
                     .map_or_else(|| value.to_string(), str::to_owned);
-                flags.extend([OsString::from(flag), text.into()]);
+                flags.extend([OsString::from(format!("--{key}")), text.into()]);
             }
         }
         match telly_json("rsa", flags, &self.sweep.folder) {
             Ok(found) => Ok(Some(found)),
-            // It is a reason more, not the answer.
             Err(Error::Child { .. }) => {
                 console::say("the layers are not compared; the advice goes without");
                 Ok(None)
@@ -226,48 +309,17 @@ impl Pilot {
     }
 }
 
-/// Seconds of a step of the base, by a few on a part of `sample`.
-fn timed(folder: &Path, shared: &Table, sample: &Sample, asked: &Asked) -> Result<f64, Error> {
-    console::say("timing a few steps");
-    fs_err::create_dir_all(folder).map_err(Error::Output)?;
-    let alone = tempfile::tempdir_in(folder).map_err(Error::Output)?;
-    let part = sample.first(TIMED_STEPS * asked.step);
-    part.write(alone.path())?;
-    let mut shared = shared.clone();
-    with_passes(&mut shared, alone.path(), 1);
-    let swept = (vec![asked.base()], None, Some(vec![1]));
-    let trial = Sweep::begin(alone.path().to_owned(), shared, swept)?;
-    trial.fill_caches()?;
-    let (runs, _) = trial.train_all()?;
-    let seconds = runs
-        .first()
-        .and_then(|run| run.summary.get("epoch_seconds"));
-    let steps = part.train.len().div_ceil(asked.step.max(1)).max(1);
-    Ok(seconds.and_then(Value::as_f64).unwrap_or(0.0) / steps as f64)
-}
-
-/// Has runs pass so many times over the sample in `folder`.
-fn with_passes(shared: &mut Table, folder: &Path, epochs: usize) {
-    let epochs = i64::try_from(epochs).unwrap_or(i64::MAX);
-    shared.insert("epochs".into(), epochs.into());
-    for (split, file) in [("train", TRAIN), ("valid", VALID)] {
-        shared.insert(split.into(), folder.join(file).display().to_string().into());
-    }
-}
-
 /// How often the runs of the pilot in `folder` pass over its sample, if it was begun.
-fn planned(folder: &Path) -> Option<usize> {
-    let text = fs_err::read_to_string(folder.join(PLAN)).ok()?;
-    let plan: Value = serde_json::from_str(&text).ok()?;
-    plan["epochs"].as_u64()?.try_into().ok()
+fn begun(folder: &Path) -> Option<usize> {
+    let text = fs_err::read_to_string(folder.join(SHARED)).ok()?;
+    let shared: Table = text.parse().ok()?;
+    shared.get("epochs")?.as_integer()?.try_into().ok()
 }
 
-/// How many passes there is time for in `seconds`, where one of the base takes so many of them; at least
-/// one.
+/// How many passes of so many seconds each there is time for in `seconds`; at least one.
 fn affordable(seconds: f64, pass: f64) -> usize {
-    let passes = (seconds / ROUND / pass).floor();
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // It saturates.
-    let passes = passes as usize;
+    let passes = (seconds / pass).floor() as usize;
     passes.max(1)
 }
 
@@ -303,9 +355,28 @@ mod tests {
 
     #[test]
     fn passes_are_those_that_there_is_time_for() {
-        assert_eq!(affordable(120.0, 5.0), 10);
-        assert_eq!(affordable(120.0, 500.0), 1);
-        assert_eq!(affordable(120.0, 0.0), usize::MAX);
+        assert_eq!(affordable(55.0, 5.0), 11);
+        assert_eq!(affordable(55.0, 500.0), 1);
+        assert_eq!(affordable(55.0, 0.0), usize::MAX);
+        assert_eq!(affordable(0.0, 0.0), 1);
+    }
+
+    #[test]
+    fn a_round_is_as_long_as_its_layers_are_many() {
+        let asked = |freezes: Option<Vec<Freeze>>| Asked {
+            freezes,
+            seeds: None,
+            seconds: 120.0,
+            step: 32,
+            epochs: 1,
+            layers: 6,
+        };
+        assert!((asked(None).round() - 2.2).abs() < 1e-9);
+        let none = vec![Freeze::Nothing];
+        assert!((asked(Some(none)).round() - 1.2).abs() < 1e-9);
+        let all = (0..6).map(Freeze::Layers);
+        let all = std::iter::once(Freeze::Nothing).chain(all).collect();
+        assert!((asked(Some(all)).round() - 4.7).abs() < 1e-9);
     }
 
     #[test]

@@ -98,16 +98,6 @@ impl Sample {
         })
     }
 
-    /// The first rows of it, so many to learn from, and as many to validate on.
-    pub(super) fn first(&self, rows: usize) -> Self {
-        let first = |lines: &[String]| lines[..lines.len().min(rows)].to_vec();
-        Self {
-            records: self.records,
-            train: first(&self.train),
-            valid: first(&self.valid),
-        }
-    }
-
     fn files(&self) -> [(&'static str, String); 2] {
         [(TRAIN, &self.train), (VALID, &self.valid)]
             .map(|(name, lines)| (name, lines.iter().map(|line| line.clone() + "\n").collect()))

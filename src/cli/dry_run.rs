@@ -42,6 +42,7 @@ pub(super) fn report(
         "tokens": layout.tokens,
         "deduplication": all as f64 / layout.tokens.max(1) as f64,
         "bytes": bytes,
+        "shard_bytes": layout.shard_bytes,
         "splits": splits.collect::<Map<_, _>>(),
         "free_bytes": free,
         "cache": folder.display().to_string(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::freeze_list::freezes;
 use super::options::DeviceChoice;
-use super::sweep_folder::Sweep;
+use super::sweep_folder::{Sweep, Trained};
 use super::task::TaskOptions;
 use super::{console, split_files, sweep_table};
 use crate::cache::Precision;
@@ -138,7 +138,7 @@ impl FromStr for SweptFreezes {
 pub(super) fn run(arguments: &SweepArguments) -> Result<(), Error> {
     let sweep = Sweep::open(arguments)?;
     let costs = sweep.fill_caches()?;
-    let (runs, failed) = sweep.train_all()?;
+    let Trained { runs, failed } = sweep.train_all()?;
     let table = sweep.table(&runs, &costs, SIGNIFICANT)?;
     if arguments.json {
         console::print(&table.to_json().to_string())?;

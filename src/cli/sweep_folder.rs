@@ -21,7 +21,7 @@ use crate::interrupt;
 use crate::lock::Lock;
 use crate::publish::publish;
 use crate::study::{self, CacheCost, SweptRun};
-use crate::train::{RecordedRun, RunFolder, TrainSettings};
+use crate::train::{RecordedRun, RunFolder, TrainSettings, find_runs};
 
 /// The flags that all runs of a sweep share.
 pub(super) const SHARED: &str = "sweep.toml";
@@ -34,6 +34,8 @@ const OWN: [&str; 5] = ["freeze", "cache", "out", "seed", "graph"];
 /// What was found, for programs.
 const RESULT: &str = "sweep.json";
 const SPREADSHEET: &str = "sweep.csv";
+/// Where the runs are.
+const RUNS: &str = "runs";
 /// Between two looks at a process that runs.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -46,6 +48,15 @@ pub(super) struct Sweep {
     lrs: Vec<f64>,
     seeds: Vec<u64>,
     _lock: Lock,
+}
+
+/// Runs of a sweep.
+#[derive(Default)]
+pub(super) struct Trained {
+    /// Those that are finished.
+    pub(super) runs: Vec<SweptRun>,
+    /// What the others are.
+    pub(super) failed: Vec<String>,
 }
 
 impl Sweep {
@@ -147,7 +158,7 @@ impl Sweep {
 
     fn run_folder(&self, freeze: Freeze, lr: f64, seed: u64) -> PathBuf {
         self.folder
-            .join(format!("runs/freeze-{freeze}/lr-{lr:e}/seed-{seed}"))
+            .join(format!("{RUNS}/freeze-{freeze}/lr-{lr:e}/seed-{seed}"))
     }
 
     /// Fills the caches, those of all depths in one pass, or finds them filled of the same data; what
@@ -191,23 +202,21 @@ impl Sweep {
     }
 
     /// [`Self::train`] with all K and all seeds.
-    pub(super) fn train_all(&self) -> Result<(Vec<SweptRun>, Vec<String>), Error> {
-        self.train(&self.freezes, &self.seeds)
+    pub(super) fn train_all(&self) -> Result<Trained, Error> {
+        let mut trained = Trained::default();
+        self.train(&self.freezes, &self.seeds, &mut trained)?;
+        Ok(trained)
     }
 
-    /// Trains what of these K and seeds is not trained yet; all runs of them that are finished, and what
-    /// became of the others. The first failure where there is no run yet ends it.
+    /// Trains what of these K and seeds is not trained yet, and adds all of them to `trained`. The first
+    /// failure where there is no run yet is the error.
     pub(super) fn train(
         &self,
         freezes: &[Freeze],
         seeds: &[u64],
-    ) -> Result<(Vec<SweptRun>, Vec<String>), Error> {
-        let cells: Vec<(Freeze, f64, u64)> = freezes
-            .iter()
-            .flat_map(|&freeze| self.lrs.iter().map(move |&lr| (freeze, lr)))
-            .flat_map(|(freeze, lr)| seeds.iter().map(move |&seed| (freeze, lr, seed)))
-            .collect();
-        let (mut runs, mut failed) = (Vec::new(), Vec::new());
+        trained: &mut Trained,
+    ) -> Result<(), Error> {
+        let cells = self.cells(freezes, seeds);
         for (number, &(freeze, lr, seed)) in cells.iter().enumerate() {
             let folder = self.run_folder(freeze, lr, seed);
             let name = format!("K = {freeze}, learning rate {lr:e}, seed {seed}");
@@ -218,21 +227,57 @@ impl Sweep {
             } else {
                 console::say(&heading);
                 match self.train_one((freeze, lr, seed), &folder) {
-                    Err(Error::Child { .. }) if !runs.is_empty() => {
-                        failed.push(name);
+                    Err(Error::Child { .. }) if !trained.runs.is_empty() => {
+                        trained.failed.push(name);
                         continue;
                     }
-                    trained => trained?,
+                    summary => summary?,
                 }
             };
-            runs.push(SweptRun {
+            trained.runs.push(SweptRun {
                 freeze,
                 lr,
                 seed,
                 summary,
             });
         }
-        Ok((runs, failed))
+        Ok(())
+    }
+
+    /// Whether all runs of these K and seeds are finished.
+    pub(super) fn is_trained(&self, freezes: &[Freeze], seeds: &[u64]) -> Result<bool, Error> {
+        for (freeze, lr, seed) in self.cells(freezes, seeds) {
+            if RunFolder::summary(&self.run_folder(freeze, lr, seed))?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many runs there are, finished or not.
+    pub(super) fn runs(&self) -> Result<usize, Error> {
+        Ok(find_runs(&self.folder.join(RUNS))?.runs.len())
+    }
+
+    /// Drops the runs that there are, and has others pass so many times over the data.
+    pub(super) fn begin_anew(&mut self, epochs: usize) -> Result<(), Error> {
+        let runs = self.folder.join(RUNS);
+        // Before the flags: what is killed in between begins anew with the old ones.
+        if runs.is_dir() {
+            fs_err::remove_dir_all(runs).map_err(Error::Output)?;
+        }
+        let epochs = i64::try_from(epochs).unwrap_or(i64::MAX);
+        self.shared.insert("epochs".into(), epochs.into());
+        write(&self.folder, SHARED, &self.shared.to_string())?;
+        self.claim()
+    }
+
+    fn cells(&self, freezes: &[Freeze], seeds: &[u64]) -> Vec<(Freeze, f64, u64)> {
+        let cells = freezes.iter();
+        cells
+            .flat_map(|&freeze| self.lrs.iter().map(move |&lr| (freeze, lr)))
+            .flat_map(|(freeze, lr)| seeds.iter().map(move |&seed| (freeze, lr, seed)))
+            .collect()
     }
 
     fn train_one(
@@ -439,7 +484,7 @@ pub(super) fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
 }
 
 /// The flags of which two recipes say different things.
-fn differences(begun: &str, now: &str) -> String {
+pub(super) fn differences(begun: &str, now: &str) -> String {
     let table = |text: &str| text.parse::<Table>().unwrap_or_default();
     let (begun, now) = (table(begun), table(now));
     let mut keys: Vec<&String> = begun.keys().chain(now.keys()).collect();

@@ -42,6 +42,13 @@ struct Weights {
     packed: u64,
 }
 
+/// Bytes that filling a cache of `cache` bytes holds of its shards, of `shard_bytes` each at most: one as
+/// it was computed and as it is written, and if there are more the next, which is computed meanwhile.
+pub fn shards_in_memory(cache: u64, shard_bytes: u64) -> u64 {
+    let copies = if cache > shard_bytes { 3 } else { 2 };
+    copies * cache.min(shard_bytes)
+}
+
 impl FrozenShape {
     /// Bytes of the cache on disk, if the number of sequences is known: states, ids and offsets;
     /// equal sequences, which are stored once, are not known of.
@@ -60,7 +67,7 @@ impl FrozenShape {
         let program = program_bytes(config.vocabulary_size);
         let Freeze::Layers(depth) = freeze else {
             let ids = self.cache_bytes(config, freeze).unwrap_or(0);
-            let shards = self.shards(ids);
+            let shards = shards_in_memory(ids, self.shard_bytes);
             return Estimate::new(
                 "writing the token ids",
                 &[("cache shards", shards), ("program", program)],
@@ -109,7 +116,7 @@ impl FrozenShape {
             ("program", program + RUNTIME_BYTES),
         ];
         let cache = self.cache_bytes(config, Freeze::Layers(depth));
-        let shards = self.shards(cache.unwrap_or(u64::MAX));
+        let shards = shards_in_memory(cache.unwrap_or(u64::MAX), self.shard_bytes);
         let loading = [
             ("weights", weights.graph),
             // The graph's data shrinks as it is copied, a tensor at a time.
@@ -136,13 +143,6 @@ impl FrozenShape {
             Estimate::new("in the parity probe", &[&kept[..], &probing].concat()),
             Estimate::new("in a shard", &[&kept[..], &filling].concat()),
         ])
-    }
-
-    /// Bytes of the shards in memory of a cache of `cache` bytes: one as it was computed and as it is
-    /// written, and if there are more the next, which is computed meanwhile.
-    fn shards(&self, cache: u64) -> u64 {
-        let copies = if cache > self.shard_bytes { 3 } else { 2 };
-        copies * cache.min(self.shard_bytes)
     }
 
     fn weights(&self, config: &EncoderConfig, depth: usize) -> Weights {

@@ -17,7 +17,7 @@ pub use estimate::{
     SplitEstimate, Verdict, existing_ancestor, frozen_rate, read_rate, split_estimates,
 };
 pub use fill::fill;
-pub use memory::FrozenShape;
+pub use memory::{FrozenShape, shards_in_memory};
 pub use plan::{EncodedSplits, Plan, content_hash};
 pub use probe::{
     FP32_MAX_ABSOLUTE_ERROR, INT8_MEAN_COSINE, PROBE_SEQUENCES, PROBE_TOKENS, check_derived_parity,

@@ -24,17 +24,25 @@ pub enum Decision {
     Metric,
     /// How alike the layers are before and after fine-tuning.
     Similarity,
-    /// Neither told anything: the base is taken.
+    /// Nothing could be told, so the base is taken.
     Nothing,
 }
 
-/// Layers from the bottom that fine-tuning has hardly changed, by `similarities` of layer 0, the
-/// embeddings, and up; none where it has changed the embeddings. A similarity that is not defined
-/// counts as a change.
-pub fn unchanged_layers(similarities: &[Option<f64>]) -> Option<usize> {
-    let changed = |found: &Option<f64>| found.is_none_or(|similarity| similarity < UNCHANGED);
-    let first = similarities.iter().position(changed);
-    first.unwrap_or(similarities.len()).checked_sub(1)
+/// How alike the layers are before and after a pilot's fine-tuning of all of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changes {
+    /// Pearson's r, from the embeddings, layer 0, up; none where it is not defined.
+    pub pearson: Vec<Option<f64>>,
+}
+
+impl Changes {
+    /// The layers from the bottom that have hardly changed, by the number of the last; none where the
+    /// embeddings have changed. An r that is not defined counts as a change.
+    pub fn unchanged(&self) -> Option<usize> {
+        let changed = |found: &Option<f64>| found.is_none_or(|pearson| pearson < UNCHANGED);
+        let first = self.pearson.iter().position(changed);
+        first.unwrap_or(self.pearson.len()).checked_sub(1)
+    }
 }
 
 /// The K to try with a model of so many `layers`, of which fine-tuning left so many as they were: that
@@ -53,34 +61,39 @@ pub fn candidates(unchanged: Option<usize>, layers: usize) -> Vec<Freeze> {
     depths.into_iter().map(Freeze::Layers).collect()
 }
 
-/// The K to take by a pilot's `table`, made at [`PILOT_LEVEL`], and by how many layers fine-tuning left
-/// `unchanged`, where that was looked at.
+/// The K to take by a pilot's `table`, made at [`PILOT_LEVEL`], and by the `changes` of fine-tuning, where
+/// they were looked at. A pilot that has not `learnt` tells nothing: its layers have not changed, and its
+/// metric is chance.
 ///
 /// Of three seeds or more the metric decides, as in a sweep. Of fewer it is the most frozen layers that
 /// fine-tuning would hardly have changed, and that are not significantly worse where that was tested.
-pub fn choose(table: &Table, unchanged: Option<usize>) -> (Freeze, Decision) {
-    let verdict = table.verdict();
+pub fn choose(table: &Table, changes: Option<&Changes>, learnt: bool) -> (Freeze, Decision) {
+    if !learnt {
+        return (table.base, Decision::Nothing);
+    }
     if table.fewest_seeds() >= ENOUGH_SEEDS {
-        match verdict {
+        match table.verdict() {
             Verdict::Take(row, _) => return (row.freeze, Decision::Metric),
             Verdict::AllWorse | Verdict::NoneFaster => return (table.base, Decision::Metric),
             Verdict::OneSeed | Verdict::NothingElse | Verdict::NotTested => {}
         }
     }
+    let Some(changes) = changes else {
+        return (table.base, Decision::Nothing);
+    };
+    let unchanged = changes.unchanged();
     let frozen_for_nothing = |row: &&Row| {
         let worse = row
             .against_base
             .is_some_and(|test| test.significantly_worse);
-        row.freeze != table.base
-            && !worse
-            && unchanged.is_some_and(|unchanged| row.freeze <= Freeze::Layers(unchanged))
+        !worse && unchanged.is_some_and(|unchanged| row.freeze <= Freeze::Layers(unchanged))
     };
-    let deepest = table.best().filter(frozen_for_nothing);
-    match deepest.max_by_key(|row| row.freeze) {
-        Some(row) => (row.freeze, Decision::Similarity),
-        None if unchanged.is_none() => (table.base, Decision::Nothing),
-        None => (table.base, Decision::Similarity),
-    }
+    let others = table.best().filter(|row| row.freeze != table.base);
+    let deepest = others
+        .filter(frozen_for_nothing)
+        .max_by_key(|row| row.freeze);
+    let freeze = deepest.map_or(table.base, |row| row.freeze);
+    (freeze, Decision::Similarity)
 }
 
 #[cfg(test)]
@@ -90,17 +103,23 @@ mod tests {
     use super::super::sweep::{CacheCost, SweptRun};
     use super::*;
 
+    fn changes(similarities: &[f64]) -> Changes {
+        Changes {
+            pearson: similarities.iter().copied().map(Some).collect(),
+        }
+    }
+
     #[test]
     fn layers_are_unchanged_up_to_the_first_that_is_not() {
-        let found = |similarities: &[f64]| {
-            let similarities: Vec<_> = similarities.iter().copied().map(Some).collect();
-            unchanged_layers(&similarities)
+        let unchanged = |similarities: &[f64]| changes(similarities).unchanged();
+        assert_eq!(unchanged(&[1.0, 0.99, 0.97, 0.99]), Some(1));
+        assert_eq!(unchanged(&[1.0, UNCHANGED]), Some(1));
+        assert_eq!(unchanged(&[0.9, 1.0]), None);
+        assert_eq!(unchanged(&[]), None);
+        let undefined = Changes {
+            pearson: vec![Some(1.0), None, Some(1.0)],
         };
-        assert_eq!(found(&[1.0, 0.99, 0.97, 0.99]), Some(1));
-        assert_eq!(found(&[1.0, UNCHANGED]), Some(1));
-        assert_eq!(found(&[0.9, 1.0]), None);
-        assert_eq!(unchanged_layers(&[Some(1.0), None, Some(1.0)]), Some(0));
-        assert_eq!(unchanged_layers(&[]), None);
+        assert_eq!(undefined.unchanged(), Some(0));
     }
 
     #[test]
@@ -152,6 +171,14 @@ mod tests {
         Table::new("mrr", &runs, &costs, PILOT_LEVEL).expect("a table")
     }
 
+    /// Layers of which so many are as they were.
+    fn unchanged(layers: usize) -> Changes {
+        let similarities: Vec<f64> = (0..=6)
+            .map(|layer| if layer <= layers { 0.99 } else { 0.9 })
+            .collect();
+        changes(&similarities)
+    }
+
     #[test]
     fn of_three_seeds_the_metric_decides() {
         let base = [0.80, 0.82, 0.81];
@@ -159,11 +186,12 @@ mod tests {
         // p = 0.12: no loss to a sweep, one to a pilot.
         let worse = [0.79, 0.80, 0.805];
         let metric = |freeze| (freeze, Decision::Metric);
-        let found = choose(&table([&base, &as_good, &worse]), Some(4));
+        let chosen = |metrics, layers| choose(&table(metrics), Some(&unchanged(layers)), true);
+        let found = chosen([&base, &as_good, &worse], 4);
         assert_eq!(found, metric(Freeze::Layers(2)));
-        let found = choose(&table([&base, &as_good, &as_good]), Some(0));
+        let found = chosen([&base, &as_good, &as_good], 0);
         assert_eq!(found, metric(Freeze::Layers(4)));
-        let found = choose(&table([&base, &worse, &worse]), Some(4));
+        let found = chosen([&base, &worse, &worse], 4);
         assert_eq!(found, metric(Freeze::Nothing));
     }
 
@@ -171,12 +199,31 @@ mod tests {
     fn of_fewer_the_layers_decide() {
         let one = table([&[0.8], &[0.7], &[0.9]]);
         let similarity = |freeze| (freeze, Decision::Similarity);
-        assert_eq!(choose(&one, Some(3)), similarity(Freeze::Layers(2)));
-        assert_eq!(choose(&one, Some(6)), similarity(Freeze::Layers(4)));
-        assert_eq!(choose(&one, Some(1)), similarity(Freeze::Nothing));
-        assert_eq!(choose(&one, None), (Freeze::Nothing, Decision::Nothing));
+        let chosen = |layers| choose(&one, Some(&unchanged(layers)), true);
+        assert_eq!(chosen(3), similarity(Freeze::Layers(2)));
+        assert_eq!(chosen(6), similarity(Freeze::Layers(4)));
+        assert_eq!(chosen(1), similarity(Freeze::Nothing));
+        let changed = changes(&[0.9; 7]);
+        assert_eq!(
+            choose(&one, Some(&changed), true),
+            similarity(Freeze::Nothing)
+        );
         // What is shown to be worse is not taken.
         let two = table([&[0.8, 0.81], &[0.8, 0.8], &[0.5, 0.51]]);
-        assert_eq!(choose(&two, Some(6)), similarity(Freeze::Layers(2)));
+        let found = choose(&two, Some(&unchanged(6)), true);
+        assert_eq!(found, similarity(Freeze::Layers(2)));
+    }
+
+    #[test]
+    fn nothing_is_told_without_evidence() {
+        let nothing = (Freeze::Nothing, Decision::Nothing);
+        let one = table([&[0.8], &[0.7], &[0.9]]);
+        assert_eq!(choose(&one, None, true), nothing);
+        assert_eq!(choose(&one, Some(&unchanged(6)), false), nothing);
+        let same = [0.5, 0.5, 0.5];
+        assert_eq!(
+            choose(&table([&same; 3]), Some(&unchanged(6)), false),
+            nothing
+        );
     }
 }

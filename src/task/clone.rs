@@ -72,6 +72,15 @@ impl CloneEncoding {
         ]
     }
 
+    /// Where the function is, of two the first.
+    pub(super) fn studied_field(&self) -> FieldChoice {
+        let [first, _] = self.fields();
+        match self.form {
+            CloneForm::Pairs => first,
+            CloneForm::Groups => self.text_field(),
+        }
+    }
+
     fn text_field(&self) -> FieldChoice {
         super::classify::text_field(self.text_field.as_deref())
     }

@@ -20,8 +20,8 @@ use crate::trainable::Pass;
 const ROW: usize = 0;
 /// Where the other row of each one's group is.
 const PARTNER: usize = 1;
-/// Added to the scores of rows of the same group: `exp` makes nothing of it.
-const NO_NEGATIVE: f32 = -1e9;
+/// Added to the score of what is no wrong answer, as of rows of the same group: `exp` makes nothing of it.
+pub(crate) const NO_NEGATIVE: f32 = -1e9;
 
 /// No layer of its own: unit vectors, compared.
 pub(super) struct Contrast;

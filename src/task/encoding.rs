@@ -280,6 +280,23 @@ impl Encoding {
         }
     }
 
+    /// The text of a record that says most of what a model is to understand, and the most tokens that it
+    /// is given: the first of two texts, a search's code, what is written from.
+    pub fn studied_text(&self) -> (FieldChoice, usize) {
+        match self {
+            Self::Classify {
+                text_field,
+                max_length,
+                ..
+            } => (classify::text_field(text_field.as_deref()), *max_length),
+            Self::Search(search) => (search.code_field(), search.max_code_length),
+            Self::Clone(clone) => (clone.studied_field(), clone.max_length),
+            Self::Summarize(text) | Self::Generate(text) | Self::Complete(text) => {
+                (text.source_field(self.text_task()), text.max_source_length)
+            }
+        }
+    }
+
     /// Whether rows have classes that the training split decides.
     pub fn has_labels(&self) -> bool {
         self.label_choice().is_some()

@@ -4,7 +4,6 @@
 use candle_core::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
 
 use super::classify::Classifier;
@@ -431,12 +430,8 @@ impl<'a> HeadBuilder<'a> {
         Ok((made, bias.transpose()?))
     }
 
-    #[allow(clippy::cast_possible_truncation)]
     fn normal(&mut self, count: usize) -> Vec<f32> {
-        let normal = Normal::new(0.0, self.checkpoint.config.initializer_range)
-            .unwrap_or_else(|_| unreachable!("`initializer_range` is a finite number out of JSON"));
-        (0..count)
-            .map(|_| normal.sample(&mut self.random) as f32)
-            .collect()
+        let config = &self.checkpoint.config;
+        config.fresh_weights(&mut self.random, count)
     }
 }

@@ -31,6 +31,7 @@ mod texts;
 pub use class_weights::ClassWeights;
 pub use classify::label_field;
 pub use clone::{CloneEncoding, CloneForm};
+pub(crate) use contrast::NO_NEGATIVE;
 pub use cross_entropy::CrossEntropy;
 pub use encoding::{EncodedSplit, Encoding, Known, Role, TaskKind};
 pub use error::Error;

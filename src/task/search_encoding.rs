@@ -50,7 +50,7 @@ impl SearchEncoding {
     }
 
     /// `--code-field`: CodeSearchNet's names, and `AdvTest`'s.
-    fn code_field(&self) -> FieldChoice {
+    pub(super) fn code_field(&self) -> FieldChoice {
         let usual = ["code_tokens", "function_tokens", "code", "function"];
         FieldChoice::new("--code-field", self.code_field.as_deref(), &usual)
     }

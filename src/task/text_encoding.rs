@@ -131,7 +131,7 @@ struct Frame {
 }
 
 impl TextEncoding {
-    fn source_field(&self, task: TextTask) -> FieldChoice {
+    pub(super) fn source_field(&self, task: TextTask) -> FieldChoice {
         let named = self.source_field.as_deref();
         FieldChoice::new("--source-field", named, task.source_fields())
     }

@@ -12,7 +12,9 @@ use super::scaling::Scaling;
 use super::training::{ProbeSettings, fit};
 use super::{Features, Readings};
 use crate::study::Error;
-use crate::task::{RankingMetrics, RetrievalMetrics, SCORE_SCALE, normalise, rank_of, similarity};
+use crate::task::{
+    NO_NEGATIVE, RankingMetrics, RetrievalMetrics, SCORE_SCALE, normalise, rank_of, similarity,
+};
 
 /// What belongs together.
 #[derive(Debug, Clone, PartialEq)]
@@ -252,12 +254,14 @@ impl Partners {
 
 /// `[batch, batch]`: far below 0 where a code is not the query's own, but of its group.
 fn others(batch: &[u32], codes: &[u32], groups: &[i64]) -> Result<Tensor, Error> {
-    /// The softmax of it is 0.
-    const LEFT_OUT: f32 = -1e9;
     let numbers = batch.iter().enumerate().flat_map(|(row, &query)| {
         codes.iter().enumerate().map(move |(column, &code)| {
             let same = groups[query as usize] == groups[code as usize];
-            if same && row != column { LEFT_OUT } else { 0.0 }
+            if same && row != column {
+                NO_NEGATIVE
+            } else {
+                0.0
+            }
         })
     });
     let size = batch.len();
