@@ -102,7 +102,9 @@ fn a_pilot_tells_what_all_of_the_data_costs() {
     for said in advice["sentences"].as_array().expect("sentences") {
         let said = said.as_str().expect("text");
         let escaped = said.replace('<', "&lt;").replace('>', "&gt;");
-        assert!(page.contains(&escaped.replace('\'', "&#39;")), "{said}");
+        let escaped = escaped.replace('\'', "&#39;");
+        // There it begins with a capital.
+        assert!(page.contains(&escaped[1..]), "{said}");
     }
     for heading in [
         "Advice advice",
@@ -113,7 +115,10 @@ fn a_pilot_tells_what_all_of_the_data_costs() {
         assert!(page.contains(heading), "{heading}");
     }
     // The metric of two seeds is no reason to take a K.
-    assert!(!page.contains("Take K ="), "the sweep's rule speaks too");
+    assert!(
+        !page.contains("at learning rate"),
+        "the sweep's rule speaks too"
+    );
 
     // Nothing is trained again.
     let again = telly(&arguments).output().expect("telly runs");

@@ -79,9 +79,11 @@ impl ReportedAdvice {
             predicted_base,
             ..
         } = self.advice;
-        section
-            .blocks
-            .extend(sentences.into_iter().map(Block::Paragraph));
+        section.blocks.extend(
+            sentences
+                .iter()
+                .map(|said| Block::Paragraph(sentence(said))),
+        );
         let base = predicted.as_ref().map(|predicted| predicted.freeze);
         let base = predicted_base.filter(|predicted| base != Some(predicted.freeze));
         section.add_table(costs(predicted.iter().chain(&base)));
@@ -91,6 +93,13 @@ impl ReportedAdvice {
             .chain([self.pilot.section_of_pilot()])
             .collect()
     }
+}
+
+/// A line of a terminal as a sentence: with a capital and a full stop.
+fn sentence(said: &str) -> String {
+    let mut letters = said.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters).chain(['.']).collect()
 }
 
 fn costs<'a>(predicted: impl Iterator<Item = &'a Prediction>) -> Table {
