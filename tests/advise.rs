@@ -312,6 +312,9 @@ fn another_sample_is_refused() {
     let work = Workspace::new();
     write_long_classification(&work.path("train.jsonl"), 200);
     let arguments = advise(&work, "advice");
+    // A flag that was wrong before anything was made can be mended.
+    let wrong = with(&arguments, &["--text-field", "nope"]);
+    fails(telly(&wrong), WRONG_INPUT, &["no field `nope`"]);
     telly_json(&arguments);
     write_long_classification(&work.path("train.jsonl"), 300);
     fails(

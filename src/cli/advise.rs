@@ -11,7 +11,7 @@ use super::advise_pilot::{Asked, Found, Losses, Pilot};
 use super::advise_sample::Sample;
 use super::options::missing;
 use super::sweep::{SweepOptions, SweptFreezes, all_trained};
-use super::sweep_folder::{SHARED, differences, freeze_flags, telly_json, write};
+use super::sweep_folder::{SHARED, differences, freeze_flags, is_begun, telly_json, write};
 use super::{console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
     let learnt = losses.as_ref().is_none_or(Losses::show_learning);
     let (chosen, decision) = choose(&table, changes.as_ref(), learnt);
     let predicted = |freeze: Freeze| {
-        let row = table.best().find(|row| row.freeze == freeze);
+        let row = row_of(&table, freeze);
         row.map(|row| advice.predict(row, &found)).transpose()
     };
     let of_base = predicted(table.base)?;
@@ -180,7 +180,6 @@ impl Advice {
         fs_err::create_dir_all(&arguments.out).map_err(Error::Output)?;
         // The same folder, however it is named.
         let out = fs_err::canonicalize(&arguments.out).map_err(Error::Output)?;
-        sample.check(&out)?;
         let usual = TrainSettings::default();
         let batch_size = options.batch_size.unwrap_or(usual.batch_size);
         let epochs = options.epochs.unwrap_or(usual.epochs);
@@ -193,7 +192,10 @@ impl Advice {
             layers,
         };
         let whole = shared.to_string();
-        check_flags(&out, &whole)?;
+        if is_begun(&out) {
+            sample.check(&out)?;
+            check_flags(&out, &whole)?;
+        }
         let pilot = Pilot::begin(out, shared, &sample, asked)?;
         write(&pilot.sweep.folder, WHOLE, &whole)?;
         Ok(Self {
@@ -325,12 +327,7 @@ fn row_of(table: &study::Table, freeze: Freeze) -> Option<&Row> {
 
 /// How `chosen` differs from the base, and how sure that is; nothing of the base itself.
 fn difference(table: &study::Table, chosen: Freeze, seeds_left: bool) -> Option<String> {
-    let study::Table {
-        metric,
-        split,
-        base,
-        ..
-    } = table;
+    let study::Table { metric, base, .. } = table;
     let row = row_of(table, chosen).filter(|_| chosen != *base)?;
     if let Some(against) = row.against_base {
         let [low, high] = against.test.interval;
@@ -339,7 +336,6 @@ fn difference(table: &study::Table, chosen: Freeze, seeds_left: bool) -> Option<
             row.seeds.len()
         ));
     }
-    let on = |row: &Row| if split == "test" { row.test } else { row.valid };
     let more = if seeds_left {
         ": more `--minutes` train more"
     } else {
@@ -347,7 +343,7 @@ fn difference(table: &study::Table, chosen: Freeze, seeds_left: bool) -> Option<
     };
     Some(format!(
         "its {metric} on the sample differs from that of K = {base} by {:+.4}; how much of that is chance one seed does not tell{more}",
-        on(row)?.mean - on(row_of(table, *base)?)?.mean
+        table.compared(row)?.mean - table.compared(row_of(table, *base)?)?.mean
     ))
 }
 

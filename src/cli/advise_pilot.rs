@@ -8,7 +8,7 @@ use toml::Table;
 
 use super::advise_sample::{Sample, TRAIN, VALID};
 use super::console;
-use super::sweep_folder::{SHARED, Sweep, Trained, telly_json, unique, write};
+use super::sweep_folder::{SHARED, Sweep, Trained, is_begun, telly_json, unique, write};
 use crate::checkpoint::Freeze;
 use crate::dataset::Source;
 use crate::error::Error;
@@ -19,9 +19,10 @@ use crate::train::{History, RunIdentity};
 /// is left of it is not worth the time. A pilot that takes far fewer than training will has learnt
 /// nothing, with any K, and finds all of them alike.
 const MOST_STEPS: usize = 100;
-/// What a seed of all K takes, in times of its base: the three candidates together train about as many
-/// layers as the base, and each run has to start.
-const ROUND: f64 = 2.2;
+/// What the K that the layers suggest take together, in times of the base: they train about as many layers.
+const CANDIDATES: f64 = 1.0;
+/// What starting the processes of a seed takes, in times of the base.
+const STARTS: f64 = 0.2;
 /// By how much the training loss falls at least in a run that has learnt something.
 const LEARNT: f64 = 0.05;
 /// The texts that layers are compared by.
@@ -52,11 +53,11 @@ impl Asked {
     /// What a seed of all K takes, in times of its base.
     fn round(&self) -> f64 {
         let Some(freezes) = &self.freezes else {
-            return ROUND;
+            return 1.0 + CANDIDATES + STARTS;
         };
         let trained = |freeze: Freeze| self.layers.saturating_sub(freeze.layers()).max(1) as f64;
         let all: f64 = freezes.iter().map(|freeze| trained(*freeze)).sum();
-        all / trained(self.base()) + ROUND.fract()
+        all / trained(self.base()) + STARTS
     }
 }
 
@@ -207,7 +208,7 @@ impl Pilot {
         };
         let tried: Vec<Freeze> = tried.into_iter().filter(|freeze| *freeze != base).collect();
         let all = [&[base], tried.as_slice()].concat();
-        self.sweep.try_all(all.clone());
+        self.sweep.set_freezes(all.clone());
         found.costs = self.sweep.fill_caches()?;
         for (round, seed) in seeds.iter().enumerate() {
             let spent = found.seconds();
@@ -311,6 +312,9 @@ impl Pilot {
 
 /// How often the runs of the pilot in `folder` pass over its sample, if it was begun.
 fn begun(folder: &Path) -> Option<usize> {
+    if !is_begun(folder) {
+        return None;
+    }
     let text = fs_err::read_to_string(folder.join(SHARED)).ok()?;
     let shared: Table = text.parse().ok()?;
     shared.get("epochs")?.as_integer()?.try_into().ok()

@@ -240,52 +240,36 @@ fn print(found: &[Finding]) -> Result<(), Error> {
 fn write_features(folder: &Path, name: &str, splits: &[SplitFeatures; 2]) -> Result<(), Error> {
     let mut tensors: Vec<(String, Dtype, Vec<usize>, &[u8])> = Vec::new();
     for (split, name) in splits.iter().zip(["train", "test"]) {
-        let mut add = |what: &str, dtype, shape, bytes| {
-            tensors.push((format!("{name}.{what}"), dtype, shape, bytes));
-        };
         let tokens = split.tokens.as_ref();
         let traversals = split.traversals.as_ref();
-        let features = [
-            ("codes", Some(&split.codes)),
-            ("traversals", traversals.map(|trees| &trees.features)),
-            ("tokens", tokens.map(|tokens| &tokens.features)),
+        let found = [
+            ("codes", Dtype::F32, Some(cube(&split.codes))),
+            (
+                "traversals",
+                Dtype::F32,
+                traversals.map(|trees| cube(&trees.features)),
+            ),
+            (
+                "tokens",
+                Dtype::F32,
+                tokens.map(|tokens| cube(&tokens.features)),
+            ),
+            ("complexities", Dtype::U32, Some(row(&split.complexities))),
+            (
+                "token_classes",
+                Dtype::U32,
+                tokens.map(|tokens| row(&tokens.classes)),
+            ),
+            ("groups", Dtype::I64, split.groups.as_deref().map(row)),
+            (
+                "traversal_groups",
+                Dtype::I64,
+                traversals.map(|trees| row(&trees.groups)),
+            ),
         ];
-        for (what, features) in features {
-            if let Some(found) = features {
-                add(
-                    what,
-                    Dtype::F32,
-                    shape(found),
-                    bytemuck::cast_slice(found.values()),
-                );
-            }
-        }
-        let labels = [
-            ("complexities", Some(&split.complexities)),
-            ("token_classes", tokens.map(|tokens| &tokens.classes)),
-        ];
-        for (what, labels) in labels {
-            if let Some(found) = labels {
-                add(
-                    what,
-                    Dtype::U32,
-                    vec![found.len()],
-                    bytemuck::cast_slice(found),
-                );
-            }
-        }
-        let groups = [
-            ("groups", split.groups.as_ref()),
-            ("traversal_groups", traversals.map(|trees| &trees.groups)),
-        ];
-        for (what, groups) in groups {
-            if let Some(found) = groups {
-                add(
-                    what,
-                    Dtype::I64,
-                    vec![found.len()],
-                    bytemuck::cast_slice(found),
-                );
+        for (what, dtype, tensor) in found {
+            if let Some((shape, bytes)) = tensor {
+                tensors.push((format!("{name}.{what}"), dtype, shape, bytes));
             }
         }
     }
@@ -299,6 +283,13 @@ fn write_features(folder: &Path, name: &str, splits: &[SplitFeatures; 2]) -> Res
     publish(folder, name, &bytes).map_err(Error::Output)
 }
 
-fn shape(features: &Features) -> Vec<usize> {
-    vec![features.examples(), features.layers(), features.width()]
+/// Shape `[examples, layers, width]` and bytes of `features`.
+fn cube(features: &Features) -> (Vec<usize>, &[u8]) {
+    let shape = vec![features.examples(), features.layers(), features.width()];
+    (shape, bytemuck::cast_slice(features.values()))
+}
+
+/// Shape `[numbers]` and bytes of `numbers`.
+fn row<T: bytemuck::NoUninit>(numbers: &[T]) -> (Vec<usize>, &[u8]) {
+    (vec![numbers.len()], bytemuck::cast_slice(numbers))
 }

@@ -34,7 +34,8 @@ const OWN: [&str; 5] = ["freeze", "cache", "out", "seed", "graph"];
 /// What was found, for programs.
 const RESULT: &str = "sweep.json";
 const SPREADSHEET: &str = "sweep.csv";
-/// Where the runs are.
+/// Where caches and runs are.
+const CACHES: &str = "caches";
 const RUNS: &str = "runs";
 /// Between two looks at a process that runs.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -98,7 +99,8 @@ impl Sweep {
     fn claim(&self) -> Result<(), Error> {
         let shared = self.shared.to_string();
         match fs_err::read_to_string(self.folder.join(SHARED)) {
-            Ok(found) if found != shared => return Err(Error::Usage {
+            Ok(found) if found == shared => {}
+            Ok(found) if is_begun(&self.folder) => return Err(Error::Usage {
                 problem: format!(
                     "`{}` was begun with other flags: {}",
                     self.folder.display(),
@@ -106,8 +108,7 @@ impl Sweep {
                 ),
                 hint: "choose another `--out`, or remove the folder; K, seeds and learning rates may differ".into(),
             }),
-            Ok(_) => {}
-            Err(_) => write(&self.folder, SHARED, &shared)?,
+            _ => write(&self.folder, SHARED, &shared)?,
         }
         // A cache knows its data; each run would read all of it again to compare.
         let mut trained = self.shared.clone();
@@ -117,17 +118,18 @@ impl Sweep {
         write(&self.folder, TRAINED, &trained.to_string())
     }
 
+    /// The seeds of each K, in the order of training.
     pub(super) fn seeds(&self) -> &[u64] {
         &self.seeds
     }
 
     /// Has these K swept from now on.
-    pub(super) fn try_all(&mut self, freezes: Vec<Freeze>) {
+    pub(super) fn set_freezes(&mut self, freezes: Vec<Freeze>) {
         self.freezes = freezes;
     }
 
     fn cache_folder(&self, freeze: Freeze) -> PathBuf {
-        self.folder.join(format!("caches/freeze-{freeze}"))
+        self.folder.join(format!("{CACHES}/freeze-{freeze}"))
     }
 
     /// The first run of `freeze`, if it is finished.
@@ -164,7 +166,7 @@ impl Sweep {
     /// Fills the caches, those of all depths in one pass, or finds them filled of the same data; what
     /// each cost.
     pub(super) fn fill_caches(&self) -> Result<Vec<CacheCost>, Error> {
-        let caches = self.folder.join("caches");
+        let caches = self.folder.join(CACHES);
         let name = |freeze: Freeze| format!("freeze-{freeze}.json");
         let (nothing, depths): (Vec<Freeze>, Vec<Freeze>) = self
             .freezes
@@ -314,6 +316,11 @@ impl Sweep {
         let flags = shared.into_iter().chain(flags).collect();
         telly_json(command, flags, &self.folder)
     }
+}
+
+/// Whether the sweep in `folder` has made anything: a flag that was wrong can still be mended before.
+pub(super) fn is_begun(folder: &Path) -> bool {
+    [CACHES, RUNS].iter().any(|name| folder.join(name).is_dir())
 }
 
 /// `--freeze` of `precompute`, with what goes with it.

@@ -264,6 +264,15 @@ impl Table {
         })
     }
 
+    /// The metric of `row` on the split that is compared.
+    pub fn compared(&self, row: &Row) -> Option<Spread> {
+        if self.split == "test" {
+            row.test
+        } else {
+            row.valid
+        }
+    }
+
     /// The rows of each K's best learning rate.
     pub fn best(&self) -> impl Iterator<Item = &Row> + Clone {
         self.rows.iter().filter(|row| row.best_lr)

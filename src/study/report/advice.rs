@@ -16,6 +16,9 @@ use crate::checkpoint::Freeze;
 /// What was found.
 pub(super) const RESULT: &str = "advice.json";
 
+/// What helps where it is damaged.
+const REMEDY: &str = "the `telly advise` that made it writes it again, and trains nothing twice";
+
 /// Advice as it is reported.
 pub(super) struct ReportedAdvice {
     name: String,
@@ -51,12 +54,9 @@ impl ReportedAdvice {
         let damaged = |problem: String| Error::Damaged {
             path: path.clone(),
             problem,
-            remedy: "the `telly advise` that made it writes it again, and trains nothing twice",
+            remedy: REMEDY,
         };
-        let value = read_json(&path).map_err(|error| match error {
-            Error::Damaged { problem, .. } => damaged(problem),
-            error => error,
-        })?;
+        let value = read_json(&path, REMEDY)?;
         let mut advice: Advice =
             serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
         let similarities = advice.similarities.take();

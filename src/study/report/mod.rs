@@ -58,7 +58,10 @@ impl Part {
             return Ok(Self::Run(Box::new(ReportedRun::read(path)?)));
         }
         if path.is_file() {
-            return match read_json(path)? {
+            return match read_json(
+                path,
+                "pass run folders, sweep folders, and files with what `telly rsa --json` or `telly probe --json` printed",
+            )? {
                 Value::Object(facts) if facts.contains_key(ProbedModel::KEY) => {
                     Ok(Self::Probed(ProbedModel::new(path, facts)?))
                 }
@@ -124,8 +127,9 @@ impl Report {
     }
 }
 
-/// The JSON in the file `path`; of several lines that are no JSON together, that in the last one.
-fn read_json(path: &Path) -> Result<Value, Error> {
+/// The JSON in the file `path`; of several lines that are no JSON together, that in the last one. `remedy` is
+/// what helps where there is none.
+fn read_json(path: &Path, remedy: &'static str) -> Result<Value, Error> {
     let text = fs_err::read_to_string(path).map_err(Error::Read)?;
     let whole = serde_json::from_str(&text);
     whole
@@ -137,6 +141,6 @@ fn read_json(path: &Path) -> Result<Value, Error> {
         .map_err(|error| Error::Damaged {
             path: path.into(),
             problem: error.to_string(),
-            remedy: "pass run folders, sweep folders, and files with what `telly rsa --json` or `telly probe --json` printed",
+            remedy,
         })
 }

@@ -15,6 +15,9 @@ pub(super) const RESULT: &str = "sweep.json";
 /// What all runs share.
 pub(super) const SHARED: &str = "sweep.toml";
 
+/// What helps where the result is damaged.
+const REMEDY: &str = "the `telly sweep` that made it writes it again, and trains nothing twice";
+
 /// A sweep as it is reported.
 pub(super) struct ReportedSweep {
     folder: PathBuf,
@@ -32,13 +35,10 @@ impl ReportedSweep {
         let damaged = |problem: String| Error::Damaged {
             path: path.clone(),
             problem,
-            remedy: "the `telly sweep` that made it writes it again, and trains nothing twice",
+            remedy: REMEDY,
         };
         let result = if path.is_file() {
-            let value = read_json(&path).map_err(|error| match error {
-                Error::Damaged { problem, .. } => damaged(problem),
-                error => error,
-            })?;
+            let value = read_json(&path, REMEDY)?;
             Some(SweepResult::from_json(value).map_err(damaged)?)
         } else {
             None

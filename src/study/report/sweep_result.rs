@@ -205,11 +205,7 @@ impl SweepResult {
     /// The metric of `row` on the split that is compared: its mean, from where to where a standard
     /// deviation reaches, and both in words.
     fn measured(&self, row: &study::Row) -> Option<(f64, Option<[f64; 2]>, String)> {
-        let spread = if self.0.split == "test" {
-            row.test
-        } else {
-            row.valid
-        }?;
+        let spread = self.0.compared(row)?;
         let Spread {
             mean,
             standard_deviation: deviation,
