@@ -4,12 +4,13 @@
 //!
 //! Mapping a file is unsafe because another process may truncate or rewrite it while the map
 //! lives: reads past a truncated end raise `SIGBUS`, and rewritten bytes change under a `&[u8]`.
-//! Telly accepts that for two kinds of file only, and never writes to either in place:
+//! Telly accepts that for three kinds of file only, and never writes to any in place:
 //!
 //! - checkpoints (`*.safetensors`), of models and of runs, which their owners publish once and replace
 //!   as a whole;
 //! - cache shards, which Telly writes under a temporary name and renames. A rename gives the
-//!   name a new inode, so a map of the old file stays whole.
+//!   name a new inode, so a map of the old file stays whole;
+//! - the vectors of an index and of the study, which are published in the same way.
 //!
 //! What a changed file could do is bounded: the bytes are only ever read as numbers, through
 //! slices whose bounds were checked against the length at open.

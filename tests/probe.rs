@@ -323,6 +323,100 @@ fn the_command_measures_a_model_and_its_controls() {
             .expect("Python runs");
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "30");
     }
+    // And again by telly, without the model.
+    let mut again = telly_json(&["probe", text(&features), "--control", "labels"]);
+    let mut without_weights = found;
+    for probe in without_weights["probes"].as_array_mut().expect("probes") {
+        let layers = probe["layers"].as_array_mut().expect("layers").iter_mut();
+        for reading in layers.map(|layer| layer.as_object_mut()) {
+            reading.expect("an object").remove("random_weights");
+        }
+        let mixed = probe["mixed"].as_object_mut().expect("an object");
+        mixed.remove("random_weights");
+    }
+    for seconds in ["seconds", "train_seconds"] {
+        again[seconds] = without_weights[seconds].clone();
+    }
+    assert_eq!(again, without_weights);
+}
+
+/// Where the numbers of the tensor `name` begin in the safetensors file `bytes`.
+fn start_of(bytes: &[u8], name: &str) -> usize {
+    let length = u64::from_le_bytes(*bytes.first_chunk().expect("a length")) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).expect("a header");
+    let start = header[name]["data_offsets"][0].as_u64();
+    8 + length + start.expect("a place") as usize
+}
+
+#[test]
+fn a_file_of_features_is_probed_for_what_it_holds() {
+    let workspace = Workspace::new();
+    let functions = write_python(&workspace, "functions.jsonl", 0, 40);
+    let model = goldens().join("bert-tiny");
+    let features = workspace.path("features.safetensors");
+    let fixed = [
+        "probe",
+        text(&model),
+        "--data",
+        text(&functions),
+        "--max-length",
+        "32",
+    ];
+    let flags = [
+        "--probe",
+        "lexical",
+        "--control",
+        "none",
+        "--features",
+        text(&features),
+    ];
+    let expected = telly_json(&[&fixed[..], &flags[..]].concat());
+    let probe = |flags: &[&str]| -> Vec<String> {
+        let all = ["probe", text(&features)]
+            .into_iter()
+            .chain(flags.iter().copied());
+        all.map(String::from).collect()
+    };
+    let found = telly_json(&probe(&[]));
+    assert_eq!(found["probes"], expected["probes"]);
+    assert_eq!(found["model"], expected["model"]);
+    assert_eq!(found["max_length"], 32);
+    // Functions are there whatever was asked for, in another order the same ones.
+    let found = telly_json(&probe(&["--probe", "structural", "--seed", "3"]));
+    assert_eq!(found["texts"], expected["texts"]);
+    assert_eq!(
+        result_of(&found, "structural")["train"],
+        found["texts"]["train"]
+    );
+    let fails = |flags: &[&str], words: &[&str]| fails(telly(&probe(flags)), WRONG_INPUT, words);
+    fails(
+        &["--probe", "lexical,semantic"],
+        &["no features for the semantic probe"],
+    );
+    fails(
+        &["--control", "weights"],
+        &["--control weights", "file of features"],
+    );
+    fails(
+        &["--data", text(&functions)],
+        &["--data", "nothing to act on"],
+    );
+    fails(&["--limit", "9"], &["--limit", "nothing to act on"]);
+    fails(&["--tokens", "9"], &["--tokens", "nothing to act on"]);
+    let bytes = fs_err::read(&features).expect("bytes");
+    for end in [0, 5, 300, bytes.len() - 1] {
+        workspace.write_bytes("features.safetensors", &bytes[..end]);
+        fails(&[], &["features.safetensors", "damaged", "--features"]);
+    }
+    // A class that there is none of, and a number that is none.
+    for (tensor, problem) in [("token_classes", "the class"), ("tokens", "not finite")] {
+        let name = format!("train.{tensor}");
+        let start = start_of(&bytes, &name);
+        let mut other = bytes.clone();
+        other[start..start + 4].fill(255);
+        workspace.write_bytes("features.safetensors", &other);
+        fails(&[], &["features.safetensors", "damaged", &name, problem]);
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub enum Error {
         planned: usize,
     },
     /// The cache was made from something else.
-    #[error("the cache `{folder}` does not match:{}", lines(.differences))]
+    #[error("the cache `{folder}` does not match:{}", Difference::lines(.differences))]
     Stale {
         /// The cache.
         folder: PathBuf,
@@ -125,16 +125,6 @@ fn cache_in(folder: &Path) -> Option<PathBuf> {
 
 fn planned_shards(planned: Option<usize>) -> String {
     planned.map_or("its".into(), |planned| planned.to_string())
-}
-
-/// Each difference on a line of its own.
-fn lines(differences: &[Difference]) -> String {
-    let mut text = String::new();
-    for difference in differences {
-        text.push_str("\n  ");
-        text.push_str(&difference.to_string());
-    }
-    text
 }
 
 impl Explain for Error {

@@ -22,6 +22,18 @@ pub struct Difference {
     pub current: Value,
 }
 
+impl Difference {
+    /// `differences`, each in a line of its own after a line that names what they are of.
+    pub(crate) fn lines(differences: &[Self]) -> String {
+        let mut lines = String::new();
+        for difference in differences {
+            lines.push_str("\n  ");
+            lines.push_str(&difference.to_string());
+        }
+        lines
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         let Self {

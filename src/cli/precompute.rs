@@ -10,8 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::freeze_list::FreezeList;
 use super::options::{RuntimeOptions, exact_bytes, limit_threads, missing};
+use super::pooled::PooledOptions;
 use super::task::{TaskOptions, foreign_flag};
-use super::{console, dry_run, hub, parity, recipe, shard, split_files};
+use super::{console, dry_run, hub, parity, pooled, recipe, shard, split_files};
 use crate::cache::{
     self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
 };
@@ -52,39 +53,44 @@ Examples:
       --cache cache/mine --provider cuda --cuda-devices 0,1 --frozen-precision fp16
   (docs/cards.md; none of it has run on a GPU)
 
+  telly precompute --pooled --model models/unixcoder-base --data test.jsonl --text-field code \\
+      --cache cache/base-vectors      (for telly rsa: one vector a text and layer)
+
   With --freeze 2,4,5 one pass over the data fills cache/mine/freeze-2, freeze-4 and freeze-5.")]
 pub(super) struct PrecomputeArguments {
     #[command(flatten)]
     options: PrecomputeOptions,
+    #[command(flatten)]
+    pub(super) pooled: PooledOptions,
     /// TOML file with any of these flags, `_` for `-`; a flag typed wins.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// Replace a cache that was made from something else.
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
     /// Compute only share i of n, on one of several machines; the last puts the cache together.
     /// `auto`: as the Slurm job array says; `auto/n`: as the Kubernetes indexed job says.
     #[arg(long, value_name = "I/N")]
-    shard: Option<String>,
+    pub(super) shard: Option<String>,
     /// Say what the cache will take and whether it is worth it, and write nothing.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// End with one JSON object on stdout.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Args, Serialize, Deserialize)]
-struct PrecomputeOptions {
+pub(super) struct PrecomputeOptions {
     #[command(flatten)]
     #[serde(flatten)]
-    task: TaskOptions,
+    pub(super) task: TaskOptions,
     /// Folder of the pre-trained model, or owner/name[@revision] of one on the Hugging Face hub.
     #[arg(long, value_name = "MODEL", help_heading = "Input")]
-    model: Option<PathBuf>,
+    pub(super) model: Option<PathBuf>,
     /// Folder of all splits: train.jsonl, valid.jsonl and test.jsonl, or in any other format.
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
-    data: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
     /// Training split: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or
     /// a folder that has it. Several are read one after the other.
     #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Input")]
@@ -105,10 +111,10 @@ struct PrecomputeOptions {
     /// Freeze the embeddings and layers 0..K-1; 0: the embeddings alone; none: nothing. Several, as
     /// 2,4,5 or 0..6, fill a cache each in one pass.
     #[arg(long, value_name = "K", help_heading = "Output")]
-    freeze: Option<FreezeList>,
+    pub(super) freeze: Option<FreezeList>,
     /// Folder of the cache; with several K, of the folders freeze-K.
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
-    cache: Option<PathBuf>,
+    pub(super) cache: Option<PathBuf>,
     /// How activations are stored [default: fp16].
     #[arg(long, value_enum, help_heading = "Output")]
     precision: Option<Precision>,
@@ -125,7 +131,7 @@ struct PrecomputeOptions {
     graph: Option<PathBuf>,
     #[command(flatten)]
     #[serde(flatten)]
-    runtime: RuntimeOptions,
+    pub(super) runtime: RuntimeOptions,
 }
 
 impl PrecomputeArguments {
@@ -138,6 +144,9 @@ impl PrecomputeArguments {
 pub(super) fn run(arguments: &PrecomputeArguments) -> Result<(), Error> {
     let options = recipe::resolve(&arguments.options, arguments.recipe.as_deref())?;
     limit_threads(options.runtime.threads)?;
+    if arguments.pooled.pooled {
+        return pooled::run(arguments, &options);
+    }
     let started = Instant::now();
     let share = arguments.shard.as_deref().map(shard::resolve).transpose()?;
     options.task.task.ok_or_else(|| missing("--task"))?;

@@ -1,26 +1,28 @@
 //! `telly probe`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use serde_json::{Map, Value, json};
 
 use super::console;
 use super::options::{RuntimeOptions, limit_threads};
 use super::output_file::place;
-use super::probe_texts::TextOptions;
+use super::probe_texts::{TextOptions, at_least_one};
 use super::studied::{Studied, StudiedOptions};
 use super::sweep_folder::unique;
 use crate::error::Error;
-use crate::publish::publish;
 use crate::study;
 use crate::study::probe::{
-    Control, Features, Finding, LabelOrder, Probe, SplitFeatures, Suite, TextForm, randomize,
+    Control, FeaturesSource, Finding, LabelOrder, Probe, Problems, SplitFeatures, Suite, TextForm,
+    probe_splits, randomize,
 };
-use crate::task::Encoding;
+
+/// What is looked for, unless told.
+const USUAL: [Probe; 3] = [Probe::Lexical, Probe::Syntactic, Probe::Structural];
+/// Tokens of the lexical probe, unless told.
+const TOKENS: usize = 10_000;
 
 /// Tell what each layer of a model knows of code, by how well a linear map reads it from there.
 ///
@@ -32,47 +34,44 @@ use crate::task::Encoding;
 Examples:
   telly probe models/unixcoder-base --data train.jsonl --test test.jsonl --language python
   telly probe runs/search --data functions.jsonl --language java --probe lexical,structural --json
-  telly probe models/unixcoder-base --data poj104 --test poj104 --language cpp --probe semantic")]
+  telly probe models/unixcoder-base --data poj104 --test poj104 --language cpp --probe semantic
+  telly probe models/unixcoder-base --data functions.jsonl --language go --features go.safetensors
+  telly probe go.safetensors --seed 2 --control labels      (the model is not run again)")]
 pub(super) struct ProbeArguments {
-    /// Folder of a checkpoint or of a finished run, or owner/name[@revision] of a model on the hub.
+    /// Folder of a checkpoint or of a finished run, or owner/name[@revision] of a model on the hub; or a
+    /// file of --features, which needs no data.
     #[arg(value_name = "MODEL")]
     studied: PathBuf,
     #[command(flatten)]
     model: StudiedOptions,
     #[command(flatten)]
     texts: TextOptions,
-    /// What to look for.
+    /// What to look for [default: lexical,syntactic,structural; all that a file of --features is for].
     #[arg(
         long,
         value_enum,
         value_name = "PROBE,PROBE",
         value_delimiter = ',',
-        default_value = "lexical,syntactic,structural",
         help_heading = "Probes"
     )]
-    probe: Vec<Probe>,
-    /// What to set beside it: the same model with random weights, the same labels in random order.
+    probe: Option<Vec<Probe>>,
+    /// What to set beside it: the same model with random weights, the same labels in random order
+    /// [default: weights; of a file of --features none].
     #[arg(
         long,
         value_enum,
         value_name = "CONTROL,CONTROL",
         value_delimiter = ',',
-        default_value = "weights",
         help_heading = "Probes"
     )]
-    control: Vec<Control>,
-    /// lexical: tokens to learn from at most, and to test on.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 10_000,
-        help_heading = "Probes"
-    )]
-    tokens: usize,
+    control: Option<Vec<Control>>,
+    /// lexical: tokens to learn from at most, and to test on [default: 10000].
+    #[arg(long, value_name = "N", help_heading = "Probes")]
+    tokens: Option<usize>,
     /// Of what is drawn, of random weights and of the order that probes learn in.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Probes")]
     seed: u64,
-    /// Write what probes see, and the labels, as a safetensors file.
+    /// Write what probes see, and the labels, as a safetensors file, to probe again or to read in Python.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     features: Option<PathBuf>,
     #[command(flatten)]
@@ -82,17 +81,41 @@ pub(super) struct ProbeArguments {
     json: bool,
 }
 
+/// What is said of a finding besides the finding.
+struct Facts {
+    source: FeaturesSource,
+    /// To learn from and to test on.
+    texts: [usize; 2],
+    problems: Option<Problems>,
+    cut: Map<String, Value>,
+}
+
+impl Facts {
+    fn of(source: FeaturesSource, splits: &[SplitFeatures; 2]) -> Self {
+        Self {
+            source,
+            texts: splits.each_ref().map(|split| split.codes.examples()),
+            problems: Problems::of(splits),
+            cut: cut(splits),
+        }
+    }
+}
+
 pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     let started = Instant::now();
     limit_threads(arguments.runtime.threads)?;
-    let probes = wanted(arguments)?;
-    let has = |control| arguments.control.contains(&control);
+    if arguments.studied.is_file() {
+        return run_again(arguments, started);
+    }
+    let probes = match &arguments.probe {
+        Some(probes) => unique(probes.clone()),
+        None => USUAL.to_vec(),
+    };
+    let controls = controls(arguments, Control::Weights)?;
+    let tokens = at_least_one("--tokens", arguments.tokens.unwrap_or(TOKENS))?;
     let mut studied = arguments.model.open(&arguments.studied)?;
     let max_length = arguments.model.max_length([&studied]);
-    let mode_token = match studied.text_encoding(None, max_length)? {
-        Encoding::Classify { mode_token, .. } => mode_token,
-        _ => None,
-    };
+    let mode_token = studied.mode_token(max_length)?;
     let form = TextForm {
         mode_token: mode_token.as_deref(),
         max_length,
@@ -103,13 +126,14 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     let suite = Suite {
         train,
         test,
-        tokens: arguments.tokens,
+        tokens,
         seed: arguments.seed,
     };
     let name = studied.path.display().to_string();
-    let features = compute(&suite, &studied, form, &probes, arguments, &name)?;
+    let splits = compute(&suite, &studied, form, &probes, arguments, &name)?;
+    let source = FeaturesSource::new(name, max_length, arguments.seed, probes.clone());
     if let Some((folder, name)) = &file {
-        write_features(folder, name, &features)?;
+        source.write(folder, name, &splits)?;
     }
     let told = |error: study::Error| match (&arguments.features, error) {
         (Some(path), study::Error::Interrupted) => Error::Interrupted {
@@ -117,72 +141,144 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
         },
         (_, other) => other.into(),
     };
-    let cut = cut(&features);
     let training = Instant::now();
-    let mut found = Vec::new();
-    for &probe in &probes {
-        let own = suite.probe(probe, &features, LabelOrder::Own, probe.name());
-        let mut finding = Finding::new(probe, &own.map_err(told)?);
-        if has(Control::Labels) {
-            let label = format!("{}, random labels", probe.name());
-            let result = suite.probe(probe, &features, LabelOrder::Random, &label);
-            finding.set_beside(Control::Labels, &result.map_err(told)?);
-        }
-        found.push(finding);
-    }
+    let labels = controls.contains(&Control::Labels);
+    let mut found = find(&probes, &splits, labels, arguments.seed).map_err(told)?;
     let mut train_seconds = training.elapsed().as_secs_f64();
-    if has(Control::Weights) {
-        drop(features);
+    let facts = Facts::of(source, &splits);
+    if controls.contains(&Control::Weights) {
+        drop(splits);
         randomize(&mut studied.checkpoint, arguments.seed);
-        let label = "random weights";
-        let features = compute(&suite, &studied, form, &probes, arguments, label)?;
+        let splits = compute(&suite, &studied, form, &probes, arguments, "random weights")?;
         let training = Instant::now();
         for finding in &mut found {
-            let label = format!("{}, random weights", finding.probe.name());
-            let result = suite.probe(finding.probe, &features, LabelOrder::Own, &label);
+            let (probe, seed) = (finding.probe, arguments.seed);
+            let label = format!("{}, random weights", probe.name());
+            let result = probe_splits(probe, &splits, LabelOrder::Own, seed, &label);
             finding.set_beside(Control::Weights, &result.map_err(told)?);
         }
         train_seconds += training.elapsed().as_secs_f64();
     }
-    if !arguments.json {
-        return print(&found);
-    }
-    let object = json!({
-        "model": name,
-        "texts": { "train": suite.train.len(), "test": suite.test.len() },
-        "problems": suite.problems(&probes),
-        "cut": cut,
-        "max_length": max_length,
-        "seed": arguments.seed,
-        "seconds": started.elapsed().as_secs_f64(),
-        "train_seconds": train_seconds,
-        "probes": found,
-    });
-    console::print(&object.to_string())
+    let seconds = [started.elapsed().as_secs_f64(), train_seconds];
+    tell(arguments, &facts, &found, seconds)
 }
 
-/// The probes that are asked for, each once; refuses what leaves nothing to look at.
-fn wanted(arguments: &ProbeArguments) -> Result<Vec<Probe>, Error> {
-    for (flag, number) in [
-        ("--tokens", arguments.tokens),
-        ("--limit", arguments.texts.limit),
-        ("--test-limit", arguments.texts.test_limit),
-    ] {
-        if number == 0 {
-            return Err(Error::Usage {
-                problem: format!("`{flag} 0` leaves nothing to look at"),
-                hint: "pass at least 1, or leave the flag out".into(),
-            });
-        }
+/// Probes what is in a file of `--features`.
+fn run_again(arguments: &ProbeArguments, started: Instant) -> Result<(), Error> {
+    let path = &arguments.studied;
+    let unused = [
+        ("--model", arguments.model.model.is_some()),
+        ("--max-length", arguments.model.max_length.is_some()),
+        ("--tokens", arguments.tokens.is_some()),
+        ("--features", arguments.features.is_some()),
+    ];
+    let unused = unused
+        .iter()
+        .find(|(_, passed)| *passed)
+        .map(|(flag, _)| *flag);
+    if let Some(flag) = arguments.texts.passed().or(unused) {
+        return Err(Error::Usage {
+            problem: format!(
+                "`{flag}` has nothing to act on: `{}` has what the model made of its texts",
+                path.display()
+            ),
+            hint: "leave it out, or name the model instead of the file".into(),
+        });
     }
-    let has = |control| arguments.control.contains(&control);
-    if has(Control::None) && (has(Control::Weights) || has(Control::Labels)) {
+    let controls = controls(arguments, Control::None)?;
+    if controls.contains(&Control::Weights) {
+        return Err(Error::Usage {
+            problem: format!(
+                "`--control weights` runs a model, and `{}` is a file of features",
+                path.display()
+            ),
+            hint: "pass labels or none, or name the model instead of the file".into(),
+        });
+    }
+    let (source, splits) = FeaturesSource::read(path)?;
+    let probes = match &arguments.probe {
+        Some(probes) => unique(probes.clone()),
+        None => source.probes.clone(),
+    };
+    // Whatever else they are for, there are functions and their complexity.
+    let is_there = |probe: &Probe| *probe == Probe::Structural || source.probes.contains(probe);
+    if let Some(missing) = probes.iter().find(|probe| !is_there(probe)) {
+        return Err(Error::Usage {
+            problem: format!(
+                "`{}` has no features for the {} probe",
+                path.display(),
+                missing.name()
+            ),
+            hint: "make it again with this `--probe` as well, by the same `telly probe --features`"
+                .into(),
+        });
+    }
+    let training = Instant::now();
+    let labels = controls.contains(&Control::Labels);
+    let found = find(&probes, &splits, labels, arguments.seed)?;
+    let train_seconds = training.elapsed().as_secs_f64();
+    let seconds = [started.elapsed().as_secs_f64(), train_seconds];
+    tell(arguments, &Facts::of(source, &splits), &found, seconds)
+}
+
+/// What to set beside the findings: `usual` unless told.
+fn controls(arguments: &ProbeArguments, usual: Control) -> Result<Vec<Control>, Error> {
+    let controls = arguments.control.clone().unwrap_or_else(|| vec![usual]);
+    if controls.contains(&Control::None) && controls.iter().any(|control| *control != Control::None)
+    {
         return Err(Error::Usage {
             problem: "`--control` names none and others".into(),
             hint: "pass none alone, or leave it out".into(),
         });
     }
-    Ok(unique(arguments.probe.clone()))
+    Ok(controls)
+}
+
+/// Trains and tests `probes` on what a model made of the texts; with `labels` on labels in random order,
+/// too.
+fn find(
+    probes: &[Probe],
+    splits: &[SplitFeatures; 2],
+    labels: bool,
+    seed: u64,
+) -> Result<Vec<Finding>, study::Error> {
+    let mut found = Vec::new();
+    for &probe in probes {
+        let own = probe_splits(probe, splits, LabelOrder::Own, seed, probe.name())?;
+        let mut finding = Finding::new(probe, &own);
+        if labels {
+            let label = format!("{}, random labels", probe.name());
+            let result = probe_splits(probe, splits, LabelOrder::Random, seed, &label)?;
+            finding.set_beside(Control::Labels, &result);
+        }
+        found.push(finding);
+    }
+    Ok(found)
+}
+
+/// The result; `seconds` are those of all and of training.
+fn tell(
+    arguments: &ProbeArguments,
+    facts: &Facts,
+    found: &[Finding],
+    [seconds, train_seconds]: [f64; 2],
+) -> Result<(), Error> {
+    if !arguments.json {
+        return print(found);
+    }
+    let [train, test] = facts.texts;
+    let object = json!({
+        "model": facts.source.model,
+        "texts": { "train": train, "test": test },
+        "problems": facts.problems,
+        "cut": facts.cut,
+        "max_length": facts.source.max_length,
+        "seed": arguments.seed,
+        "seconds": seconds,
+        "train_seconds": train_seconds,
+        "probes": found,
+    });
+    console::print(&object.to_string())
 }
 
 /// The shares of the texts that are longer than the model was given of them.
@@ -233,63 +329,4 @@ fn print(found: &[Finding]) -> Result<(), Error> {
         console::table(&rows)?;
     }
     Ok(())
-}
-
-/// Writes `splits` as tensors: features `[examples, layers, hidden]` as they are before a probe scales
-/// them, and labels.
-fn write_features(folder: &Path, name: &str, splits: &[SplitFeatures; 2]) -> Result<(), Error> {
-    let mut tensors: Vec<(String, Dtype, Vec<usize>, &[u8])> = Vec::new();
-    for (split, name) in splits.iter().zip(["train", "test"]) {
-        let tokens = split.tokens.as_ref();
-        let traversals = split.traversals.as_ref();
-        let found = [
-            ("codes", Dtype::F32, Some(cube(&split.codes))),
-            (
-                "traversals",
-                Dtype::F32,
-                traversals.map(|trees| cube(&trees.features)),
-            ),
-            (
-                "tokens",
-                Dtype::F32,
-                tokens.map(|tokens| cube(&tokens.features)),
-            ),
-            ("complexities", Dtype::U32, Some(row(&split.complexities))),
-            (
-                "token_classes",
-                Dtype::U32,
-                tokens.map(|tokens| row(&tokens.classes)),
-            ),
-            ("groups", Dtype::I64, split.groups.as_deref().map(row)),
-            (
-                "traversal_groups",
-                Dtype::I64,
-                traversals.map(|trees| row(&trees.groups)),
-            ),
-        ];
-        for (what, dtype, tensor) in found {
-            if let Some((shape, bytes)) = tensor {
-                tensors.push((format!("{name}.{what}"), dtype, shape, bytes));
-            }
-        }
-    }
-    let views = tensors.into_iter().map(|(name, dtype, shape, bytes)| {
-        let view = TensorView::new(dtype, shape, bytes)
-            .unwrap_or_else(|_| unreachable!("the bytes are those of the shape"));
-        (name, view)
-    });
-    let bytes = safetensors::serialize(views, None)
-        .unwrap_or_else(|_| unreachable!("names and shapes are good"));
-    publish(folder, name, &bytes).map_err(Error::Output)
-}
-
-/// Shape `[examples, layers, width]` and bytes of `features`.
-fn cube(features: &Features) -> (Vec<usize>, &[u8]) {
-    let shape = vec![features.examples(), features.layers(), features.width()];
-    (shape, bytemuck::cast_slice(features.values()))
-}
-
-/// Shape `[numbers]` and bytes of `numbers`.
-fn row<T: bytemuck::NoUninit>(numbers: &[T]) -> (Vec<usize>, &[u8]) {
-    (vec![numbers.len()], bytemuck::cast_slice(numbers))
 }

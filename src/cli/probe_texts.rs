@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::console;
+use super::options::missing;
 use crate::dataset::{FieldChoice, Label, Record, Source};
 use crate::error::Error;
 use crate::study::probe::{CodeText, Probe};
@@ -18,6 +19,11 @@ use crate::task::label_field;
 /// With fewer a probe tells nothing.
 const LEAST_FUNCTIONS: usize = 8;
 
+/// Functions to learn from, unless told.
+const LEARNT_FROM: usize = 2000;
+/// Functions to test on, unless told.
+const TESTED_ON: usize = 1000;
+
 /// Where functions are, and how many are taken.
 #[derive(Args)]
 #[command(next_help_heading = "Input")]
@@ -25,7 +31,7 @@ pub(super) struct TextOptions {
     /// Functions: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or a folder
     /// with a train split; `-` is stdin, as JSON Lines.
     #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    data: Option<PathBuf>,
     /// Functions to test on, or a folder with a test split [default: some of --data are kept back].
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
@@ -38,12 +44,12 @@ pub(super) struct TextOptions {
     /// semantic: field of the problem that a function solves [default: label or target].
     #[arg(long, value_name = "FIELD")]
     label_field: Option<String>,
-    /// Functions to learn from at most, drawn by --seed.
-    #[arg(long, value_name = "N", default_value_t = 2000)]
-    pub(super) limit: usize,
-    /// Functions to test on at most; problems are kept back whole, and may take some more.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub(super) test_limit: usize,
+    /// Functions to learn from at most, drawn by --seed [default: 2000].
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Functions to test on at most; problems are kept back whole, and may take some more [default: 1000].
+    #[arg(long, value_name = "N")]
+    test_limit: Option<usize>,
 }
 
 /// What is known across splits.
@@ -59,6 +65,23 @@ struct Reading<'a> {
 }
 
 impl TextOptions {
+    /// The first flag that was passed.
+    pub(super) fn passed(&self) -> Option<&'static str> {
+        let passed = [
+            ("--data", self.data.is_some()),
+            ("--test", self.test.is_some()),
+            ("--language", self.language.is_some()),
+            ("--code-field", self.code_field.is_some()),
+            ("--label-field", self.label_field.is_some()),
+            ("--limit", self.limit.is_some()),
+            ("--test-limit", self.test_limit.is_some()),
+        ];
+        passed
+            .iter()
+            .find(|(_, passed)| *passed)
+            .map(|(flag, _)| *flag)
+    }
+
     /// Those to learn from and those to test on, no function in both; with the semantic probe no problem
     /// in both either, unless the files have it so.
     pub(super) fn read(&self, probes: &[Probe], seed: u64) -> Result<[Vec<CodeText>; 2], Error> {
@@ -72,8 +95,10 @@ impl TextOptions {
             unparsed: 0,
             repeated: 0,
         };
-        let data = Source::of(&self.data, "train")?;
-        let (limit, test_limit) = (self.limit, self.test_limit);
+        let data = self.data.as_deref().ok_or_else(|| missing("--data"))?;
+        let data = Source::of(data, "train")?;
+        let limit = at_least_one("--limit", self.limit.unwrap_or(LEARNT_FROM))?;
+        let test_limit = at_least_one("--test-limit", self.test_limit.unwrap_or(TESTED_ON))?;
         let splits = if let Some(test) = &self.test {
             let test = Source::of(test, "test")?;
             [
@@ -88,6 +113,17 @@ impl TextOptions {
         reading.check(&splits)?;
         Ok(splits)
     }
+}
+
+/// `number`, the value of `flag`, unless it is 0.
+pub(super) fn at_least_one(flag: &str, number: usize) -> Result<usize, Error> {
+    if number == 0 {
+        return Err(Error::Usage {
+            problem: format!("`{flag} 0` leaves nothing to look at"),
+            hint: "pass at least 1, or leave the flag out".into(),
+        });
+    }
+    Ok(number)
 }
 
 impl Reading<'_> {

@@ -1,24 +1,21 @@
 //! `telly rsa`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::chunks::Chunks;
+use super::compared::{Asked, Compared};
 use super::console;
 use super::options::{RuntimeOptions, limit_threads};
-use super::studied::{Studied, StudiedOptions};
-use crate::dataset::{Dataset, Source};
+use super::studied::StudiedOptions;
 use crate::error::Error;
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::study::{
-    self, Estimate, LEAST_TEXTS, LayerSimilarity, LayerVectors, MOST_TEXTS, Resamples, TextPooling,
-    compare, layer_vectors,
+    self, Estimate, LayerSimilarity, LayerVectors, Resamples, TextPooling, compare,
 };
-use crate::task::{Known, Role};
 
 /// Tell how alike two checkpoints are at each layer, by what they make of the same texts.
 ///
@@ -31,11 +28,13 @@ Examples:
   telly rsa models/unixcoder-base runs/search --data test.jsonl --text-field code
   telly rsa models/unixcoder-base runs/search --data train.jsonl --limit 5000 --pooling unmasked
   telly rsa runs/freeze-4 runs/freeze-none --data test.jsonl --json
+  telly precompute --pooled --model models/unixcoder-base --data test.jsonl --cache cache/base
+  telly rsa cache/base runs/search      (the base model is not run again; the same texts)
 
 Layers that a run has frozen are 1 exactly, beside the checkpoint that it was trained from.")]
 pub(super) struct RsaArguments {
-    /// The first: folder of a checkpoint or of a finished run, or owner/name[@revision] of a model on
-    /// the hub.
+    /// The first: folder of a checkpoint or of a finished run, owner/name[@revision] of a model on the
+    /// hub, or the --cache of `telly precompute --pooled`.
     #[arg(value_name = "A")]
     first: PathBuf,
     /// The second.
@@ -44,18 +43,18 @@ pub(super) struct RsaArguments {
     #[command(flatten)]
     models: StudiedOptions,
     /// Texts: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or a folder
-    /// with a test split; `-` is stdin, as JSON Lines.
+    /// with a test split; `-` is stdin, as JSON Lines [default: where those of kept vectors were].
     #[arg(long, value_name = "FILE", help_heading = "Input")]
-    data: PathBuf,
-    /// Field of the text [default: the first of text, sentence, func, code].
+    data: Option<PathBuf>,
+    /// Field of the text [default: that of kept vectors, or the first of text, sentence, func, code].
     #[arg(long, value_name = "FIELD", help_heading = "Input")]
     text_field: Option<String>,
-    /// Compare by so many texts, from the first on.
-    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Input")]
-    limit: usize,
-    /// What a text's vector is the mean over.
-    #[arg(long, value_enum, default_value_t, help_heading = "Comparison")]
-    pooling: TextPooling,
+    /// Compare by so many texts, from the first on [default: all that vectors are kept of, or 1000].
+    #[arg(long, value_name = "N", help_heading = "Input")]
+    limit: Option<usize>,
+    /// What a text's vector is the mean over [default: that of kept vectors, or masked].
+    #[arg(long, value_enum, help_heading = "Comparison")]
+    pooling: Option<TextPooling>,
     /// Resamples of the texts, which the 95 % intervals come from; 0 for no intervals.
     #[arg(
         long,
@@ -82,25 +81,21 @@ pub(super) struct RsaArguments {
 pub(super) fn run(arguments: &RsaArguments) -> Result<(), Error> {
     let started = Instant::now();
     limit_threads(arguments.runtime.threads)?;
-    let source = Source::of(&arguments.data, "test")?;
-    let compared = [
-        arguments.models.open(&arguments.first)?,
-        arguments.models.open(&arguments.second)?,
-    ];
-    let [expected, found] = compared.each_ref().map(Studied::layers);
-    if found != expected {
-        return Err(study::Error::Layers { found, expected }.into());
-    }
-    let max_length = arguments.models.max_length(&compared);
-    let data = texts(&source, arguments.limit)?;
-    let [first, second] = &compared;
-    let first = vectors(first, &data, max_length, arguments)?;
-    let second = vectors(second, &data, max_length, arguments)?;
+    let asked = Asked {
+        data: arguments.data.as_deref(),
+        text_field: arguments.text_field.as_deref(),
+        limit: arguments.limit,
+        pooling: arguments.pooling,
+    };
+    let paths = [arguments.first.as_path(), arguments.second.as_path()];
+    let compared = Compared::open(paths, &arguments.models, &asked)?;
+    let (max_length, pooling) = (compared.form().max_length, compared.form().pooling);
+    let [first, second] = compared.vectors(&arguments.runtime)?;
     let comparing = Instant::now();
     let resamples = Resamples::draw(first.texts, arguments.bootstrap, arguments.seed);
     let layers = compare_layers([&first, &second], &resamples)?;
     let compare_seconds = comparing.elapsed().as_secs_f64();
-    say_alike(&layers, &compared);
+    say_alike(&layers, paths);
     if !arguments.json {
         return console::table(&table(&layers));
     }
@@ -112,7 +107,7 @@ pub(super) fn run(arguments: &RsaArguments) -> Result<(), Error> {
         "a": arguments.first.display().to_string(),
         "b": arguments.second.display().to_string(),
         "texts": first.texts,
-        "pooling": arguments.pooling,
+        "pooling": pooling,
         "max_length": max_length,
         "bootstrap": arguments.bootstrap,
         "seed": arguments.seed,
@@ -121,40 +116,6 @@ pub(super) fn run(arguments: &RsaArguments) -> Result<(), Error> {
         "layers": layers,
     });
     console::print(&object.to_string())
-}
-
-/// What `studied` makes of the texts of `data`, at every layer.
-fn vectors(
-    studied: &Studied,
-    data: &Dataset,
-    max_length: usize,
-    arguments: &RsaArguments,
-) -> Result<LayerVectors, Error> {
-    let checkpoint = &studied.checkpoint;
-    let encoding = studied.text_encoding(arguments.text_field.clone(), max_length)?;
-    let encoded = encoding.encode(data, checkpoint, Role::Evaluation, Known::default())?;
-    let frozen = studied.frozen(&arguments.runtime, max_length)?;
-    let mut frozen = match arguments.pooling {
-        TextPooling::Masked => frozen,
-        TextPooling::Unmasked => frozen.padded_to(max_length),
-    };
-    Ok(layer_vectors(
-        &mut frozen,
-        &encoded.sequences,
-        &encoded.rows,
-        arguments.pooling,
-        &studied.path.display().to_string(),
-    )?)
-}
-
-/// The first `limit` records of `source`, enough to compare by.
-fn texts(source: &Source, limit: usize) -> Result<Dataset, Error> {
-    let data = Chunks::open(source, limit)?.next()?;
-    let found = data.as_ref().map_or(0, |data| data.records.len());
-    match data {
-        Some(data) if (LEAST_TEXTS..=MOST_TEXTS).contains(&found) => Ok(data),
-        _ => Err(study::Error::Texts { found }.into()),
-    }
 }
 
 fn compare_layers(
@@ -175,13 +136,13 @@ fn compare_layers(
 }
 
 /// Says where a number is not defined, and why.
-fn say_alike(layers: &[LayerSimilarity], compared: &[Studied; 2]) {
+fn say_alike(layers: &[LayerSimilarity], paths: [&Path; 2]) {
     for (layer, found) in layers.iter().enumerate() {
-        for (one, alike) in compared.iter().zip(found.alike) {
+        for (path, alike) in paths.into_iter().zip(found.alike) {
             if alike {
                 console::say(&format!(
                     "layer {layer}: to `{}` all pairs of texts are equally alike, so there is no correlation",
-                    one.path.display()
+                    path.display()
                 ));
             }
         }

@@ -8,22 +8,23 @@ use super::model::open_run;
 use super::options::RuntimeOptions;
 use super::task::{CLASSIFY_LENGTH, TaskOptions};
 use super::{console, hub};
+use crate::cache::Fingerprint;
 use crate::checkpoint::{Checkpoint, EncoderConfig};
 use crate::error::Error;
 use crate::export::TrainedModel;
 use crate::frozen::{FrozenEncoder, FrozenPrecision};
 use crate::task::{Encoding, TaskKind};
-use crate::train::RunFolder;
+use crate::train::{RunFolder, RunIdentity};
 
 /// What model is looked at, and how much of each text it is given.
 #[derive(Args)]
 pub(super) struct StudiedOptions {
     /// The model that a run was trained from [default: where it lay when the run was made].
     #[arg(long, value_name = "MODEL", help_heading = "Input")]
-    model: Option<PathBuf>,
+    pub(super) model: Option<PathBuf>,
     /// Most tokens of a text, special ones included [default: 256, or what the model allows].
     #[arg(long, value_name = "TOKENS", help_heading = "Input")]
-    max_length: Option<usize>,
+    pub(super) max_length: Option<usize>,
 }
 
 impl StudiedOptions {
@@ -47,6 +48,7 @@ impl StudiedOptions {
 pub(super) struct Studied<'a> {
     pub(super) path: &'a Path,
     pub(super) checkpoint: Checkpoint,
+    is_run: bool,
 }
 
 impl<'a> Studied<'a> {
@@ -55,13 +57,21 @@ impl<'a> Studied<'a> {
     fn open(path: &'a Path, moved: Option<&Path>) -> Result<Self, Error> {
         if RunFolder::recipe(path).is_err() {
             let checkpoint = Checkpoint::open(&hub::located(path)?)?;
-            return Ok(Self { path, checkpoint });
+            return Ok(Self {
+                path,
+                checkpoint,
+                is_run: false,
+            });
         }
         let (saved, checkpoint) = open_run(path, moved)?;
         let mut checkpoint = TrainedModel::new(path, saved, checkpoint)?.checkpoint;
         // Texts come one by one here, whatever its task put into a sequence.
         checkpoint.config = EncoderConfig::read(&checkpoint.folder.join("config.json"))?;
-        Ok(Self { path, checkpoint })
+        Ok(Self {
+            path,
+            checkpoint,
+            is_run: true,
+        })
     }
 
     pub(super) fn layers(&self) -> usize {
@@ -88,6 +98,30 @@ impl<'a> Studied<'a> {
         let encoding = options.encoding(&self.checkpoint, None)?;
         encoding.check_lengths(self.longest())?;
         Ok(encoding)
+    }
+
+    /// The token before each text of at most `max_length`, if there is one.
+    pub(super) fn mode_token(&self, max_length: usize) -> Result<Option<String>, Error> {
+        Ok(match self.text_encoding(None, max_length)? {
+            Encoding::Classify { mode_token, .. } => mode_token,
+            _ => None,
+        })
+    }
+
+    /// Of its files: what was trained, and what that was trained from.
+    pub(super) fn fingerprint(&self) -> Result<Fingerprint, Error> {
+        let identity = self.checkpoint.identity()?;
+        let run = if self.is_run {
+            RunIdentity::read(self.path)?.map(|(_, hash)| hash)
+        } else {
+            None
+        };
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.set("weights", identity.weights);
+        fingerprint.set("config", identity.config);
+        fingerprint.set("tokenizer", identity.tokenizer);
+        fingerprint.set("run", run);
+        Ok(fingerprint)
     }
 
     /// It in ONNX Runtime, in fp32, putting out the states at every depth of texts of at most

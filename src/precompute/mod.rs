@@ -18,7 +18,7 @@ pub use estimate::{
 };
 pub use fill::fill;
 pub use memory::{FrozenShape, shards_in_memory};
-pub use plan::{EncodedSplits, Plan, content_hash};
+pub use plan::{EncodedSplits, Plan, content_hash, runtime_name};
 pub use probe::{
     FP32_MAX_ABSOLUTE_ERROR, INT8_MEAN_COSINE, PROBE_SEQUENCES, PROBE_TOKENS, check_derived_parity,
     check_parity, probe,

@@ -172,7 +172,7 @@ impl Plan {
 }
 
 /// `runtime`, as a fingerprint says it.
-pub(super) fn runtime_name(runtime: &Runtime) -> String {
+pub fn runtime_name(runtime: &Runtime) -> String {
     format!("onnxruntime {}", runtime.version)
 }
 

@@ -1,8 +1,12 @@
-use crate::error::Explain;
+use std::io;
+use std::path::PathBuf;
+
+use crate::cache::Difference;
+use crate::error::{Explain, write_hint};
 use crate::{checkpoint, frozen, task};
 
 use super::probe::LEAST_TOKENS;
-use super::{LEAST_TEXTS, MOST_TEXTS};
+use super::{LEAST_TEXTS, MOST_TEXTS, POOLED};
 
 /// Why checkpoints were not compared.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,38 @@ pub enum Error {
         /// Which, counted from 1.
         text: usize,
     },
+    /// Vectors that are there are not those that are wanted.
+    #[error("the vectors in `{folder}` do not match:{}", Difference::lines(.differences))]
+    Stale {
+        /// Their folder.
+        folder: PathBuf,
+        /// Every field that differs.
+        differences: Vec<Difference>,
+    },
+    /// Vectors of other texts cannot be compared.
+    #[error("`{first}` and `{second}` are of different texts, from text {text} on")]
+    OtherTexts {
+        /// The first model or folder.
+        first: PathBuf,
+        /// The second.
+        second: PathBuf,
+        /// The first that differs, counted from 1.
+        text: usize,
+    },
+    /// A file of vectors or of features is malformed.
+    #[error("`{path}` is damaged: {problem}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file could not be read.
+    #[error("cannot read the vectors")]
+    Read(#[source] io::Error),
+    /// A file could not be written.
+    #[error("cannot write the vectors")]
+    Write(#[source] io::Error),
     /// Ctrl-C.
     #[error("interrupted: nothing was written")]
     Interrupted,
@@ -99,7 +135,18 @@ impl Explain for Error {
             Self::NotFinite { .. } => {
                 "the checkpoint's weights may be broken: look for NaN or infinity in them".into()
             }
-            Self::Training(_) | Self::Optimizer(_) | Self::Interrupted => return None,
+            Self::Stale { .. } => "choose another `--cache`, or replace them with `--force`".into(),
+            Self::OtherTexts { .. } => {
+                "make both of the same `--data`, `--text-field` and `--limit`".into()
+            }
+            Self::Damaged { path, .. } if path.ends_with(POOLED) => {
+                "make it again with `telly precompute --pooled --force`".into()
+            }
+            Self::Damaged { .. } => "make it again with `telly probe --features`".into(),
+            Self::Write(error) => return write_hint(error, "a `--cache` folder"),
+            Self::Read(_) | Self::Training(_) | Self::Optimizer(_) | Self::Interrupted => {
+                return None;
+            }
         })
     }
 
@@ -111,10 +158,16 @@ impl Explain for Error {
             Self::Layers { .. }
             | Self::Texts { .. }
             | Self::Tokens { .. }
-            | Self::NoTokens { .. } => true,
-            Self::Training(_) | Self::Optimizer(_) | Self::NotFinite { .. } | Self::Interrupted => {
-                false
-            }
+            | Self::NoTokens { .. }
+            | Self::Stale { .. }
+            | Self::OtherTexts { .. }
+            | Self::Damaged { .. } => true,
+            Self::Read(_)
+            | Self::Write(_)
+            | Self::Training(_)
+            | Self::Optimizer(_)
+            | Self::NotFinite { .. }
+            | Self::Interrupted => false,
         }
     }
 }

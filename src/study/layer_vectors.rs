@@ -1,6 +1,8 @@
 //! One vector a text at every layer, out of one pass.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::each_sequence::each_sequence;
@@ -8,7 +10,7 @@ use crate::frozen::FrozenEncoder;
 use crate::ragged::Ragged;
 
 /// What a text's vector is the mean over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum TextPooling {
     /// Its tokens, special ones included.
@@ -16,6 +18,16 @@ pub enum TextPooling {
     Masked,
     /// All positions up to the greatest length, padding included, as in the paper's study.
     Unmasked,
+}
+
+impl fmt::Display for TextPooling {
+    /// As on the command line.
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Masked => "masked",
+            Self::Unmasked => "unmasked",
+        })
+    }
 }
 
 /// The vectors of some texts at every layer of a model.

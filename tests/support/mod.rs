@@ -292,6 +292,10 @@ impl Workspace {
     }
 
     pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        self.write_bytes(name, content.as_bytes())
+    }
+
+    pub fn write_bytes(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).expect("written");
         path

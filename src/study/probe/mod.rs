@@ -9,6 +9,7 @@ mod chance;
 mod classes;
 mod examples;
 mod features;
+mod features_file;
 mod finding;
 mod logistic;
 mod mixture;
@@ -21,10 +22,14 @@ mod vectors;
 pub use classes::{Classified, probe_classes};
 pub use examples::CodeText;
 pub use features::Features;
+pub use features_file::FeaturesSource;
 pub use finding::{Control, Finding, LayerReading, Reading};
 pub use random_weights::randomize;
 pub(in crate::study) use suite::LEAST_TOKENS;
-pub use suite::{LabelOrder, Probe, ProbeResult, SplitFeatures, Suite, TextForm, Traversals};
+pub use suite::{
+    LabelOrder, Probe, ProbeResult, Problems, SplitFeatures, Suite, TextForm, Traversals,
+    probe_splits,
+};
 pub use training::ProbeSettings;
 pub use vectors::{Paired, probe_vectors};
 

@@ -100,7 +100,7 @@ pub struct Suite {
     pub test: Vec<CodeText>,
     /// Tokens that the lexical probe learns from at most; it is tested on as many at most.
     pub tokens: usize,
-    /// Of the draw of tokens and the order of examples.
+    /// Of the draw of tokens.
     pub seed: u64,
 }
 
@@ -111,6 +111,20 @@ pub struct Problems {
     pub train: usize,
     /// To test on.
     pub test: usize,
+}
+
+impl Problems {
+    /// How many the codes of `splits` solve; none without the semantic probe.
+    pub fn of(splits: &[SplitFeatures; 2]) -> Option<Self> {
+        let count = |split: &SplitFeatures| {
+            let groups = split.groups.as_ref()?;
+            Some(groups.iter().collect::<HashSet<_>>().len())
+        };
+        Some(Self {
+            train: count(&splits[0])?,
+            test: count(&splits[1])?,
+        })
+    }
 }
 
 /// How a model takes texts.
@@ -163,18 +177,6 @@ struct Encoded {
 }
 
 impl Suite {
-    /// How many problems the texts of each split solve; none without the semantic probe.
-    pub fn problems(&self, probes: &[Probe]) -> Option<Problems> {
-        let count = |texts: &[CodeText]| {
-            let problems: HashSet<i64> = texts.iter().map(|text| text.group).collect();
-            problems.len()
-        };
-        probes.contains(&Probe::Semantic).then(|| Problems {
-            train: count(&self.train),
-            test: count(&self.test),
-        })
-    }
-
     /// What `checkpoint`, run by `frozen` at every depth, makes of the texts of both splits, for
     /// `probes`; `label` stands before the progress.
     pub fn features(
@@ -305,78 +307,79 @@ impl Suite {
             traversals_cut,
         })
     }
+}
 
-    /// Trains and tests `probe` on what a model made of the splits; `label` stands before the progress.
-    ///
-    /// # Panics
-    /// If `splits` were not made for `probe`.
-    pub fn probe(
-        &self,
-        probe: Probe,
-        splits: &[SplitFeatures; 2],
-        order: LabelOrder,
-        label: &str,
-    ) -> Result<ProbeResult, Error> {
-        let settings = probe.settings(self.seed);
-        let random = &mut ChaCha8Rng::seed_from_u64(self.seed);
-        match probe {
-            Probe::Lexical | Probe::Structural => {
-                let [train, test] = splits.each_ref().map(|split| {
-                    let (features, classes) = match (probe, &split.tokens) {
-                        (Probe::Lexical, tokens) => {
-                            let tokens = tokens.as_ref().expect("made for it");
-                            (&tokens.features, &tokens.classes)
-                        }
-                        _ => (&split.codes, &split.complexities),
+/// Trains and tests `probe` on what a model made of the splits, in an order drawn by `seed`; `label` stands
+/// before the progress.
+///
+/// # Panics
+/// If `splits` were not made for `probe`.
+pub fn probe_splits(
+    probe: Probe,
+    splits: &[SplitFeatures; 2],
+    order: LabelOrder,
+    seed: u64,
+    label: &str,
+) -> Result<ProbeResult, Error> {
+    let settings = probe.settings(seed);
+    let random = &mut ChaCha8Rng::seed_from_u64(seed);
+    match probe {
+        Probe::Lexical | Probe::Structural => {
+            let [train, test] = splits.each_ref().map(|split| {
+                let (features, classes) = match (probe, &split.tokens) {
+                    (Probe::Lexical, tokens) => {
+                        let tokens = tokens.as_ref().expect("made for it");
+                        (&tokens.features, &tokens.classes)
+                    }
+                    _ => (&split.codes, &split.complexities),
+                };
+                let mut classes = classes.clone();
+                if order == LabelOrder::Random {
+                    classes.shuffle(random);
+                }
+                (features, classes)
+            });
+            let classes = match probe {
+                Probe::Lexical => TokenClass::COUNT,
+                _ => COMPLEXITY_CLASSES,
+            };
+            let sizes = [train.1.len(), test.1.len()];
+            let chance = share_of_most_frequent(&train.1, &test.1, classes);
+            let [train, test] =
+                [&train, &test].map(|(features, classes)| (*features, &classes[..]));
+            let readings = probe_classes(train, test, classes, &settings, label)?;
+            Ok(ProbeResult::new(sizes, chance, readings))
+        }
+        Probe::Syntactic | Probe::Semantic => {
+            let [train, test] = splits.each_ref().map(|split| {
+                if probe == Probe::Semantic {
+                    let mut groups = split.groups.clone().expect("made for it");
+                    if order == LabelOrder::Random {
+                        groups.shuffle(random);
+                    }
+                    return Paired::Groups {
+                        features: split.codes.clone(),
+                        groups,
                     };
-                    let mut classes = classes.clone();
-                    if order == LabelOrder::Random {
-                        classes.shuffle(random);
-                    }
-                    (features, classes)
-                });
-                let classes = match probe {
-                    Probe::Lexical => TokenClass::COUNT,
-                    _ => COMPLEXITY_CLASSES,
-                };
-                let sizes = [train.1.len(), test.1.len()];
-                let chance = share_of_most_frequent(&train.1, &test.1, classes);
-                let [train, test] =
-                    [&train, &test].map(|(features, classes)| (*features, &classes[..]));
-                let readings = probe_classes(train, test, classes, &settings, label)?;
-                Ok(ProbeResult::new(sizes, chance, readings))
-            }
-            Probe::Syntactic | Probe::Semantic => {
-                let [train, test] = splits.each_ref().map(|split| {
-                    if probe == Probe::Semantic {
-                        let mut groups = split.groups.clone().expect("made for it");
-                        if order == LabelOrder::Random {
-                            groups.shuffle(random);
-                        }
-                        return Paired::Groups {
-                            features: split.codes.clone(),
-                            groups,
-                        };
-                    }
-                    let traversals = split.traversals.as_ref().expect("made for it");
-                    let mut rows: Vec<usize> = (0..split.codes.examples()).collect();
-                    if order == LabelOrder::Random {
-                        rows.shuffle(random);
-                    }
-                    Paired::Sides {
-                        queries: traversals.features.clone(),
-                        codes: split.codes.select(rows),
-                        groups: traversals.groups.clone(),
-                    }
-                });
-                let sizes = splits.each_ref().map(|split| split.codes.examples());
-                let chance = match &test {
-                    Paired::Sides { groups, .. } => reciprocal_rank_of_chance(groups),
-                    Paired::Groups { groups, .. } => precision_of_chance(groups),
-                };
-                let readings = probe_vectors(train, test, &settings, label)?;
-                Ok(ProbeResult::new(sizes, chance, readings))
-            }
+                }
+                let traversals = split.traversals.as_ref().expect("made for it");
+                let mut rows: Vec<usize> = (0..split.codes.examples()).collect();
+                if order == LabelOrder::Random {
+                    rows.shuffle(random);
+                }
+                Paired::Sides {
+                    queries: traversals.features.clone(),
+                    codes: split.codes.select(rows),
+                    groups: traversals.groups.clone(),
+                }
+            });
+            let sizes = splits.each_ref().map(|split| split.codes.examples());
+            let chance = match &test {
+                Paired::Sides { groups, .. } => reciprocal_rank_of_chance(groups),
+                Paired::Groups { groups, .. } => precision_of_chance(groups),
+            };
+            let readings = probe_vectors(train, test, &settings, label)?;
+            Ok(ProbeResult::new(sizes, chance, readings))
         }
     }
 }

@@ -1,0 +1,209 @@
+//! `telly precompute --pooled`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::{Map, json};
+
+use super::console;
+use super::options::{RuntimeOptions, missing};
+use super::precompute::{PrecomputeArguments, PrecomputeOptions};
+use super::recipe;
+use super::studied::{Studied, StudiedOptions};
+use super::text_vectors::{TextVectors, texts};
+use crate::cache::{Fingerprint, MANIFEST};
+use crate::dataset::Source;
+use crate::disk;
+use crate::error::Error;
+use crate::frozen::FrozenEncoder;
+use crate::precompute::runtime_name;
+use crate::study::{self, POOLED, Pooled, PooledSource, TextPooling};
+use crate::train::peak_rss_bytes;
+
+/// What of each text is kept, instead of all of its states.
+#[derive(Args)]
+#[command(next_help_heading = "Pooled vectors")]
+pub(super) struct PooledOptions {
+    /// Of a file of texts keep one vector a text and layer, for `telly rsa`, and no activations: with
+    /// --model (a run, too), --data, --text-field, --max-length and --cache alone.
+    #[arg(long)]
+    pub(super) pooled: bool,
+    /// What a text's vector is the mean over.
+    #[arg(long, value_enum, default_value_t, requires = "pooled")]
+    pooling: TextPooling,
+    /// Take so many texts, from the first on [default: all].
+    #[arg(long, value_name = "N", requires = "pooled")]
+    limit: Option<usize>,
+}
+
+/// What has a meaning for pooled vectors, as a recipe writes it.
+const FLAGS: [&str; 11] = [
+    "model",
+    "data",
+    "text_field",
+    "max_length",
+    "freeze",
+    "cache",
+    "provider",
+    "cuda_devices",
+    "batch_tokens",
+    "threads",
+    "onnxruntime",
+];
+
+pub(super) fn run(
+    arguments: &PrecomputeArguments,
+    options: &PrecomputeOptions,
+) -> Result<(), Error> {
+    let started = Instant::now();
+    refuse_others(arguments, options)?;
+    let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
+    let path = options.data.as_deref().ok_or_else(|| missing("--data"))?;
+    let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
+    if folder.join(MANIFEST).is_file() {
+        return Err(Error::Usage {
+            problem: format!("`{}` is a cache of activations", folder.display()),
+            hint: "choose another `--cache`".into(),
+        });
+    }
+    let source = Source::of(path, "test")?;
+    let studied_options = StudiedOptions {
+        model: None,
+        max_length: options.task.max_length,
+    };
+    let studied = studied_options.open(model)?;
+    check_layers(options, &studied)?;
+    let pooled = &arguments.pooled;
+    let form = TextVectors {
+        text_field: options.task.text_field.clone(),
+        max_length: studied_options.max_length([&studied]),
+        pooling: pooled.pooling,
+    };
+    let data = texts(&source, pooled.limit)?;
+    let hashes = form.hashes(&studied, &data)?;
+    let mut frozen = form.frozen(&studied, &options.runtime)?;
+    let source = PooledSource::new(
+        (
+            absolute(model),
+            (path != Path::new("-")).then(|| absolute(path)),
+        ),
+        form.text_field.clone(),
+        (form.pooling, form.max_length),
+        fingerprint(&studied, &form, &frozen, &options.runtime)?,
+        &hashes,
+    );
+    if !is_there(folder, &source, arguments.force)? {
+        disk::create_folders(folder).map_err(study::Error::Write)?;
+        let vectors = form.compute(&studied, &data, &mut frozen)?;
+        let pooled = Pooled {
+            source,
+            texts: hashes,
+            vectors,
+        };
+        pooled.write(folder)?;
+    }
+    let bytes = fs_err::metadata(folder.join(POOLED)).map_err(study::Error::Read)?;
+    let object = json!({
+        "texts": data.records.len(),
+        "layers": studied.layers() + 1,
+        "hidden_size": frozen.hidden_size(),
+        "pooling": form.pooling,
+        "max_length": form.max_length,
+        "bytes": bytes.len(),
+        "seconds": started.elapsed().as_secs_f64(),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "provider": frozen.provider().to_string(),
+        "cache": folder.display().to_string(),
+    });
+    console::result(arguments.json, object.as_object().unwrap_or(&Map::new()))
+}
+
+/// Refuses what has no meaning for pooled vectors.
+fn refuse_others(
+    arguments: &PrecomputeArguments,
+    options: &PrecomputeOptions,
+) -> Result<(), Error> {
+    let passed = recipe::table(options, None)?;
+    let mut others = passed.keys().map(String::as_str);
+    let others = others.find(|flag| !FLAGS.contains(flag));
+    let own = [
+        ("shard", arguments.shard.is_some()),
+        ("dry_run", arguments.dry_run),
+    ];
+    let own = own
+        .iter()
+        .find(|(_, passed)| *passed)
+        .map(|(flag, _)| *flag);
+    match others.or(own) {
+        None => Ok(()),
+        Some(flag) => Err(Error::Usage {
+            problem: format!(
+                "`--{}` has nothing to act on with `--pooled`",
+                flag.replace('_', "-")
+            ),
+            hint: "leave one of the two out; `telly precompute --help` names what `--pooled` takes"
+                .into(),
+        }),
+    }
+}
+
+/// Refuses a `--freeze` that leaves layers out.
+fn check_layers(options: &PrecomputeOptions, studied: &Studied) -> Result<(), Error> {
+    let all: Vec<usize> = (0..=studied.layers()).collect();
+    match &options.freeze {
+        Some(freeze) if freeze.depths().as_ref() != Some(&all) => Err(Error::Usage {
+            problem: format!("`--freeze {freeze}`: pooled vectors are kept of every layer"),
+            hint: format!("leave it out, or pass 0..{}", studied.layers()),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Of the model and what runs it.
+fn fingerprint(
+    studied: &Studied,
+    form: &TextVectors,
+    frozen: &FrozenEncoder,
+    options: &RuntimeOptions,
+) -> Result<Fingerprint, Error> {
+    let mut fingerprint = studied.fingerprint()?;
+    fingerprint.set("mode_token", studied.mode_token(form.max_length)?);
+    fingerprint.set("runtime", runtime_name(&options.runtime()?));
+    fingerprint.set("provider", frozen.provider().to_string());
+    Ok(fingerprint)
+}
+
+/// Whether `folder` has what `source` says already; refuses something else, unless it is to be replaced
+/// by `force`.
+fn is_there(folder: &Path, source: &PooledSource, force: bool) -> Result<bool, Error> {
+    if !Pooled::is_in(folder) {
+        return Ok(false);
+    }
+    let differences = match Pooled::source(folder) {
+        Ok(there) => there.fingerprint.all_differences(&source.fingerprint),
+        Err(study::Error::Damaged { .. }) if force => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    if differences.is_empty() && !force {
+        console::say("nothing to compute");
+        return Ok(true);
+    }
+    if !force {
+        let folder = folder.to_owned();
+        return Err(study::Error::Stale {
+            folder,
+            differences,
+        }
+        .into());
+    }
+    Ok(false)
+}
+
+/// `path` from the root on, so that it is found from anywhere; the name of a model on the hub as it is.
+fn absolute(path: &Path) -> PathBuf {
+    match std::path::absolute(path) {
+        Ok(absolute) if path.exists() => absolute,
+        _ => path.to_owned(),
+    }
+}
