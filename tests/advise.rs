@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use serde_json::Value;
 use support::{
     WRONG_INPUT, Workspace, fails, goldens, precompute, telly, telly_json, text,
@@ -152,6 +154,46 @@ fn tried(advice: &Value) -> Vec<Value> {
     rows.iter().map(|row| row["freeze"].clone()).collect()
 }
 
+/// What the runs of seed 1 in `folder` make of each row, compared by hand with what `advice` says.
+fn says_what_the_rows_tell(folder: &Path, advice: &Value) {
+    let scores = |freeze: &str| -> Vec<f64> {
+        let run = folder.join(format!("runs/freeze-{freeze}/lr-5e-5/seed-1"));
+        let (valid, file) = (folder.join("valid.jsonl"), folder.join("scores.jsonl"));
+        let fixed = ["evaluate", "--run", text(&run), "--data", text(&valid)];
+        telly_json(&[&fixed[..], &["--scores", text(&file)]].concat());
+        let lines = fs_err::read_to_string(file).expect("scores");
+        let score = |line: &str| {
+            let line: Value = serde_json::from_str(line).expect("JSON");
+            line["score"].as_f64().expect("each row counts")
+        };
+        lines.lines().map(score).collect()
+    };
+    let chosen = advice["freeze"].to_string();
+    if advice["freeze"] == "none" {
+        assert!(advice["difference"].is_null());
+        return;
+    }
+    let (chosen, base) = (scores(&chosen), scores("none"));
+    let differences = chosen.iter().zip(&base).map(|(one, other)| one - other);
+    let rows = chosen.len() as f64;
+    let mean = differences.clone().sum::<f64>() / rows;
+    let squares = differences.map(|difference| (difference - mean).powi(2));
+    let error = (squares.sum::<f64>() / (rows - 1.0) / rows).sqrt();
+    let test = &advice["difference"]["test"];
+    let number = |value: &Value| value.as_f64().expect("a number");
+    assert!((number(&test["difference"]) - mean).abs() < 1e-12, "{test}");
+    let reach = number(&test["interval"][1]) - mean;
+    // Student's 97.5th percentile is between that of the normal distribution and 2.1 from 20 rows on.
+    assert!(
+        reach >= 1.95 * error && reach <= 2.1 * error,
+        "{test}, {error}"
+    );
+    assert_eq!(advice["difference"]["rows"], chosen.len());
+    assert_eq!(advice["difference"]["seeds"], 1);
+    let said = advice["sentences"].to_string();
+    assert!(said.contains(&format!("by the {rows} rows")), "{said}");
+}
+
 /// Without K and seeds typed, the layers say which K are tried, and time how many seeds; more of it and
 /// the same command goes on.
 #[test]
@@ -177,6 +219,7 @@ fn time_decides_how_much_is_trained() {
     let deepest = layers.len() - 2;
     let taken = unchanged.map(|unchanged| unchanged.min(deepest));
     assert_eq!(advice["freeze"], taken.map_or("none".into(), Value::from));
+    says_what_the_rows_tell(&work.path("advice"), &advice);
     assert!(tried(&advice).contains(&advice["freeze"]), "{advice}");
 
     let more = within("60");

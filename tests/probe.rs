@@ -268,8 +268,7 @@ fn the_command_measures_a_model_and_its_controls() {
         "600",
     ];
     let features = workspace.path("features.safetensors");
-    let with_features = [&arguments[..], &["--features", text(&features)]].concat();
-    let found = telly_json(&with_features);
+    let found = telly_json(&[&arguments[..], &["--features", text(&features)]].concat());
     assert_eq!(
         found["texts"],
         serde_json::json!({ "train": 60, "test": 30 })
@@ -303,12 +302,6 @@ fn the_command_measures_a_model_and_its_controls() {
     assert_eq!(syntactic["metric"], "mrr");
     assert!(syntactic["mixed"]["value"].as_f64() > syntactic["chance"].as_f64());
     assert_eq!(result_of(&found, "semantic")["metric"], "map@r");
-    // The same again is the same.
-    let mut again = telly_json(&arguments);
-    for seconds in ["seconds", "train_seconds"] {
-        again[seconds] = found[seconds].clone();
-    }
-    assert_eq!(again, found);
     // What was probed is there to be probed by others.
     let tensors = candle_core::safetensors::load(&features, &Device::Cpu).expect("tensors");
     assert_eq!(tensors["train.codes"].dims(), [60, 7, 384]);
@@ -323,21 +316,6 @@ fn the_command_measures_a_model_and_its_controls() {
             .expect("Python runs");
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "30");
     }
-    // And again by telly, without the model.
-    let mut again = telly_json(&["probe", text(&features), "--control", "labels"]);
-    let mut without_weights = found;
-    for probe in without_weights["probes"].as_array_mut().expect("probes") {
-        let layers = probe["layers"].as_array_mut().expect("layers").iter_mut();
-        for reading in layers.map(|layer| layer.as_object_mut()) {
-            reading.expect("an object").remove("random_weights");
-        }
-        let mixed = probe["mixed"].as_object_mut().expect("an object");
-        mixed.remove("random_weights");
-    }
-    for seconds in ["seconds", "train_seconds"] {
-        again[seconds] = without_weights[seconds].clone();
-    }
-    assert_eq!(again, without_weights);
 }
 
 /// Where the numbers of the tensor `name` begin in the safetensors file `bytes`.
@@ -364,9 +342,9 @@ fn a_file_of_features_is_probed_for_what_it_holds() {
     ];
     let flags = [
         "--probe",
-        "lexical",
+        "lexical,syntactic,structural,semantic",
         "--control",
-        "none",
+        "labels",
         "--features",
         text(&features),
     ];
@@ -377,11 +355,20 @@ fn a_file_of_features_is_probed_for_what_it_holds() {
             .chain(flags.iter().copied());
         all.map(String::from).collect()
     };
-    let found = telly_json(&probe(&[]));
-    assert_eq!(found["probes"], expected["probes"]);
-    assert_eq!(found["model"], expected["model"]);
-    assert_eq!(found["max_length"], 32);
-    // Functions are there whatever was asked for, in another order the same ones.
+    // All but the times.
+    let mut found = telly_json(&probe(&["--control", "labels"]));
+    for seconds in ["seconds", "train_seconds"] {
+        found[seconds] = expected[seconds].clone();
+    }
+    assert_eq!(found, expected);
+    assert!(
+        !expected["problems"].is_null() && expected["cut"]["traversals"].as_f64() > Some(0.0),
+        "{expected}"
+    );
+    // Without the semantic probe there is less in the file; functions are there in any case.
+    let mut only_lexical = flags;
+    only_lexical[1] = "lexical";
+    let expected = telly_json(&[&fixed[..], &only_lexical[..]].concat());
     let found = telly_json(&probe(&["--probe", "structural", "--seed", "3"]));
     assert_eq!(found["texts"], expected["texts"]);
     assert_eq!(

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
+use super::advise_difference::Difference;
 use super::advise_pilot::{Asked, Found, Losses, Pilot};
 use super::advise_sample::Sample;
 use super::options::missing;
@@ -16,7 +17,7 @@ use super::{console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
 use crate::precompute::shards_in_memory;
-use crate::study::{self, Changes, Decision, PILOT_LEVEL, Row, UNCHANGED, choose};
+use crate::study::{self, Changes, Decision, ENOUGH_SEEDS, PILOT_LEVEL, Row, UNCHANGED, choose};
 use crate::train::TrainSettings;
 
 /// Records of the pilot's training split, unless told.
@@ -100,6 +101,11 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
     } else {
         predicted(chosen)?
     };
+    let few = chosen != table.base && table.fewest_seeds() < ENOUGH_SEEDS;
+    let rows = few
+        .then(|| Difference::of(sweep, &table, chosen))
+        .transpose()?;
+    let rows = rows.flatten();
     let mut object = json!({
         "freeze": chosen,
         "decided_by": decision,
@@ -113,6 +119,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
         "pilot_losses": losses.as_ref().map(Losses::to_json),
         "predicted": of_chosen,
         "predicted_base": of_base,
+        "difference": rows.as_ref().map(Difference::to_json),
         "pilot": table.to_json(),
         "similarities": found.similarities,
     });
@@ -122,7 +129,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
         _ => vec![reason(&table, chosen, changes.as_ref())],
     };
     if decision == Decision::Similarity {
-        said.extend(difference(&table, chosen, found.seeds_left));
+        said.extend(difference(&table, chosen, rows.as_ref(), found.seeds_left));
     }
     said.extend(costs_and_limits(&object, advice.epochs));
     object["sentences"] = json!(said);
@@ -325,22 +332,40 @@ fn row_of(table: &study::Table, freeze: Freeze) -> Option<&Row> {
     table.best().find(|row| row.freeze == freeze)
 }
 
-/// How `chosen` differs from the base, and how sure that is; nothing of the base itself.
-fn difference(table: &study::Table, chosen: Freeze, seeds_left: bool) -> Option<String> {
+/// How `chosen` differs from the base, and how sure that is: by `rows` where there are few seeds; nothing
+/// of the base itself.
+fn difference(
+    table: &study::Table,
+    chosen: Freeze,
+    rows: Option<&Difference>,
+    seeds_left: bool,
+) -> Option<String> {
     let study::Table { metric, base, .. } = table;
     let row = row_of(table, chosen).filter(|_| chosen != *base)?;
-    if let Some(against) = row.against_base {
-        let [low, high] = against.test.interval;
-        return Some(format!(
-            "with 95 % confidence its {metric} on the sample differs from that of K = {base} by {low:+.4} to {high:+.4} ({} seeds)",
-            row.seeds.len()
-        ));
-    }
+    let confident = |[low, high]: [f64; 2]| {
+        format!(
+            "with 95 % confidence its {metric} on the sample differs from that of K = {base} by {low:+.4} to {high:+.4}"
+        )
+    };
     let more = if seeds_left {
         ": more `--minutes` train more"
     } else {
         ""
     };
+    if let Some(rows) = rows {
+        return Some(format!(
+            "{}, by the {} rows that it is measured on; what another seed would change is not in that{more}",
+            confident(rows.test.interval),
+            rows.rows
+        ));
+    }
+    if let Some(against) = row.against_base {
+        let seeds = row.seeds.len();
+        return Some(format!(
+            "{} ({seeds} seeds)",
+            confident(against.test.interval)
+        ));
+    }
     Some(format!(
         "its {metric} on the sample differs from that of K = {base} by {:+.4}; how much of that is chance one seed does not tell{more}",
         table.compared(row)?.mean - table.compared(row_of(table, *base)?)?.mean

@@ -291,14 +291,7 @@ impl Pilot {
         let data = self.sweep.folder.join(COMPARED);
         flags.extend([OsString::from("--data"), data.into()]);
         flags.extend(["--max-length", &length.to_string()].map(OsString::from));
-        for key in ["provider", "threads", "onnxruntime"] {
-            if let Some(value) = self.sweep.shared.get(key) {
-                let text = value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned);
-                flags.extend([OsString::from(format!("--{key}")), text.into()]);
-            }
-        }
+        flags.extend(self.sweep.typed(&["provider", "threads", "onnxruntime"]));
         match telly_json("rsa", flags, &self.sweep.folder) {
             Ok(found) => Ok(Some(found)),
             Err(Error::Child { .. }) => {

@@ -8,16 +8,18 @@ use serde_json::{Map, Value, json};
 use super::console;
 use super::generation_options::GenerationOptions;
 use super::model::{LoadedModel, ModelOptions};
+use super::output_file::place;
 use super::task::foreign_flag;
 use super::text_writer::TextWriter;
 use crate::cache::Split;
 use crate::dataset::Source;
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::publish::publish;
 use crate::ragged::Ragged;
 use crate::task::text_metrics::TextMetrics;
-use crate::task::{EncodedSplit, Encoding, Known, Metrics, Role};
-use crate::train::{FreshActivations, evaluate, score_texts};
+use crate::task::{EncodedSplit, Encoding, Known, Metrics, Role, RowScores};
+use crate::train::{FreshActivations, evaluate, evaluate_rows, score_texts};
 
 /// Measure a run on fresh data, straight through both halves, without a cache.
 #[derive(Args)]
@@ -26,6 +28,7 @@ Examples:
   telly evaluate --run runs/mine --data test.jsonl
   telly evaluate --model models/all-MiniLM-L6-v2 --task search --data test.jsonl   (untrained)
   telly evaluate --run runs/search --data test.jsonl --code-base codebase.jsonl --rank-limit 1000
+  telly evaluate --run runs/mine --data test.jsonl --scores scores.jsonl   (to compare two runs by row)
   telly evaluate --run runs/generate --data test.jsonl --beam-size 5 --decode-samples 200")]
 pub(super) struct EvaluateArguments {
     #[command(flatten)]
@@ -37,6 +40,10 @@ pub(super) struct EvaluateArguments {
     /// search: the codes that the queries are searched in [default: those of --data].
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     code_base: Option<PathBuf>,
+    /// Write what each row adds to the metric that chooses the best epoch, as JSON Lines: whether it is right, 1
+    /// or 0 (classify), the reciprocal rank (search), the average precision at R (clone by groups).
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    scores: Option<PathBuf>,
     /// summarize, generate, complete: write the texts of so many rows, from the first on; 0 of none
     /// [default: all].
     #[arg(long, value_name = "N", help_heading = "Generation")]
@@ -71,13 +78,17 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
         pattern: loaded.model.attention_pattern(),
     };
     let code_base = code_base.as_ref();
-    let mut metrics = evaluate(
-        &loaded.model,
-        &mut activations,
-        &split,
-        code_base,
-        "evaluate",
-    )?;
+    let file = arguments.scores.as_deref();
+    let file = file.map(|path| place("--scores", path)).transpose()?;
+    let (model, label) = (&loaded.model, "evaluate");
+    let mut metrics = if let Some((folder, name)) = file {
+        let (metrics, scores) = evaluate_rows(model, &mut activations, &split, code_base, label)?;
+        let scores = scores.ok_or_else(|| no_mean(&metrics))?;
+        write_scores(folder, &name, &scores)?;
+        metrics
+    } else {
+        evaluate(model, &mut activations, &split, code_base, label)?
+    };
     if let Metrics::Text(of_loss) = &metrics
         && arguments.decode_samples != Some(0)
     {
@@ -103,6 +114,25 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
         metrics
     };
     console::result(arguments.json, &object)
+}
+
+/// Why there is no score a row.
+fn no_mean(metrics: &Metrics) -> Error {
+    let (name, _) = metrics.selection();
+    Error::Usage {
+        problem: format!("`--scores`: {name}, which chooses here, is no mean over rows"),
+        hint: "leave it out; `telly predict` says what each row comes to".into(),
+    }
+}
+
+/// Writes `scores` as `folder/name`, a line a row; rows count from 1.
+fn write_scores(folder: &Path, name: &str, scores: &RowScores) -> Result<(), Error> {
+    let lines = scores.iter().enumerate().map(|(row, score)| {
+        let line = json!({ "row": row + 1, "score": score });
+        format!("{line}\n")
+    });
+    let lines: Vec<String> = lines.collect();
+    publish(folder, name, lines.concat().as_bytes()).map_err(Error::Output)
 }
 
 /// Writes the texts that the rows of `split` ask for and compares them with those that are wanted.

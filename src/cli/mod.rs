@@ -1,6 +1,7 @@
 //! What was typed to what is meant; one file a command.
 
 mod advise;
+mod advise_difference;
 mod advise_pilot;
 mod advise_sample;
 mod cache;

@@ -1,8 +1,8 @@
 //! `classify`: labels or a number for a text. A pooled vector, one or two layers on top of it.
 
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
-use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
+use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions, RowScores};
 use super::metrics::Metrics;
 use super::{CrossEntropy, Error, Objective};
 use crate::checkpoint::Activation;
@@ -179,6 +179,17 @@ impl Head for Classifier {
     fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error> {
         let outputs = self.outputs(&split.columns[0], pass)?;
         self.objective.metrics(&outputs, split.targets)
+    }
+
+    fn row_scores(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Option<RowScores>, Error> {
+        if self.objective != Objective::SingleLabel {
+            return Ok(None);
+        }
+        let outputs = self.outputs(&split.columns[0], pass)?;
+        let found = outputs.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        let rows = found.iter().zip(split.targets.classes());
+        let scores = rows.map(|(&found, &known)| Some(f64::from(i64::from(found) == known)));
+        Ok(Some(scores.collect()))
     }
 
     fn metrics_of_nothing(&self) -> Metrics {

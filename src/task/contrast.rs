@@ -9,8 +9,8 @@
 
 use candle_core::Tensor;
 
-use super::head::{EmbeddedSplit, Head, HeadSettings, Predictions};
-use super::retrieval::RetrievalMetrics;
+use super::head::{EmbeddedSplit, Head, HeadSettings, Predictions, RowScores};
+use super::retrieval::{RetrievalMetrics, retrieve};
 use super::search::{SCORE_SCALE, normalise, similarity};
 use super::{Error, Metrics};
 use crate::targets::Targets;
@@ -66,6 +66,13 @@ impl Head for Contrast {
     fn metrics(&self, split: &EmbeddedSplit, _: &Pass) -> Result<Metrics, Error> {
         let vectors = &split.columns[ROW];
         RetrievalMetrics::new(vectors, split.targets.classes()).map(Metrics::Retrieval)
+    }
+
+    fn row_scores(&self, split: &EmbeddedSplit, _: &Pass) -> Result<Option<RowScores>, Error> {
+        let rows = retrieve(&split.columns[ROW], split.targets.classes())?;
+        let precisions = rows.into_iter();
+        let precisions = precisions.map(|row| row.map(|row| row.precision));
+        Ok(Some(precisions.collect()))
     }
 
     fn metrics_of_nothing(&self) -> Metrics {

@@ -154,6 +154,9 @@ impl HeadSettings {
     }
 }
 
+/// A score for each row, where it has one.
+pub type RowScores = Vec<Option<f64>>;
+
 /// A head: from the pooled vectors of a row to a loss, predictions and metrics.
 ///
 /// A row has one or more columns, the sequences that it is made of. `columns` holds a matrix
@@ -211,6 +214,12 @@ pub trait Head: Send + Sync {
 
     /// How good that is on a whole split.
     fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error>;
+
+    /// Of each row of a whole split what the metric that chooses is the mean of; none of a row that does
+    /// not count. Nothing of a head whose metric is no mean over rows.
+    fn row_scores(&self, _split: &EmbeddedSplit, _pass: &Pass) -> Result<Option<RowScores>, Error> {
+        Ok(None)
+    }
 
     /// Its metrics of no rows at all, for their names.
     fn metrics_of_nothing(&self) -> Metrics;

@@ -35,7 +35,7 @@ pub(crate) use contrast::NO_NEGATIVE;
 pub use cross_entropy::CrossEntropy;
 pub use encoding::{EncodedSplit, Encoding, Known, Role, TaskKind};
 pub use error::Error;
-pub use head::{Candidates, EmbeddedSplit, Head, HeadSettings, Predictions};
+pub use head::{Candidates, EmbeddedSplit, Head, HeadSettings, Predictions, RowScores};
 pub use labels::Labels;
 pub use metrics::{ClassificationMetrics, Metrics, RankingMetrics, less_is_better, rank_of};
 pub use model::{Batch, Model};

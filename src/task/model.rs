@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor, Var};
 
-use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions};
+use super::head::{EmbeddedSplit, Head, HeadBuilder, HeadSettings, Predictions, RowScores};
 use super::text_metrics::TextTask;
 use super::{CrossEntropy, Error, Metrics};
 use crate::checkpoint::{AttentionPattern, Checkpoint, Freeze};
@@ -219,6 +219,16 @@ impl Model {
     /// Metrics of one split.
     pub fn metrics(&self, split: &EmbeddedSplit, pass: &Pass) -> Result<Metrics, Error> {
         self.head.metrics(split, pass)
+    }
+
+    /// Of each row of one split what the metric that chooses is the mean of; none where it is no mean
+    /// over rows.
+    pub fn row_scores(
+        &self,
+        split: &EmbeddedSplit,
+        pass: &Pass,
+    ) -> Result<Option<RowScores>, Error> {
+        self.head.row_scores(split, pass)
     }
 
     /// How to make its head again.

@@ -27,38 +27,45 @@ impl RetrievalMetrics {
     /// Of unit `vectors` `[rows, width]`, each row against all others, exactly. A row whose group
     /// has no other does not count.
     pub fn new(vectors: &Tensor, groups: &[i64]) -> Result<Self, Error> {
-        let mut sizes: HashMap<i64, usize> = HashMap::new();
-        for group in groups {
-            *sizes.entry(*group).or_default() += 1;
-        }
-        let (mut precisions, mut losses, mut counted) = (0.0, 0.0, 0usize);
-        for start in (0..groups.len()).step_by(ROWS) {
-            let count = ROWS.min(groups.len() - start);
-            let scores = similarity(&vectors.narrow(0, start, count)?, vectors)?;
-            let scores = scores.to_vec2::<f32>()?;
-            let rows = scores
-                .into_par_iter()
-                .enumerate()
-                .filter_map(|(row, scores)| {
-                    let row = start + row;
-                    (sizes[&groups[row]] > 1).then(|| {
-                        let precision = average_precision_at_r(row, &scores, groups);
-                        (precision, cross_entropy(row, &scores, groups))
-                    })
-                });
-            // Added up in order, so that the sum is the same on every machine.
-            for (precision, loss) in rows.collect::<Vec<_>>() {
-                precisions += precision;
-                losses += loss;
-                counted += 1;
-            }
-        }
-        let counted = counted.max(1) as f64;
+        let rows = retrieve(vectors, groups)?;
+        let counted = rows.iter().flatten().count().max(1) as f64;
+        // Added up in order, so that the sum is the same on every machine.
+        let mean = |of: fn(&Retrieved) -> f64| rows.iter().flatten().map(of).sum::<f64>() / counted;
         Ok(Self {
-            map_at_r: precisions / counted,
-            loss: losses / counted,
+            map_at_r: mean(|row| row.precision),
+            loss: mean(|row| row.loss),
         })
     }
+}
+
+/// What is found with one row.
+pub(super) struct Retrieved {
+    /// Its [`average_precision_at_r`].
+    pub(super) precision: f64,
+    loss: f64,
+}
+
+/// With each of unit `vectors` `[rows, width]` among all others; none of a row whose group has no other.
+pub(super) fn retrieve(vectors: &Tensor, groups: &[i64]) -> Result<Vec<Option<Retrieved>>, Error> {
+    let mut sizes: HashMap<i64, usize> = HashMap::new();
+    for group in groups {
+        *sizes.entry(*group).or_default() += 1;
+    }
+    let mut found = Vec::with_capacity(groups.len());
+    for start in (0..groups.len()).step_by(ROWS) {
+        let count = ROWS.min(groups.len() - start);
+        let scores = similarity(&vectors.narrow(0, start, count)?, vectors)?;
+        let scores = scores.to_vec2::<f32>()?;
+        let rows = scores.into_par_iter().enumerate().map(|(row, scores)| {
+            let row = start + row;
+            (sizes[&groups[row]] > 1).then(|| Retrieved {
+                precision: average_precision_at_r(row, &scores, groups),
+                loss: cross_entropy(row, &scores, groups),
+            })
+        });
+        found.extend(rows.collect::<Vec<_>>());
+    }
+    Ok(found)
 }
 
 /// Average precision at R of `row`, whose group has R others, as `CodeXGLUE` measures it: of the R

@@ -5,7 +5,7 @@
 use candle_core::{D, Tensor};
 
 use super::Error;
-use super::head::{Candidates, EmbeddedSplit, Head, HeadSettings, Predictions};
+use super::head::{Candidates, EmbeddedSplit, Head, HeadSettings, Predictions, RowScores};
 use super::metrics::{Metrics, RankingMetrics, rank_of};
 use crate::targets::Targets;
 use crate::trainable::Pass;
@@ -49,16 +49,19 @@ impl Head for Matcher {
     }
 
     fn metrics(&self, split: &EmbeddedSplit, _: &Pass) -> Result<Metrics, Error> {
-        let queries = &split.columns[QUERY_COLUMN];
-        let metrics = if let Some(Candidates { vectors, sequences }) = &split.candidates {
-            let places = split.targets.classes();
-            #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation)] // Places.
-            self.rank(queries, vectors, sequences, |row| places[row] as usize)
-        } else {
-            let codes = &split.columns[CODE_COLUMN];
-            self.rank(queries, codes, &split.sequences[CODE_COLUMN], |row| row)
-        };
-        metrics.map(Metrics::Ranking)
+        let (ranks, losses) = rank_split(split)?;
+        let loss = losses / ranks.len() as f64;
+        let metrics = RankingMetrics::new(&ranks, self.rank_limit, loss);
+        Ok(Metrics::Ranking(metrics))
+    }
+
+    fn row_scores(&self, split: &EmbeddedSplit, _: &Pass) -> Result<Option<RowScores>, Error> {
+        let (ranks, _) = rank_split(split)?;
+        let scores = ranks.into_iter().map(|rank| {
+            let counts = self.rank_limit.is_none_or(|limit| rank <= limit);
+            Some(if counts { 1.0 / rank as f64 } else { 0.0 })
+        });
+        Ok(Some(scores.collect()))
     }
 
     fn metrics_of_nothing(&self) -> Metrics {
@@ -66,35 +69,43 @@ impl Head for Matcher {
     }
 }
 
-impl Matcher {
-    /// Ranks the whole code base for every query; `right` is the place of a query's code in it, and
-    /// codes of equal `sequences` are the same code. The loss is the cross-entropy against the
-    /// whole code base, so that it depends on no batch.
-    fn rank(
-        &self,
-        queries: &Tensor,
-        codes: &Tensor,
-        sequences: &[usize],
-        right: impl Fn(usize) -> usize,
-    ) -> Result<RankingMetrics, Error> {
-        /// Queries scored at a time: a code base of a million then takes 256 MB.
-        const QUERIES: usize = 64;
-        let mut ranks = Vec::new();
-        let mut losses = 0.0;
-        let count = queries.dim(0)?;
-        for start in (0..count).step_by(QUERIES) {
-            let rows = QUERIES.min(count - start);
-            let scores = similarity(&queries.narrow(0, start, rows)?, codes)?;
-            for (row, scores) in scores.to_vec2::<f32>()?.into_iter().enumerate() {
-                let right = right(start + row);
-                let same = |other: usize| sequences[other] == sequences[right];
-                ranks.push(rank_of(right, &scores, same));
-                losses += cross_entropy(right, &scores);
-            }
-        }
-        let loss = losses / count as f64;
-        Ok(RankingMetrics::new(&ranks, self.rank_limit, loss))
+/// The rank of each query's code in what `split` is searched in, and the sum of their losses.
+fn rank_split(split: &EmbeddedSplit) -> Result<(Vec<usize>, f64), Error> {
+    let queries = &split.columns[QUERY_COLUMN];
+    if let Some(Candidates { vectors, sequences }) = &split.candidates {
+        let places = split.targets.classes();
+        #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation)] // Places.
+        return rank(queries, vectors, sequences, |row| places[row] as usize);
     }
+    let codes = &split.columns[CODE_COLUMN];
+    rank(queries, codes, &split.sequences[CODE_COLUMN], |row| row)
+}
+
+/// Ranks the whole code base for every query; `right` is the place of a query's code in it, and
+/// codes of equal `sequences` are the same code. Beside the ranks the sum of the cross-entropies against
+/// the whole code base, so that the loss depends on no batch.
+fn rank(
+    queries: &Tensor,
+    codes: &Tensor,
+    sequences: &[usize],
+    right: impl Fn(usize) -> usize,
+) -> Result<(Vec<usize>, f64), Error> {
+    /// Queries scored at a time: a code base of a million then takes 256 MB.
+    const QUERIES: usize = 64;
+    let mut ranks = Vec::new();
+    let mut losses = 0.0;
+    let count = queries.dim(0)?;
+    for start in (0..count).step_by(QUERIES) {
+        let rows = QUERIES.min(count - start);
+        let scores = similarity(&queries.narrow(0, start, rows)?, codes)?;
+        for (row, scores) in scores.to_vec2::<f32>()?.into_iter().enumerate() {
+            let right = right(start + row);
+            let same = |other: usize| sequences[other] == sequences[right];
+            ranks.push(rank_of(right, &scores, same));
+            losses += cross_entropy(right, &scores);
+        }
+    }
+    Ok((ranks, losses))
 }
 
 /// Scales each vector, along the last dimension, to unit length.

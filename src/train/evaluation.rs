@@ -9,7 +9,7 @@ use crate::frozen::by_token_budget;
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::task::text_metrics::TextMetrics;
-use crate::task::{Candidates, EmbeddedSplit, Metrics, Model};
+use crate::task::{Candidates, EmbeddedSplit, Metrics, Model, RowScores};
 
 /// One vector for each of `sequences`, `[sequences, hidden]`; each is computed once however
 /// often it is asked for.
@@ -148,4 +148,23 @@ pub fn evaluate(
     }
     let embedded = embed_split(model, activations, split, code_base, label)?;
     Ok(model.metrics(&embedded, &model.evaluation())?)
+}
+
+/// As [`evaluate`], with what each row adds to the metric that chooses; without that where the metric is
+/// no mean over rows.
+pub fn evaluate_rows(
+    model: &Model,
+    activations: &mut dyn Activations,
+    split: &Split,
+    code_base: Option<&Split>,
+    label: &str,
+) -> Result<(Metrics, Option<RowScores>), Error> {
+    if model.text_task().is_some() {
+        let metrics = evaluate(model, activations, split, code_base, label)?;
+        return Ok((metrics, None));
+    }
+    let embedded = embed_split(model, activations, split, code_base, label)?;
+    let pass = model.evaluation();
+    let metrics = model.metrics(&embedded, &pass)?;
+    Ok((metrics, model.row_scores(&embedded, &pass)?))
 }

@@ -27,7 +27,7 @@ pub use batches::read_batch;
 pub use checkpoint::{BestEpoch, Position, StateTensor, TrainingState};
 pub use error::Error;
 pub use estimate::{Lengths, Pick, TrainingShape};
-pub use evaluation::{embed, embed_with, evaluate};
+pub use evaluation::{embed, embed_with, evaluate, evaluate_rows};
 pub use group::{RunGroup, mean_and_deviation};
 pub use history::{FoundRuns, History, RecordedRun, find_runs};
 pub use memory::{memory_limit, peak_rss_bytes};

@@ -1,0 +1,111 @@
+//! How far two K of a pilot differ where there are too few seeds to tell: row by row.
+
+use std::ffi::OsString;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::advise_sample::VALID;
+use super::sweep_folder::{Sweep, telly_json};
+use crate::checkpoint::Freeze;
+use crate::error::Error;
+use crate::study::{self, PairedTest};
+
+/// Flags of training that decide what a run says of a row.
+const SHARED: [&str; 4] = ["code_base", "provider", "threads", "onnxruntime"];
+
+/// The metrics that are means over rows, as `telly evaluate --scores` writes them.
+const MEANS: [&str; 3] = ["accuracy", "mrr", "map@r"];
+
+/// What the rows that a pilot validates on tell of two K.
+pub(super) struct Difference {
+    /// Over the rows that count, each the mean of its scores over the seeds.
+    pub(super) test: PairedTest,
+    /// How many they are.
+    pub(super) rows: usize,
+    /// How many seeds there are.
+    pub(super) seeds: usize,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    score: Option<f64>,
+}
+
+impl Difference {
+    /// Of `chosen` against the base of `table`, by the first seeds of the pilot's `sweep`; none where the
+    /// metric is no mean over rows.
+    pub(super) fn of(
+        sweep: &Sweep,
+        table: &study::Table,
+        chosen: Freeze,
+    ) -> Result<Option<Self>, Error> {
+        if !MEANS.contains(&table.metric.as_str()) {
+            return Ok(None);
+        }
+        let runs = sweep.runs_of_same_seeds([chosen, table.base]);
+        let seeds = runs[0].len();
+        let [chosen, base] = runs;
+        let (Some(scores), Some(base)) = (mean_scores(sweep, &chosen)?, mean_scores(sweep, &base)?)
+        else {
+            return Ok(None);
+        };
+        let pairs = scores.into_iter().zip(base);
+        let pairs: Vec<(f64, f64)> = pairs.filter_map(|(one, other)| one.zip(other)).collect();
+        let test = PairedTest::new(&pairs);
+        Ok(test.map(|test| Self {
+            test,
+            rows: pairs.len(),
+            seeds,
+        }))
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({ "rows": self.rows, "seeds": self.seeds, "test": self.test })
+    }
+}
+
+/// Of each row the mean of its scores in `runs`; none of a row that does not count.
+fn mean_scores(sweep: &Sweep, runs: &[PathBuf]) -> Result<Option<Vec<Option<f64>>>, Error> {
+    let mut sums: Vec<Option<f64>> = Vec::new();
+    for run in runs {
+        let Some(scores) = scores(sweep, run)? else {
+            return Ok(None);
+        };
+        if sums.is_empty() {
+            sums = scores;
+        } else {
+            for (sum, score) in sums.iter_mut().zip(scores) {
+                *sum = sum.zip(score).map(|(sum, score)| sum + score);
+            }
+        }
+    }
+    let mean = |sum: Option<f64>| sum.map(|sum| sum / runs.len() as f64);
+    Ok((!sums.is_empty()).then(|| sums.into_iter().map(mean).collect()))
+}
+
+/// Of each row what `run` makes of it; none where `telly evaluate` has no such scores.
+fn scores(sweep: &Sweep, run: &Path) -> Result<Option<Vec<Option<f64>>>, Error> {
+    let folder = &sweep.folder;
+    let place = tempfile::tempdir_in(folder).map_err(Error::Output)?;
+    let file = place.path().join("scores.jsonl");
+    let mut flags: Vec<OsString> = vec!["--run".into(), run.into(), "--data".into()];
+    flags.extend([folder.join(VALID).into(), "--scores".into()]);
+    flags.push(file.clone().into());
+    flags.extend(sweep.typed(&SHARED));
+    match telly_json("evaluate", flags, folder) {
+        Ok(_) => {}
+        Err(Error::Child { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let text = fs_err::read(&file).map_err(Error::Output)?;
+    let lines = text.lines().map(|line| {
+        let line = line.map_err(Error::Output)?;
+        let line: Line = serde_json::from_str(&line)
+            .map_err(|error| Error::Output(std::io::Error::other(error)))?;
+        Ok(line.score)
+    });
+    lines.collect::<Result<Vec<_>, _>>().map(Some)
+}
