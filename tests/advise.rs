@@ -155,9 +155,9 @@ fn tried(advice: &Value) -> Vec<Value> {
 }
 
 /// What the runs of seed 1 in `folder` make of each row, compared by hand with what `advice` says.
-fn says_what_the_rows_tell(folder: &Path, advice: &Value) {
+fn says_what_the_rows_tell(folder: &Path, advice: &Value, lr: &str) {
     let scores = |freeze: &str| -> Vec<f64> {
-        let run = folder.join(format!("runs/freeze-{freeze}/lr-5e-5/seed-1"));
+        let run = folder.join(format!("runs/freeze-{freeze}/lr-{lr}/seed-1"));
         let (valid, file) = (folder.join("valid.jsonl"), folder.join("scores.jsonl"));
         let fixed = ["evaluate", "--run", text(&run), "--data", text(&valid)];
         telly_json(&[&fixed[..], &["--scores", text(&file)]].concat());
@@ -168,12 +168,21 @@ fn says_what_the_rows_tell(folder: &Path, advice: &Value) {
         };
         lines.lines().map(score).collect()
     };
+    assert_ne!(advice["freeze"], "none", "there is something to compare");
     let chosen = advice["freeze"].to_string();
-    if advice["freeze"] == "none" {
-        assert!(advice["difference"].is_null());
+    let (chosen, base) = (scores(&chosen), scores("none"));
+    assert_eq!(advice["difference"]["rows"], chosen.len());
+    assert_eq!(advice["difference"]["seeds"], 1);
+    let said = advice["sentences"].to_string();
+    if chosen == base {
+        assert!(advice["difference"]["test"].is_null(), "{advice}");
+        let count = chosen.len();
+        assert!(
+            said.contains(&format!("none of the {count} rows")),
+            "{said}"
+        );
         return;
     }
-    let (chosen, base) = (scores(&chosen), scores("none"));
     let differences = chosen.iter().zip(&base).map(|(one, other)| one - other);
     let rows = chosen.len() as f64;
     let mean = differences.clone().sum::<f64>() / rows;
@@ -188,9 +197,6 @@ fn says_what_the_rows_tell(folder: &Path, advice: &Value) {
         reach >= 1.95 * error && reach <= 2.1 * error,
         "{test}, {error}"
     );
-    assert_eq!(advice["difference"]["rows"], chosen.len());
-    assert_eq!(advice["difference"]["seeds"], 1);
-    let said = advice["sentences"].to_string();
     assert!(said.contains(&format!("by the {rows} rows")), "{said}");
 }
 
@@ -219,7 +225,7 @@ fn time_decides_how_much_is_trained() {
     let deepest = layers.len() - 2;
     let taken = unchanged.map(|unchanged| unchanged.min(deepest));
     assert_eq!(advice["freeze"], taken.map_or("none".into(), Value::from));
-    says_what_the_rows_tell(&work.path("advice"), &advice);
+    says_what_the_rows_tell(&work.path("advice"), &advice, "5e-5");
     assert!(tried(&advice).contains(&advice["freeze"]), "{advice}");
 
     let more = within("60");
@@ -265,6 +271,18 @@ fn runs_take_all_steps_that_there_is_time_for() {
     let summary: Value =
         serde_json::from_slice(&fs_err::read(summary).expect("a run")).expect("JSON");
     assert_eq!(summary["steps"], 14);
+}
+
+/// One seed of runs that differ: the rows tell by how much.
+#[test]
+fn the_rows_tell_two_runs_of_one_seed_apart() {
+    let work = Workspace::new();
+    write_long_classification(&work.path("train.jsonl"), 200);
+    let arguments = without(advise(&work, "advice"), &["--seeds", "--epochs"]);
+    let flags = ["--seeds", "1", "--lr", "1e-3", "--epochs", "5"];
+    let advice = telly_json(&with(&arguments, &flags));
+    says_what_the_rows_tell(&work.path("advice"), &advice, "1e-3");
+    assert!(advice["difference"]["test"].is_object(), "{advice}");
 }
 
 /// What has not changed the layers because it has learnt nothing is no reason to freeze them.

@@ -347,6 +347,8 @@ fn a_file_of_features_is_probed_for_what_it_holds() {
         "labels",
         "--features",
         text(&features),
+        "--seed",
+        "4",
     ];
     let expected = telly_json(&[&fixed[..], &flags[..]].concat());
     let probe = |flags: &[&str]| -> Vec<String> {
@@ -388,8 +390,12 @@ fn a_file_of_features_is_probed_for_what_it_holds() {
         &["--data", text(&functions)],
         &["--data", "nothing to act on"],
     );
+    fails(&["--provider", "cpu"], &["--provider", "nothing to act on"]);
     fails(&["--limit", "9"], &["--limit", "nothing to act on"]);
     fails(&["--tokens", "9"], &["--tokens", "nothing to act on"]);
+    let weights = goldens().join("bert-tiny/model.safetensors");
+    let other = telly(&["probe", text(&weights)]);
+    support::fails(other, WRONG_INPUT, &["no features of probes", "--features"]);
     let bytes = fs_err::read(&features).expect("bytes");
     for end in [0, 5, 300, bytes.len() - 1] {
         workspace.write_bytes("features.safetensors", &bytes[..end]);

@@ -106,6 +106,21 @@ fn a_text_scores_whether_it_is_right() {
         (right as f64 / 40.0 - accuracy).abs() < 1e-12,
         "{right}, {accuracy}"
     );
+    // Row by row, as `telly predict` has it.
+    let predictions = space.path("predictions.jsonl");
+    let fixed_predict = ["predict", "--run", text(&run), "--input", text(&data)];
+    telly_ok(&[&fixed_predict[..], &["--output", text(&predictions)]].concat());
+    let labels = |path: &Path| -> Vec<Value> {
+        let text = fs_err::read_to_string(path).expect("records");
+        let label =
+            |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["label"].clone();
+        text.lines().map(label).collect()
+    };
+    let same = labels(&data).into_iter().zip(labels(&predictions));
+    let same: Vec<bool> = same.map(|(known, found)| known == found).collect();
+    let scored = lines.lines().map(|line| line.contains("\"score\":1.0"));
+    assert_eq!(scored.collect::<Vec<_>>(), same);
+    assert!(same.contains(&true) && same.contains(&false), "{same:?}");
     // The metrics are those without it.
     assert_eq!(telly_json(&fixed)["metrics"], found["metrics"]);
     let shown = telly_ok(&with_file);
@@ -137,7 +152,7 @@ fn a_metric_that_is_no_mean_has_no_scores() {
     fails(
         telly(&command),
         WRONG_INPUT,
-        &["--scores", "f1", "no mean over rows"],
+        &["--scores", "no mean over rows"],
     );
     assert!(!file.exists());
     let nowhere = [&fixed[..], &rest[..4], &["no/such/folder/s.jsonl"]].concat();

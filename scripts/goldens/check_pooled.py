@@ -38,7 +38,7 @@ def main():
         "dtypes": sorted({str(vectors.dtype) for vectors in first}),
         "texts": [list(texts.shape), str(texts.dtype)],
         "same_texts": bool((texts == other_texts).all()),
-        "max_length": source["max_length"],
+        "max_length": source["source"]["max_length"],
         "pearson": [float(np.corrcoef(cosines(a), cosines(b))[0, 1]) for a, b in zip(first, second, strict=True)],
     }
     print(json.dumps(found))

@@ -17,7 +17,7 @@ use super::{console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
 use crate::precompute::shards_in_memory;
-use crate::study::{self, Changes, Decision, ENOUGH_SEEDS, PILOT_LEVEL, Row, UNCHANGED, choose};
+use crate::study::{self, Changes, Decision, PILOT_LEVEL, Row, UNCHANGED, choose};
 use crate::train::TrainSettings;
 
 /// Records of the pilot's training split, unless told.
@@ -101,8 +101,8 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
     } else {
         predicted(chosen)?
     };
-    let few = chosen != table.base && table.fewest_seeds() < ENOUGH_SEEDS;
-    let rows = few
+    let untested = row_of(&table, chosen).is_some_and(|row| row.against_base.is_none());
+    let rows = (untested && chosen != table.base)
         .then(|| Difference::of(sweep, &table, chosen))
         .transpose()?;
     let rows = rows.flatten();
@@ -332,8 +332,8 @@ fn row_of(table: &study::Table, freeze: Freeze) -> Option<&Row> {
     table.best().find(|row| row.freeze == freeze)
 }
 
-/// How `chosen` differs from the base, and how sure that is: by `rows` where there are few seeds; nothing
-/// of the base itself.
+/// How `chosen` differs from the base, and how sure that is: by `rows` where there is one seed; nothing of
+/// the base itself.
 fn difference(
     table: &study::Table,
     chosen: Freeze,
@@ -353,10 +353,20 @@ fn difference(
         ""
     };
     if let Some(rows) = rows {
+        let count = rows.rows;
+        let Some(test) = rows.test else {
+            return Some(format!(
+                "its {metric} on the sample is that of K = {base}: none of the {count} rows that it is measured on tells them apart{more}"
+            ));
+        };
+        let worse = if test.interval[1] < 0.0 {
+            "; a smaller K may lose less"
+        } else {
+            ""
+        };
         return Some(format!(
-            "{}, by the {} rows that it is measured on; what another seed would change is not in that{more}",
-            confident(rows.test.interval),
-            rows.rows
+            "{}, by the {count} rows that it is measured on{worse}; what another seed would change is not in that{more}",
+            confident(test.interval),
         ));
     }
     if let Some(against) = row.against_base {

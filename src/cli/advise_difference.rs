@@ -8,21 +8,31 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::advise_sample::VALID;
+use super::console;
 use super::sweep_folder::{Sweep, telly_json};
 use crate::checkpoint::Freeze;
 use crate::error::Error;
 use crate::study::{self, PairedTest};
 
 /// Flags of training that decide what a run says of a row.
-const SHARED: [&str; 4] = ["code_base", "provider", "threads", "onnxruntime"];
+const SHARED: [&str; 7] = [
+    "code_base",
+    "provider",
+    "cuda_devices",
+    "batch_tokens",
+    "threads",
+    "onnxruntime",
+    "device",
+];
 
 /// The metrics that are means over rows, as `telly evaluate --scores` writes them.
 const MEANS: [&str; 3] = ["accuracy", "mrr", "map@r"];
 
 /// What the rows that a pilot validates on tell of two K.
 pub(super) struct Difference {
-    /// Over the rows that count, each the mean of its scores over the seeds.
-    pub(super) test: PairedTest,
+    /// Over the rows that count, each the mean of its scores over the seeds; none where all rows score the
+    /// same with both, which no test can judge.
+    pub(super) test: Option<PairedTest>,
     /// How many they are.
     pub(super) rows: usize,
     /// How many seeds there are.
@@ -54,8 +64,11 @@ impl Difference {
         };
         let pairs = scores.into_iter().zip(base);
         let pairs: Vec<(f64, f64)> = pairs.filter_map(|(one, other)| one.zip(other)).collect();
-        let test = PairedTest::new(&pairs);
-        Ok(test.map(|test| Self {
+        let alike = pairs
+            .iter()
+            .all(|(one, other)| one.total_cmp(other).is_eq());
+        let test = PairedTest::new(&pairs).filter(|_| !alike);
+        Ok((test.is_some() || alike).then_some(Self {
             test,
             rows: pairs.len(),
             seeds,
@@ -97,7 +110,10 @@ fn scores(sweep: &Sweep, run: &Path) -> Result<Option<Vec<Option<f64>>>, Error> 
     flags.extend(sweep.typed(&SHARED));
     match telly_json("evaluate", flags, folder) {
         Ok(_) => {}
-        Err(Error::Child { .. }) => return Ok(None),
+        Err(Error::Child { .. }) => {
+            console::say("the rows are not compared; the advice goes without");
+            return Ok(None);
+        }
         Err(error) => return Err(error),
     }
     let text = fs_err::read(&file).map_err(Error::Output)?;

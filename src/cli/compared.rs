@@ -21,6 +21,8 @@ pub(super) struct Asked<'a> {
     pub(super) text_field: Option<&'a str>,
     pub(super) limit: Option<usize>,
     pub(super) pooling: Option<TextPooling>,
+    /// A flag that says how models run, if one was passed.
+    pub(super) running: Option<&'static str>,
 }
 
 /// One of the two.
@@ -207,13 +209,15 @@ fn data(
     kept: &[(&Path, &Pooled)],
 ) -> Result<Option<Source>, Error> {
     if models.is_empty() {
-        return match asked.data {
+        let passed = [
+            ("--data", asked.data.is_some()),
+            ("--text-field", asked.text_field.is_some()),
+        ];
+        let passed = passed.iter().find(|(_, passed)| *passed);
+        return match passed.map(|(flag, _)| *flag).or(asked.running) {
             None => Ok(None),
-            Some(path) => Err(Error::Usage {
-                problem: format!(
-                    "`--data {}` has nothing to act on: the vectors of both are kept",
-                    path.display()
-                ),
+            Some(flag) => Err(Error::Usage {
+                problem: format!("`{flag}` has nothing to act on: the vectors of both are kept"),
                 hint: "leave it out".into(),
             }),
         };

@@ -40,8 +40,8 @@ pub(super) struct EvaluateArguments {
     /// search: the codes that the queries are searched in [default: those of --data].
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     code_base: Option<PathBuf>,
-    /// Write what each row adds to the metric that chooses the best epoch, as JSON Lines: whether it is right, 1
-    /// or 0 (classify), the reciprocal rank (search), the average precision at R (clone by groups).
+    /// Write what each row adds to accuracy, MRR or MAP@R, as JSON Lines: whether a text is classified right, 1 or
+    /// 0; a query's reciprocal rank; a function's average precision at R (clone by groups).
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     scores: Option<PathBuf>,
     /// summarize, generate, complete: write the texts of so many rows, from the first on; 0 of none
@@ -71,6 +71,14 @@ impl EvaluateArguments {
 pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
     let (loaded, source) = arguments.model.load(&arguments.data)?;
     arguments.check_flags(&loaded)?;
+    let file = arguments.scores.as_deref();
+    let file = file.map(|path| place("--scores", path)).transpose()?;
+    if file.is_some() && !loaded.model.has_row_scores() {
+        return Err(Error::Usage {
+            problem: "`--scores`: what this model is measured by is no mean over rows".into(),
+            hint: "leave it out; `telly predict` says what each row comes to".into(),
+        });
+    }
     let (sequences, split, code_base) = encode(&loaded, &source, arguments.code_base.as_deref())?;
     let mut activations = FreshActivations {
         sequences,
@@ -78,13 +86,10 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
         pattern: loaded.model.attention_pattern(),
     };
     let code_base = code_base.as_ref();
-    let file = arguments.scores.as_deref();
-    let file = file.map(|path| place("--scores", path)).transpose()?;
     let (model, label) = (&loaded.model, "evaluate");
     let mut metrics = if let Some((folder, name)) = file {
         let (metrics, scores) = evaluate_rows(model, &mut activations, &split, code_base, label)?;
-        let scores = scores.ok_or_else(|| no_mean(&metrics))?;
-        write_scores(folder, &name, &scores)?;
+        write_scores(folder, &name, &scores.unwrap_or_default())?;
         metrics
     } else {
         evaluate(model, &mut activations, &split, code_base, label)?
@@ -114,15 +119,6 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
         metrics
     };
     console::result(arguments.json, &object)
-}
-
-/// Why there is no score a row.
-fn no_mean(metrics: &Metrics) -> Error {
-    let (name, _) = metrics.selection();
-    Error::Usage {
-        problem: format!("`--scores`: {name}, which chooses here, is no mean over rows"),
-        hint: "leave it out; `telly predict` says what each row comes to".into(),
-    }
 }
 
 /// Writes `scores` as `folder/name`, a line a row; rows count from 1.

@@ -189,7 +189,8 @@ fn exit_status(error: &Error) -> u8 {
 fn recipe_keys() -> Vec<String> {
     // Of all commands it would take half a megabyte.
     let commands = [
-        precompute::PrecomputeArguments::augment_args(clap::Command::new("precompute")),
+        // What a recipe holds of it: not what is done with this call alone.
+        precompute::PrecomputeOptions::augment_args(clap::Command::new("precompute")),
         train::TrainArguments::augment_args(clap::Command::new("train")),
     ];
     commands

@@ -41,6 +41,18 @@ pub(super) struct RuntimeOptions {
 }
 
 impl RuntimeOptions {
+    /// The first flag that was passed of those that say how a model runs; `--threads` has others work, too.
+    pub(super) fn passed(&self) -> Option<&'static str> {
+        let passed = [
+            ("--provider", self.provider.is_some()),
+            ("--cuda-devices", self.cuda_devices.is_some()),
+            ("--batch-tokens", self.batch_tokens.is_some()),
+            ("--onnxruntime", self.onnxruntime.is_some()),
+        ];
+        let mut passed = passed.iter().filter(|(_, passed)| *passed);
+        passed.next().map(|(flag, _)| *flag)
+    }
+
     pub(super) fn runtime(&self) -> Result<Runtime, Error> {
         Ok(Runtime::load(self.onnxruntime.as_deref())?)
     }

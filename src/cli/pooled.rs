@@ -25,8 +25,8 @@ use crate::train::peak_rss_bytes;
 #[derive(Args)]
 #[command(next_help_heading = "Pooled vectors")]
 pub(super) struct PooledOptions {
-    /// Of a file of texts keep one vector a text and layer, for `telly rsa`, and no activations: with
-    /// --model (a run, too), --data, --text-field, --max-length and --cache alone.
+    /// Keep one vector a text and layer for `telly rsa`, and no activations. --model may be a run, --data a
+    /// file of texts; of the flags of tasks --text-field and --max-length have a meaning.
     #[arg(long)]
     pub(super) pooled: bool,
     /// What a text's vector is the mean over.
@@ -61,12 +61,7 @@ pub(super) fn run(
     let model = options.model.as_deref().ok_or_else(|| missing("--model"))?;
     let path = options.data.as_deref().ok_or_else(|| missing("--data"))?;
     let folder = options.cache.as_deref().ok_or_else(|| missing("--cache"))?;
-    if folder.join(MANIFEST).is_file() {
-        return Err(Error::Usage {
-            problem: format!("`{}` is a cache of activations", folder.display()),
-            hint: "choose another `--cache`".into(),
-        });
-    }
+    refuse_occupied(folder)?;
     let source = Source::of(path, "test")?;
     let studied_options = StudiedOptions {
         model: None,
@@ -106,7 +101,7 @@ pub(super) fn run(
     let bytes = fs_err::metadata(folder.join(POOLED)).map_err(study::Error::Read)?;
     let object = json!({
         "texts": data.records.len(),
-        "layers": studied.layers() + 1,
+        "layers": studied.layers(),
         "hidden_size": frozen.hidden_size(),
         "pooling": form.pooling,
         "max_length": form.max_length,
@@ -117,6 +112,22 @@ pub(super) fn run(
         "cache": folder.display().to_string(),
     });
     console::result(arguments.json, object.as_object().unwrap_or(&Map::new()))
+}
+
+/// Refuses a folder of something else: `telly rsa` would take the vectors for that.
+fn refuse_occupied(folder: &Path) -> Result<(), Error> {
+    let others = [
+        (MANIFEST, "a cache of activations"),
+        ("config.json", "the folder of a model"),
+        ("recipe.toml", "the folder of a run"),
+    ];
+    match others.iter().find(|(file, _)| folder.join(file).is_file()) {
+        None => Ok(()),
+        Some((_, what)) => Err(Error::Usage {
+            problem: format!("`{}` is {what}", folder.display()),
+            hint: "choose another `--cache`".into(),
+        }),
+    }
 }
 
 /// Refuses what has no meaning for pooled vectors.
@@ -180,13 +191,20 @@ fn is_there(folder: &Path, source: &PooledSource, force: bool) -> Result<bool, E
     if !Pooled::is_in(folder) {
         return Ok(false);
     }
-    let differences = match Pooled::source(folder) {
-        Ok(there) => there.fingerprint.all_differences(&source.fingerprint),
+    let there = match Pooled::source(folder) {
+        Ok(there) => there,
         Err(study::Error::Damaged { .. }) if force => return Ok(false),
         Err(error) => return Err(error.into()),
     };
+    let differences = there.fingerprint.all_differences(&source.fingerprint);
     if differences.is_empty() && !force {
         console::say("nothing to compute");
+        if there != *source {
+            // The same by another path, which is where it is to be found from now on.
+            let kept = Pooled::read(folder)?;
+            let source = source.clone();
+            Pooled { source, ..kept }.write(folder)?;
+        }
         return Ok(true);
     }
     if !force {

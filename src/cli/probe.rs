@@ -68,9 +68,10 @@ pub(super) struct ProbeArguments {
     /// lexical: tokens to learn from at most, and to test on [default: 10000].
     #[arg(long, value_name = "N", help_heading = "Probes")]
     tokens: Option<usize>,
-    /// Of what is drawn, of random weights and of the order that probes learn in.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Probes")]
-    seed: u64,
+    /// Of what is drawn, of random weights and of the order that probes learn in [default: 0, or that of a file
+    /// of --features, where texts and tokens are drawn already].
+    #[arg(long, value_name = "N", help_heading = "Probes")]
+    seed: Option<u64>,
     /// Write what probes see, and the labels, as a safetensors file, to probe again or to read in Python.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     features: Option<PathBuf>,
@@ -84,6 +85,8 @@ pub(super) struct ProbeArguments {
 /// What is said of a finding besides the finding.
 struct Facts {
     source: FeaturesSource,
+    /// That probes learnt by.
+    seed: u64,
     /// To learn from and to test on.
     texts: [usize; 2],
     problems: Option<Problems>,
@@ -91,8 +94,9 @@ struct Facts {
 }
 
 impl Facts {
-    fn of(source: FeaturesSource, splits: &[SplitFeatures; 2]) -> Self {
+    fn of(source: FeaturesSource, splits: &[SplitFeatures; 2], seed: u64) -> Self {
         Self {
+            seed,
             source,
             texts: splits.each_ref().map(|split| split.codes.examples()),
             problems: Problems::of(splits),
@@ -113,6 +117,8 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     };
     let controls = controls(arguments, Control::Weights)?;
     let tokens = at_least_one("--tokens", arguments.tokens.unwrap_or(TOKENS))?;
+    let seed = arguments.seed.unwrap_or(0);
+    arguments.texts.check()?;
     let mut studied = arguments.model.open(&arguments.studied)?;
     let max_length = arguments.model.max_length([&studied]);
     let mode_token = studied.mode_token(max_length)?;
@@ -122,16 +128,16 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     };
     let file = arguments.features.as_deref();
     let file = file.map(|path| place("--features", path)).transpose()?;
-    let [train, test] = arguments.texts.read(&probes, arguments.seed)?;
+    let [train, test] = arguments.texts.read(&probes, seed)?;
     let suite = Suite {
         train,
         test,
         tokens,
-        seed: arguments.seed,
+        seed,
     };
     let name = studied.path.display().to_string();
     let splits = compute(&suite, &studied, form, &probes, arguments, &name)?;
-    let source = FeaturesSource::new(name, max_length, arguments.seed, probes.clone());
+    let source = FeaturesSource::new(name, max_length, seed, probes.clone());
     if let Some((folder, name)) = &file {
         source.write(folder, name, &splits)?;
     }
@@ -143,16 +149,16 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     };
     let training = Instant::now();
     let labels = controls.contains(&Control::Labels);
-    let mut found = find(&probes, &splits, labels, arguments.seed).map_err(told)?;
+    let mut found = find(&probes, &splits, labels, seed).map_err(told)?;
     let mut train_seconds = training.elapsed().as_secs_f64();
-    let facts = Facts::of(source, &splits);
+    let facts = Facts::of(source, &splits, seed);
     if controls.contains(&Control::Weights) {
         drop(splits);
-        randomize(&mut studied.checkpoint, arguments.seed);
+        randomize(&mut studied.checkpoint, seed);
         let splits = compute(&suite, &studied, form, &probes, arguments, "random weights")?;
         let training = Instant::now();
         for finding in &mut found {
-            let (probe, seed) = (finding.probe, arguments.seed);
+            let probe = finding.probe;
             let label = format!("{}, random weights", probe.name());
             let result = probe_splits(probe, &splits, LabelOrder::Own, seed, &label);
             finding.set_beside(Control::Weights, &result.map_err(told)?);
@@ -176,7 +182,8 @@ fn run_again(arguments: &ProbeArguments, started: Instant) -> Result<(), Error> 
         .iter()
         .find(|(_, passed)| *passed)
         .map(|(flag, _)| *flag);
-    if let Some(flag) = arguments.texts.passed().or(unused) {
+    let running = arguments.runtime.passed();
+    if let Some(flag) = arguments.texts.passed().or(unused).or(running) {
         return Err(Error::Usage {
             problem: format!(
                 "`{flag}` has nothing to act on: `{}` has what the model made of its texts",
@@ -215,10 +222,16 @@ fn run_again(arguments: &ProbeArguments, started: Instant) -> Result<(), Error> 
     }
     let training = Instant::now();
     let labels = controls.contains(&Control::Labels);
-    let found = find(&probes, &splits, labels, arguments.seed)?;
+    let seed = arguments.seed.unwrap_or(source.seed);
+    let found = find(&probes, &splits, labels, seed)?;
     let train_seconds = training.elapsed().as_secs_f64();
     let seconds = [started.elapsed().as_secs_f64(), train_seconds];
-    tell(arguments, &Facts::of(source, &splits), &found, seconds)
+    tell(
+        arguments,
+        &Facts::of(source, &splits, seed),
+        &found,
+        seconds,
+    )
 }
 
 /// What to set beside the findings: `usual` unless told.
@@ -273,7 +286,7 @@ fn tell(
         "problems": facts.problems,
         "cut": facts.cut,
         "max_length": facts.source.max_length,
-        "seed": arguments.seed,
+        "seed": facts.seed,
         "seconds": seconds,
         "train_seconds": train_seconds,
         "probes": found,

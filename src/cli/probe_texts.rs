@@ -82,6 +82,20 @@ impl TextOptions {
             .map(|(flag, _)| *flag)
     }
 
+    /// Refuses flags that cannot be followed.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.data.as_deref().ok_or_else(|| missing("--data"))?;
+        self.limits().map(drop)
+    }
+
+    /// Functions to learn from and to test on at most.
+    fn limits(&self) -> Result<[usize; 2], Error> {
+        Ok([
+            at_least_one("--limit", self.limit.unwrap_or(LEARNT_FROM))?,
+            at_least_one("--test-limit", self.test_limit.unwrap_or(TESTED_ON))?,
+        ])
+    }
+
     /// Those to learn from and those to test on, no function in both; with the semantic probe no problem
     /// in both either, unless the files have it so.
     pub(super) fn read(&self, probes: &[Probe], seed: u64) -> Result<[Vec<CodeText>; 2], Error> {
@@ -97,8 +111,7 @@ impl TextOptions {
         };
         let data = self.data.as_deref().ok_or_else(|| missing("--data"))?;
         let data = Source::of(data, "train")?;
-        let limit = at_least_one("--limit", self.limit.unwrap_or(LEARNT_FROM))?;
-        let test_limit = at_least_one("--test-limit", self.test_limit.unwrap_or(TESTED_ON))?;
+        let [limit, test_limit] = self.limits()?;
         let splits = if let Some(test) = &self.test {
             let test = Source::of(test, "test")?;
             [

@@ -86,6 +86,7 @@ pub(super) fn run(arguments: &RsaArguments) -> Result<(), Error> {
         text_field: arguments.text_field.as_deref(),
         limit: arguments.limit,
         pooling: arguments.pooling,
+        running: arguments.runtime.passed(),
     };
     let paths = [arguments.first.as_path(), arguments.second.as_path()];
     let compared = Compared::open(paths, &arguments.models, &asked)?;

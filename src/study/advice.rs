@@ -13,7 +13,7 @@ pub const UNCHANGED: f64 = 0.98;
 /// would make one as large less often than this.
 pub const PILOT_LEVEL: f64 = 0.2;
 /// Seeds from which on the pilot's own metric decides: of two, a t-test tells next to nothing.
-pub const ENOUGH_SEEDS: usize = 3;
+const ENOUGH_SEEDS: usize = 3;
 /// K that are tried beside nothing frozen.
 const CANDIDATES: usize = 3;
 

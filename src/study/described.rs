@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use safetensors::tensor::{SafeTensors, TensorView};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Error;
 use crate::mapping::MappedFile;
@@ -14,14 +15,30 @@ use crate::publish::publish;
 /// Key of the metadata whose value is the source as JSON.
 const SOURCE: &str = "telly";
 
-/// Writes `tensors`, made from `source`, as `folder/name`, which is whole or not there at all.
+/// Of the form of all kinds.
+const VERSION: u64 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Described<T> {
+    kind: String,
+    version: u64,
+    source: T,
+}
+
+/// Writes `tensors` of a `kind`, made from `source`, as `folder/name`, which is whole or not there at all.
 pub(super) fn write_described<'a>(
     folder: &Path,
     name: &str,
+    kind: &'static str,
     source: &impl Serialize,
     tensors: impl IntoIterator<Item = (String, TensorView<'a>)>,
 ) -> Result<(), Error> {
-    let source = serde_json::to_string(source)
+    let described = Described {
+        kind: kind.into(),
+        version: VERSION,
+        source,
+    };
+    let source = serde_json::to_string(&described)
         .unwrap_or_else(|_| unreachable!("plain values can be written"));
     let metadata = HashMap::from([(SOURCE.to_owned(), source)]);
     let bytes = safetensors::serialize(tensors, Some(metadata))
@@ -29,13 +46,11 @@ pub(super) fn write_described<'a>(
     publish(folder, name, &bytes).map_err(Error::Write)
 }
 
-/// What `file`, which is that of `path`, was made from; `version` is how its form is numbered there, and
-/// `expected` the only number that is read.
+/// What `file`, which is that of `path`, was made from: it is to be of this `kind`.
 pub(super) fn source<T: DeserializeOwned>(
     path: &Path,
     file: &MappedFile,
-    version: impl Fn(&T) -> u64,
-    expected: u64,
+    kind: &'static str,
 ) -> Result<T, Error> {
     let damaged = |problem: String| Error::Damaged {
         path: path.to_owned(),
@@ -45,12 +60,16 @@ pub(super) fn source<T: DeserializeOwned>(
         SafeTensors::read_metadata(file).map_err(|error| damaged(error.to_string()))?;
     let text = metadata.metadata().as_ref();
     let text = text.and_then(|map| map.get(SOURCE));
-    let text = text.ok_or_else(|| damaged(format!("its metadata has no `{SOURCE}`")))?;
-    let source: T = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
-    match version(&source) {
-        found if found == expected => Ok(source),
-        found => Err(damaged(format!(
-            "it is of version {found}, expected {expected}"
-        ))),
+    let described = text.and_then(|text| serde_json::from_str::<Described<Value>>(text).ok());
+    let Some(described) = described.filter(|described| described.kind == kind) else {
+        let path = path.to_owned();
+        return Err(Error::OtherKind { path, kind });
+    };
+    if described.version != VERSION {
+        let found = described.version;
+        return Err(damaged(format!(
+            "it is of version {found}, expected {VERSION}"
+        )));
     }
+    serde_json::from_value(described.source).map_err(|error| damaged(error.to_string()))
 }

@@ -85,11 +85,19 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A file holds something else.
+    #[error("`{path}` holds no {kind}")]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+        /// What is wanted.
+        kind: &'static str,
+    },
     /// A file could not be read.
-    #[error("cannot read the vectors")]
+    #[error("cannot read the file")]
     Read(#[source] io::Error),
     /// A file could not be written.
-    #[error("cannot write the vectors")]
+    #[error("cannot write the file")]
     Write(#[source] io::Error),
     /// Ctrl-C.
     #[error("interrupted: nothing was written")]
@@ -143,7 +151,10 @@ impl Explain for Error {
                 "make it again with `telly precompute --pooled --force`".into()
             }
             Self::Damaged { .. } => "make it again with `telly probe --features`".into(),
-            Self::Write(error) => return write_hint(error, "a `--cache` folder"),
+            Self::OtherKind { .. } => {
+                "name what `telly precompute --pooled` or `telly probe --features` wrote".into()
+            }
+            Self::Write(error) => return write_hint(error, "a folder"),
             Self::Read(_) | Self::Training(_) | Self::Optimizer(_) | Self::Interrupted => {
                 return None;
             }
@@ -161,6 +172,7 @@ impl Explain for Error {
             | Self::NoTokens { .. }
             | Self::Stale { .. }
             | Self::OtherTexts { .. }
+            | Self::OtherKind { .. }
             | Self::Damaged { .. } => true,
             Self::Read(_)
             | Self::Write(_)

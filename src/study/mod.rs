@@ -21,7 +21,7 @@ mod similarity;
 mod sweep;
 pub mod syntax;
 
-pub use advice::{Changes, Decision, ENOUGH_SEEDS, PILOT_LEVEL, UNCHANGED, candidates, choose};
+pub use advice::{Changes, Decision, PILOT_LEVEL, UNCHANGED, candidates, choose};
 pub use bootstrap::Resamples;
 pub use error::Error;
 pub use layer_vectors::{LayerVectors, TextPooling, layer_vectors};

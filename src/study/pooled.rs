@@ -13,8 +13,7 @@ use crate::mapping::MappedFile;
 /// The file in its folder: `layer.0` to `layer.L`, float32 `[texts, hidden]`, and `texts`, uint8
 /// `[texts, 32]`, BLAKE3 of each text; its metadata is a [`PooledSource`].
 pub const POOLED: &str = "pooled.safetensors";
-/// Of the file's form.
-const VERSION: u64 = 1;
+const KIND: &str = "pooled vectors";
 
 /// Tells a text from any other.
 pub type TextHash = [u8; 32];
@@ -27,7 +26,6 @@ pub fn text_hash(text: &str) -> TextHash {
 /// What pooled vectors were made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PooledSource {
-    version: u64,
     /// Folder of the checkpoint or run, or its name on the hub.
     pub model: PathBuf,
     /// The texts; none where they came by stdin.
@@ -68,7 +66,6 @@ impl PooledSource {
         let texts = blake3::hash(texts.as_flattened());
         fingerprint.set("texts", texts.to_hex().as_str());
         Self {
-            version: VERSION,
             model,
             data,
             text_field,
@@ -110,7 +107,7 @@ impl Pooled {
                     .unwrap_or_else(|_| unreachable!("the bytes are those of the shape"));
                 (name, view)
             });
-        write_described(folder, POOLED, source, views)
+        write_described(folder, POOLED, KIND, source, views)
     }
 
     /// What the file of `folder` was made from, without its vectors.
@@ -133,7 +130,11 @@ impl Pooled {
             let tensor = tensors.tensor(name);
             let tensor = tensor.map_err(|error| damaged(error.to_string()))?;
             let fits = shape.is_none_or(|shape| tensor.shape() == shape);
-            if tensor.dtype() != dtype || tensor.shape().len() != 2 || !fits {
+            if tensor.dtype() != dtype
+                || tensor.shape().len() != 2
+                || tensor.shape()[1] == 0
+                || !fits
+            {
                 let (found, shape) = (tensor.dtype(), tensor.shape());
                 return Err(damaged(format!("`{name}` is {found:?} {shape:?}")));
             }
@@ -194,7 +195,7 @@ fn open(folder: &Path) -> Result<(PathBuf, MappedFile), Error> {
 }
 
 fn source(path: &Path, file: &MappedFile) -> Result<PooledSource, Error> {
-    described::source(path, file, |source: &PooledSource| source.version, VERSION)
+    described::source(path, file, KIND)
 }
 
 #[cfg(test)]
@@ -244,14 +245,6 @@ mod tests {
         let path = folder.path().join(POOLED);
         pooled().write(folder.path()).expect("written");
         let whole = fs_err::read(&path).expect("bytes");
-        let mut other_version = pooled();
-        other_version.source.version = 2;
-        other_version.write(folder.path()).expect("written");
-        let error = Pooled::read(folder.path()).expect_err("another version");
-        assert!(
-            error.to_string().contains("version 2, expected 1"),
-            "{error}"
-        );
         let mut fewer = pooled();
         fewer.texts.pop();
         fewer.write(folder.path()).expect("written");
@@ -260,6 +253,12 @@ mod tests {
             error.to_string().contains("`layer.0` is F32 [3, 2]"),
             "{error}"
         );
+        let mut empty = pooled();
+        empty.vectors.width = 0;
+        empty.vectors.layers = vec![Vec::new(); 2];
+        empty.write(folder.path()).expect("written");
+        let error = Pooled::read(folder.path()).expect_err("vectors of no numbers");
+        assert!(error.to_string().contains("F32 [3, 0]"), "{error}");
         for end in [0, 7, 100, whole.len() - 1] {
             fs_err::write(&path, &whole[..end]).expect("written");
             let error = Pooled::read(folder.path()).expect_err("it is cut");

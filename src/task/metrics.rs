@@ -100,6 +100,14 @@ impl Metrics {
         Some(if less_is_better(name) { -value } else { value })
     }
 
+    /// Whether the one that chooses by default is a mean over rows, as accuracy is and F1 is not.
+    pub fn is_mean_over_rows(&self) -> bool {
+        matches!(
+            self,
+            Self::Classification(_) | Self::Ranking(_) | Self::Retrieval(_)
+        )
+    }
+
     /// Mean loss.
     pub fn loss(&self) -> f64 {
         match self {

@@ -98,6 +98,11 @@ impl Model {
         self.head.metrics_of_nothing().names()
     }
 
+    /// Whether there are [`row_scores`](Self::row_scores).
+    pub fn has_row_scores(&self) -> bool {
+        self.head.metrics_of_nothing().is_mean_over_rows()
+    }
+
     /// Numbers that the head holds and does not train.
     pub fn frozen_head_numbers(&self) -> usize {
         self.head.frozen_numbers()

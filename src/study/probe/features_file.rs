@@ -11,14 +11,12 @@ use crate::study::Error;
 use crate::study::described::{self, write_described};
 use crate::study::syntax::{COMPLEXITY_CLASSES, TokenClass};
 
-/// Of the file's form.
-const VERSION: u64 = 1;
+const KIND: &str = "features of probes";
 const SPLITS: [&str; 2] = ["train", "test"];
 
 /// What features were made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeaturesSource {
-    version: u64,
     /// Folder of the checkpoint or run, or its name on the hub.
     pub model: String,
     /// Most tokens of a text.
@@ -36,7 +34,6 @@ impl FeaturesSource {
     /// tokens of each.
     pub fn new(model: String, max_length: usize, seed: u64, probes: Vec<Probe>) -> Self {
         Self {
-            version: VERSION,
             model,
             max_length,
             seed,
@@ -65,7 +62,7 @@ impl FeaturesSource {
             let tensors = tensors(split).into_iter();
             tensors.map(move |(what, view)| (format!("{name}.{what}"), view))
         });
-        write_described(folder, name, &source, tensors)
+        write_described(folder, name, KIND, &source, tensors)
     }
 
     /// Reads the file `path` that was so written.
@@ -75,11 +72,18 @@ impl FeaturesSource {
             problem,
         };
         let file = MappedFile::open(path).map_err(Error::Read)?;
-        let source = described::source(path, &file, |source: &Self| source.version, VERSION)?;
+        let source: Self = described::source(path, &file, KIND)?;
         let tensors =
             SafeTensors::deserialize(&file).map_err(|error| damaged(error.to_string()))?;
         let split = |place: usize| source.split(&tensors, place).map_err(damaged);
         let splits = [split(0)?, split(1)?];
+        let shape = |split: &SplitFeatures| [split.codes.layers(), split.codes.width()];
+        let [train, test] = splits.each_ref().map(shape);
+        if train != test {
+            return Err(damaged(format!(
+                "layers and numbers of a vector are {train:?} to learn from and {test:?} to test on"
+            )));
+        }
         Ok((source, splits))
     }
 
@@ -91,6 +95,9 @@ impl FeaturesSource {
         };
         let codes = reading.features("codes")?;
         let count = codes.examples();
+        if self.codes_cut[place].max(self.traversals_cut[place]) > count {
+            return Err("more texts are cut than there are".into());
+        }
         let has = |probe| self.probes.contains(&probe);
         Ok(SplitFeatures {
             codes_cut: self.codes_cut[place],
