@@ -172,7 +172,7 @@ fn says_what_the_rows_tell(folder: &Path, advice: &Value, lr: &str) {
     let chosen = advice["freeze"].to_string();
     let (chosen, base) = (scores(&chosen), scores("none"));
     assert_eq!(advice["difference"]["rows"], chosen.len());
-    assert_eq!(advice["difference"]["seeds"], 1);
+    assert_eq!(advice["pilot_seeds"], 1);
     let said = advice["sentences"].to_string();
     if chosen == base {
         assert!(advice["difference"]["test"].is_null(), "{advice}");

@@ -1,8 +1,8 @@
-//! How far two K of a pilot differ where there are too few seeds to tell: row by row.
+//! How far two K of a pilot differ where there is one seed: row by row.
 
 use std::ffi::OsString;
 use std::io::BufRead;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -30,13 +30,10 @@ const MEANS: [&str; 3] = ["accuracy", "mrr", "map@r"];
 
 /// What the rows that a pilot validates on tell of two K.
 pub(super) struct Difference {
-    /// Over the rows that count, each the mean of its scores over the seeds; none where all rows score the
-    /// same with both, which no test can judge.
+    /// Over the rows that count; none where all rows score the same with both, which no test can judge.
     pub(super) test: Option<PairedTest>,
     /// How many they are.
     pub(super) rows: usize,
-    /// How many seeds there are.
-    pub(super) seeds: usize,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +42,7 @@ struct Line {
 }
 
 impl Difference {
-    /// Of `chosen` against the base of `table`, by the first seeds of the pilot's `sweep`; none where the
+    /// Of `chosen` against the base of `table`, by the first seed of the pilot's `sweep`; none where the
     /// metric is no mean over rows.
     pub(super) fn of(
         sweep: &Sweep,
@@ -55,11 +52,11 @@ impl Difference {
         if !MEANS.contains(&table.metric.as_str()) {
             return Ok(None);
         }
-        let runs = sweep.runs_of_same_seeds([chosen, table.base]);
-        let seeds = runs[0].len();
-        let [chosen, base] = runs;
-        let (Some(scores), Some(base)) = (mean_scores(sweep, &chosen)?, mean_scores(sweep, &base)?)
-        else {
+        let runs = [chosen, table.base].map(|freeze| sweep.first_run(freeze));
+        let [Some(chosen), Some(base)] = runs else {
+            return Ok(None);
+        };
+        let (Some(scores), Some(base)) = (scores(sweep, &chosen)?, scores(sweep, &base)?) else {
             return Ok(None);
         };
         let pairs = scores.into_iter().zip(base);
@@ -71,32 +68,12 @@ impl Difference {
         Ok((test.is_some() || alike).then_some(Self {
             test,
             rows: pairs.len(),
-            seeds,
         }))
     }
 
     pub(super) fn to_json(&self) -> Value {
-        json!({ "rows": self.rows, "seeds": self.seeds, "test": self.test })
+        json!({ "rows": self.rows, "test": self.test })
     }
-}
-
-/// Of each row the mean of its scores in `runs`; none of a row that does not count.
-fn mean_scores(sweep: &Sweep, runs: &[PathBuf]) -> Result<Option<Vec<Option<f64>>>, Error> {
-    let mut sums: Vec<Option<f64>> = Vec::new();
-    for run in runs {
-        let Some(scores) = scores(sweep, run)? else {
-            return Ok(None);
-        };
-        if sums.is_empty() {
-            sums = scores;
-        } else {
-            for (sum, score) in sums.iter_mut().zip(scores) {
-                *sum = sum.zip(score).map(|(sum, score)| sum + score);
-            }
-        }
-    }
-    let mean = |sum: Option<f64>| sum.map(|sum| sum / runs.len() as f64);
-    Ok((!sums.is_empty()).then(|| sums.into_iter().map(mean).collect()))
 }
 
 /// Of each row what `run` makes of it; none where `telly evaluate` has no such scores.

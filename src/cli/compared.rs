@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use super::console;
-use super::options::{RuntimeOptions, missing};
+use super::options::{RuntimeOptions, first_passed, missing};
 use super::studied::{Studied, StudiedOptions};
 use super::text_vectors::{TextVectors, texts};
 use crate::dataset::{Dataset, Source};
@@ -209,12 +209,11 @@ fn data(
     kept: &[(&Path, &Pooled)],
 ) -> Result<Option<Source>, Error> {
     if models.is_empty() {
-        let passed = [
+        let passed = first_passed(&[
             ("--data", asked.data.is_some()),
             ("--text-field", asked.text_field.is_some()),
-        ];
-        let passed = passed.iter().find(|(_, passed)| *passed);
-        return match passed.map(|(flag, _)| *flag).or(asked.running) {
+        ]);
+        return match passed.or(asked.running) {
             None => Ok(None),
             Some(flag) => Err(Error::Usage {
                 problem: format!("`{flag}` has nothing to act on: the vectors of both are kept"),

@@ -1,5 +1,6 @@
 //! How text is written: flags of the commands that do so, and what they mean.
 
+use super::options::first_passed;
 use crate::error::Error;
 use crate::generation::{BeamRule, EarlyStopping, GenerationSettings, Sampling};
 use clap::Args;
@@ -82,7 +83,7 @@ impl GenerationOptions {
 
     /// The first of these flags that was typed.
     pub(super) fn given(&self) -> Option<&'static str> {
-        let all = [
+        first_passed(&[
             ("--beam-size", self.beam_size.is_some()),
             ("--length-penalty", self.length_penalty.is_some()),
             ("--early-stopping", self.early_stopping.is_some()),
@@ -95,9 +96,7 @@ impl GenerationOptions {
             ("--top-p", self.top_p.is_some()),
             ("--generation-seed", self.generation_seed.is_some()),
             ("--generation-batch", self.generation_batch.is_some()),
-        ];
-        let given = all.into_iter().find(|(_, given)| *given);
-        given.map(|(flag, _)| flag)
+        ])
     }
 
     fn sampling(&self) -> Result<Option<Sampling>, Error> {

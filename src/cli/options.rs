@@ -49,8 +49,7 @@ impl RuntimeOptions {
             ("--batch-tokens", self.batch_tokens.is_some()),
             ("--onnxruntime", self.onnxruntime.is_some()),
         ];
-        let mut passed = passed.iter().filter(|(_, passed)| *passed);
-        passed.next().map(|(flag, _)| *flag)
+        first_passed(&passed)
     }
 
     pub(super) fn runtime(&self) -> Result<Runtime, Error> {
@@ -94,6 +93,12 @@ impl RuntimeOptions {
             longest,
         })
     }
+}
+
+/// The first of `flags` that was passed, as each says of itself.
+pub(super) fn first_passed(flags: &[(&'static str, bool)]) -> Option<&'static str> {
+    let mut passed = flags.iter().filter(|(_, passed)| *passed);
+    passed.next().map(|(flag, _)| *flag)
 }
 
 /// Writes a size as its bytes: in words it is rounded, and a recipe is to say what was typed.

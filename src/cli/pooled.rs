@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Map, json};
 
 use super::console;
-use super::options::{RuntimeOptions, missing};
+use super::options::{RuntimeOptions, first_passed, missing};
 use super::precompute::{PrecomputeArguments, PrecomputeOptions};
 use super::recipe;
 use super::studied::{Studied, StudiedOptions};
@@ -138,14 +138,10 @@ fn refuse_others(
     let passed = recipe::table(options, None)?;
     let mut others = passed.keys().map(String::as_str);
     let others = others.find(|flag| !FLAGS.contains(flag));
-    let own = [
+    let own = first_passed(&[
         ("shard", arguments.shard.is_some()),
         ("dry_run", arguments.dry_run),
-    ];
-    let own = own
-        .iter()
-        .find(|(_, passed)| *passed)
-        .map(|(flag, _)| *flag);
+    ]);
     match others.or(own) {
         None => Ok(()),
         Some(flag) => Err(Error::Usage {
@@ -193,7 +189,9 @@ fn is_there(folder: &Path, source: &PooledSource, force: bool) -> Result<bool, E
     }
     let there = match Pooled::source(folder) {
         Ok(there) => there,
-        Err(study::Error::Damaged { .. }) if force => return Ok(false),
+        Err(study::Error::Damaged { .. } | study::Error::OtherKind { .. }) if force => {
+            return Ok(false);
+        }
         Err(error) => return Err(error.into()),
     };
     let differences = there.fingerprint.all_differences(&source.fingerprint);

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::console;
-use super::options::{RuntimeOptions, limit_threads};
+use super::options::{RuntimeOptions, first_passed, limit_threads};
 use super::output_file::place;
 use super::probe_texts::{TextOptions, at_least_one};
 use super::studied::{Studied, StudiedOptions};
@@ -172,16 +172,12 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
 /// Probes what is in a file of `--features`.
 fn run_again(arguments: &ProbeArguments, started: Instant) -> Result<(), Error> {
     let path = &arguments.studied;
-    let unused = [
+    let unused = first_passed(&[
         ("--model", arguments.model.model.is_some()),
         ("--max-length", arguments.model.max_length.is_some()),
         ("--tokens", arguments.tokens.is_some()),
         ("--features", arguments.features.is_some()),
-    ];
-    let unused = unused
-        .iter()
-        .find(|(_, passed)| *passed)
-        .map(|(flag, _)| *flag);
+    ]);
     let running = arguments.runtime.passed();
     if let Some(flag) = arguments.texts.passed().or(unused).or(running) {
         return Err(Error::Usage {

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::console;
-use super::options::missing;
+use super::options::{first_passed, missing};
 use crate::dataset::{FieldChoice, Label, Record, Source};
 use crate::error::Error;
 use crate::study::probe::{CodeText, Probe};
@@ -67,7 +67,7 @@ struct Reading<'a> {
 impl TextOptions {
     /// The first flag that was passed.
     pub(super) fn passed(&self) -> Option<&'static str> {
-        let passed = [
+        first_passed(&[
             ("--data", self.data.is_some()),
             ("--test", self.test.is_some()),
             ("--language", self.language.is_some()),
@@ -75,11 +75,7 @@ impl TextOptions {
             ("--label-field", self.label_field.is_some()),
             ("--limit", self.limit.is_some()),
             ("--test-limit", self.test_limit.is_some()),
-        ];
-        passed
-            .iter()
-            .find(|(_, passed)| *passed)
-            .map(|(flag, _)| *flag)
+        ])
     }
 
     /// Refuses flags that cannot be followed.

@@ -152,28 +152,6 @@ impl Sweep {
         flags.map(OsString::from).collect()
     }
 
-    /// The finished runs of each of `freezes`, of the seeds that all of them are finished with.
-    pub(super) fn runs_of_same_seeds<const N: usize>(
-        &self,
-        freezes: [Freeze; N],
-    ) -> [Vec<PathBuf>; N] {
-        let finished =
-            |folder: &PathBuf| RunFolder::summary(folder).is_ok_and(|found| found.is_some());
-        let mut found = [const { Vec::new() }; N];
-        let Some(&lr) = self.lrs.first() else {
-            return found;
-        };
-        for &seed in &self.seeds {
-            let folders = freezes.map(|freeze| self.run_folder(freeze, lr, seed));
-            if folders.iter().all(finished) {
-                for (found, folder) in found.iter_mut().zip(folders) {
-                    found.push(folder);
-                }
-            }
-        }
-        found
-    }
-
     /// What `runs` over caches of these `costs` came to, compared at `significance_level`; it is kept too.
     pub(super) fn table(
         &self,
