@@ -4,6 +4,8 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{
@@ -65,7 +67,7 @@ fn kept_vectors_compare_as_the_models_they_are_of() {
         for command in [
             rsa(&first, &run, "--provider cpu"),
             rsa(&model, &second, "--provider cpu"),
-            rsa(&first, &second, ""),
+            rsa(&first.join("pooled.safetensors"), &second, ""),
         ] {
             let no_model_is_run = command.last().is_some_and(|last| last == "20");
             let mut process = telly(&command);
@@ -194,6 +196,34 @@ fn what_was_trained_anew_needs_force_and_what_was_moved_does_not() {
         WRONG_INPUT,
         &["run: the cache has", "--force"],
     );
+}
+
+/// Ctrl-C leaves nothing behind, and the same command begins again.
+#[test]
+fn what_is_interrupted_leaves_nothing() {
+    let space = Workspace::new();
+    let data = space.path("texts.jsonl");
+    // Some seconds of work.
+    write_long_classification(&data, 20_000);
+    let kept = space.path("kept");
+    let flags = "--max-length 48 --batch-tokens 64";
+    let command = pooled(&goldens().join("bert-tiny"), &data, &kept, flags);
+    let mut process = telly(&command);
+    let process = process.stderr(Stdio::piped()).spawn();
+    let mut child = process.expect("telly runs");
+    while !kept.exists() {
+        let ended = child.try_wait().expect("it is a child");
+        assert!(ended.is_none(), "it ended before it began: {ended:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let asked = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(asked.expect("kill runs").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("nothing was written"));
+    assert!(!kept.exists(), "the folder stays");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! has kept.
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::console;
 use super::options::{RuntimeOptions, first_passed, missing};
@@ -46,14 +46,11 @@ pub(super) struct Compared<'a> {
 
 impl<'a> Side<'a> {
     fn open(path: &'a Path, options: &StudiedOptions) -> Result<Self, Error> {
-        if !Pooled::is_in(path) {
+        let Some(folder) = Pooled::folder(path) else {
             return Ok(Self::Model(Box::new(options.open(path)?)));
-        }
-        let pooled = Box::new(Pooled::read(path)?);
-        Ok(Self::Kept {
-            folder: path,
-            pooled,
-        })
+        };
+        let pooled = Box::new(Pooled::read(folder)?);
+        Ok(Self::Kept { folder, pooled })
     }
 
     fn path(&self) -> &'a Path {
@@ -101,6 +98,12 @@ impl<'a> Compared<'a> {
         options: &StudiedOptions,
         asked: &Asked,
     ) -> Result<Self, Error> {
+        // What is wrong with the flags is told before a model is opened.
+        let typed = asked.data.map(|path| Source::of(path, "test"));
+        let typed = typed.transpose()?;
+        if typed.is_none() && paths.iter().all(|path| Pooled::folder(path).is_none()) {
+            return Err(missing("--data"));
+        }
         let sides = [
             Side::open(paths[0], options)?,
             Side::open(paths[1], options)?,
@@ -136,7 +139,7 @@ impl<'a> Compared<'a> {
             max_length: max_length.unwrap_or_else(|| options.max_length(models.iter().copied())),
             pooling: pooling.unwrap_or_default(),
         };
-        let data = data(asked, &models, &kept)?;
+        let data = data(typed, asked, &models, &kept)?;
         let data = data.map(|source| texts(&source, Some(limit))).transpose()?;
         let compared = Self {
             sides,
@@ -201,9 +204,10 @@ impl<'a> Compared<'a> {
     }
 }
 
-/// Where the texts for `models` are: as `asked`, or where those of what is `kept` were; none without
-/// models.
+/// Where the texts for `models` are: as `typed`, or where those of what is `kept` were; none without
+/// models, where no flag that is for them may be `asked`.
 fn data(
+    typed: Option<Source>,
     asked: &Asked,
     models: &[&Studied],
     kept: &[(&Path, &Pooled)],
@@ -221,10 +225,12 @@ fn data(
             }),
         };
     }
-    let known: Option<PathBuf> = kept.iter().find_map(|(_, kept)| kept.source.data.clone());
-    let path = asked.data.map(Path::to_owned).or(known);
-    let path = path.ok_or_else(|| missing("--data"))?;
-    Ok(Some(Source::of(&path, "test")?))
+    if typed.is_some() {
+        return Ok(typed);
+    }
+    let known = kept.iter().find_map(|(_, kept)| kept.source.data.as_ref());
+    let known = known.ok_or_else(|| missing("--data"))?;
+    Ok(Some(Source::of(known, "test")?))
 }
 
 /// The value of `flag` that was `typed` and that all the vectors in folders were made with; none where

@@ -89,8 +89,15 @@ pub(super) fn run(
         &hashes,
     );
     if !is_there(folder, &source, arguments.force)? {
+        // Before the pass, which is not to be for nothing.
+        let is_new = !folder.exists();
         disk::create_folders(folder).map_err(study::Error::Write)?;
-        let vectors = form.compute(&studied, &data, &mut frozen)?;
+        let vectors = form.compute(&studied, &data, &mut frozen);
+        if is_new && vectors.is_err() {
+            // An empty folder that stays does no harm.
+            let _ = fs_err::remove_dir(folder);
+        }
+        let vectors = vectors?;
         let pooled = Pooled {
             source,
             texts: hashes,
@@ -184,7 +191,7 @@ fn fingerprint(
 /// Whether `folder` has what `source` says already; refuses something else, unless it is to be replaced
 /// by `force`.
 fn is_there(folder: &Path, source: &PooledSource, force: bool) -> Result<bool, Error> {
-    if !Pooled::is_in(folder) {
+    if Pooled::folder(folder).is_none() {
         return Ok(false);
     }
     let there = match Pooled::source(folder) {

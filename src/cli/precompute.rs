@@ -88,7 +88,8 @@ pub(super) struct PrecomputeOptions {
     /// Folder of the pre-trained model, or owner/name[@revision] of one on the Hugging Face hub.
     #[arg(long, value_name = "MODEL", help_heading = "Input")]
     pub(super) model: Option<PathBuf>,
-    /// Folder of all splits: train.jsonl, valid.jsonl and test.jsonl, or in any other format.
+    /// Folder of all splits: train.jsonl, valid.jsonl and test.jsonl, or in any other format. With --pooled a
+    /// file of texts, or a folder with a test split.
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
     pub(super) data: Option<PathBuf>,
     /// Training split: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or

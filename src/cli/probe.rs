@@ -137,7 +137,7 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     };
     let name = studied.path.display().to_string();
     let splits = compute(&suite, &studied, form, &probes, arguments, &name)?;
-    let source = FeaturesSource::new(name, max_length, seed, probes.clone());
+    let source = FeaturesSource::new(name, max_length, seed, probes.clone(), &splits);
     if let Some((folder, name)) = &file {
         source.write(folder, name, &splits)?;
     }

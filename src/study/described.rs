@@ -46,6 +46,15 @@ pub(super) fn write_described<'a>(
     publish(folder, name, &bytes).map_err(Error::Write)
 }
 
+/// The numbers of the float32 `tensor`, unless one of them is not finite.
+pub(super) fn finite_numbers(tensor: &TensorView) -> Option<Vec<f32>> {
+    let (numbers, _) = tensor.data().as_chunks();
+    let numbers = numbers.iter().copied().map(f32::from_le_bytes);
+    let numbers: Vec<f32> = numbers.collect();
+    let finite = numbers.iter().all(|number| number.is_finite());
+    finite.then_some(numbers)
+}
+
 /// What `file`, which is that of `path`, was made from: it is to be of this `kind`.
 pub(super) fn source<T: DeserializeOwned>(
     path: &Path,
@@ -56,8 +65,8 @@ pub(super) fn source<T: DeserializeOwned>(
         path: path.to_owned(),
         problem,
     };
-    let (_, metadata) =
-        SafeTensors::read_metadata(file).map_err(|error| damaged(error.to_string()))?;
+    let (_, metadata) = SafeTensors::read_metadata(file)
+        .map_err(|error| damaged(format!("it does not begin as a safetensors file: {error}")))?;
     let text = metadata.metadata().as_ref();
     let text = text.and_then(|map| map.get(SOURCE));
     let described = text.and_then(|text| serde_json::from_str::<Described<Value>>(text).ok());

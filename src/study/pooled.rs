@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::described::{self, write_described};
+use super::described::{self, finite_numbers, write_described};
 use super::{Error, LayerVectors, TextPooling};
 use crate::cache::Fingerprint;
 use crate::mapping::MappedFile;
@@ -77,9 +77,14 @@ impl PooledSource {
 }
 
 impl Pooled {
-    /// Whether `folder` has such a file.
-    pub fn is_in(folder: &Path) -> bool {
-        folder.join(POOLED).is_file()
+    /// The folder that has such a file, if `path` is that folder or the file itself.
+    pub fn folder(path: &Path) -> Option<&Path> {
+        let folder = if path.ends_with(POOLED) {
+            path.parent()?
+        } else {
+            path
+        };
+        folder.join(POOLED).is_file().then_some(folder)
     }
 
     /// Writes them as the file of `folder`, which is there; it is whole or not there at all.
@@ -150,14 +155,8 @@ impl Pooled {
         let layers = (0..tensors.len() - 1).map(|layer| {
             let name = layer_name(layer);
             let tensor = tensor(&name, Dtype::F32, Some(&shape))?;
-            let (numbers, _) = tensor.data().as_chunks();
-            let numbers = numbers.iter().copied().map(f32::from_le_bytes);
-            let numbers: Vec<f32> = numbers.collect();
-            if numbers.iter().all(|number| number.is_finite()) {
-                Ok(numbers)
-            } else {
-                Err(damaged(format!("`{name}` has a number that is not finite")))
-            }
+            finite_numbers(&tensor)
+                .ok_or_else(|| damaged(format!("`{name}` has a number that is not finite")))
         });
         let layers = layers.collect::<Result<Vec<Vec<f32>>, Error>>()?;
         Ok(Self {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Classified, Features, Probe, SplitFeatures, Traversals};
 use crate::mapping::MappedFile;
 use crate::study::Error;
-use crate::study::described::{self, write_described};
+use crate::study::described::{self, finite_numbers, write_described};
 use crate::study::syntax::{COMPLEXITY_CLASSES, TokenClass};
 
 const KIND: &str = "features of probes";
@@ -30,20 +30,28 @@ pub struct FeaturesSource {
 }
 
 impl FeaturesSource {
-    /// Features of texts that were drawn by `seed`, for `probes`: what `model` made of at most `max_length`
-    /// tokens of each.
-    pub fn new(model: String, max_length: usize, seed: u64, probes: Vec<Probe>) -> Self {
+    /// That of `splits`, for `probes`: what `model` made of at most `max_length` tokens of each text drawn by
+    /// `seed`.
+    pub fn new(
+        model: String,
+        max_length: usize,
+        seed: u64,
+        probes: Vec<Probe>,
+        splits: &[SplitFeatures; 2],
+    ) -> Self {
+        let traversals_cut =
+            |split: &SplitFeatures| split.traversals.as_ref().map_or(0, |trees| trees.cut);
         Self {
             model,
             max_length,
             seed,
             probes,
-            codes_cut: [0; 2],
-            traversals_cut: [0; 2],
+            codes_cut: splits.each_ref().map(|split| split.codes_cut),
+            traversals_cut: splits.each_ref().map(traversals_cut),
         }
     }
 
-    /// Writes `splits` as `folder/name`: features `[examples, layers, hidden]` as they are before a probe
+    /// Writes its `splits` as `folder/name`: features `[examples, layers, hidden]` as they are before a probe
     /// scales them, and labels. The file is whole or not there at all.
     pub fn write(
         &self,
@@ -51,18 +59,11 @@ impl FeaturesSource {
         name: &str,
         splits: &[SplitFeatures; 2],
     ) -> Result<(), Error> {
-        let traversals_cut =
-            |split: &SplitFeatures| split.traversals.as_ref().map_or(0, |trees| trees.cut);
-        let source = Self {
-            codes_cut: splits.each_ref().map(|split| split.codes_cut),
-            traversals_cut: splits.each_ref().map(traversals_cut),
-            ..self.clone()
-        };
         let tensors = SPLITS.iter().zip(splits).flat_map(|(name, split)| {
             let tensors = tensors(split).into_iter();
             tensors.map(move |(what, view)| (format!("{name}.{what}"), view))
         });
-        write_described(folder, name, KIND, &source, tensors)
+        write_described(folder, name, KIND, self, tensors)
     }
 
     /// Reads the file `path` that was so written.
@@ -150,15 +151,10 @@ impl Reading<'_> {
     /// `[examples, layers, hidden]`.
     fn features(&self, what: &str) -> Result<Features, String> {
         let tensor = self.tensor(what, Dtype::F32, 3)?;
-        let (numbers, _) = tensor.data().as_chunks();
-        let numbers = numbers.iter().copied().map(f32::from_le_bytes);
-        let numbers: Vec<f32> = numbers.collect();
-        if !numbers.iter().all(|number| number.is_finite()) {
-            return Err(format!(
-                "`{}.{what}` has a number that is not finite",
-                self.split
-            ));
-        }
+        let numbers = finite_numbers(&tensor).ok_or_else(|| {
+            let split = self.split;
+            format!("`{split}.{what}` has a number that is not finite")
+        })?;
         Ok(Features::new(numbers, tensor.shape()[1], tensor.shape()[2]))
     }
 
