@@ -27,7 +27,7 @@ already there is kept. Needs Linux and g++.
 
 What follows -- is given to cargo in place of `build --release`, as in
 
-  scripts/cuda-build.sh -- test --release --test training_parity
+  scripts/cuda-build.sh -- test --release --test train -- training_parity
 
   CUDA_COMPUTE_CAP=N   compile for this compute capability and newer ones [default: 80; an older card's, if one is there]
 END

@@ -65,12 +65,12 @@ ask_doctor() {
 }
 
 run_goldens() {
-  local arguments=(test --release --locked --test training_parity --test clone_parity)
+  local arguments=(test --release --test train -- training_parity clone_parity)
   export TELLY_TEST_DEVICE=$device
   if [ "$device" = cuda ]; then
     "$root/scripts/cuda-build.sh" -- "${arguments[@]}"
   else
-    cargo "${arguments[@]}" --manifest-path "$root/Cargo.toml"
+    (cd "$root" && cargo "${arguments[0]}" --locked "${arguments[@]:1}")
   fi
 }
 

@@ -13,7 +13,7 @@ Usage: scripts/test.sh [TEST]
 
 Brings ONNX Runtime and the sample checkpoint (scripts/setup.sh), makes a Python environment for the tests that compare
 with Python's packages (.venv-test/, about 135 MB, from scripts/test-requirements.txt), and runs all tests, or those whose
-name contains TEST.
+name or file contains TEST: scripts/test.sh rsa runs tests/study/rsa.rs, among others.
 
 TELLY_TEST_TRANSFORMERS names a Python with transformers, sentence-transformers and ONNX Runtime
 (scripts/goldens/export-requirements.txt): without it exports are not loaded in them.

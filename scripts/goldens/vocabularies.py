@@ -4,7 +4,7 @@
     python scripts/goldens/vocabularies.py --large OUT --data FOLDER --minilm FOLDER --mpnet FOLDER
 
 The second form trains a byte-level BPE of 20,000 pieces on real code, takes the vocabularies of two real models, and
-writes the ids of 10,000 snippets; `TELLY_TEST_VOCABULARIES=OUT cargo test --test vocabularies` compares them.
+writes the ids of 10,000 snippets; `TELLY_TEST_VOCABULARIES=OUT cargo test --test input vocabularies` compares them.
 
 Made with transformers 4.57.6, of the last line that has slow tokenizers; what each of those makes of the same strings is
 said too. They differ from their own fast ones at characters without a meaning (U+FFFE, U+FFFF, U+10FFFF, U+0378), at

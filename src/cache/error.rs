@@ -158,7 +158,7 @@ impl Explain for Error {
             Self::Locked { .. } => "wait until it is done, or choose another `--cache`".into(),
             Self::Foreign { .. } => "choose an empty or new folder for `--cache`".into(),
             Self::DiskSpace { .. } => {
-                "free some space, choose a `--cache` on another disk, or lower the maximum lengths"
+                "free some space or choose a `--cache` on another disk; fewer or shorter texts take less"
                     .into()
             }
             Self::Write(error) if error.kind() == io::ErrorKind::StorageFull => {

@@ -28,4 +28,4 @@ pub use previous::Previous;
 pub use reader::{Cache, Split};
 pub use share::{Share, all_finished, merge};
 pub use verify::{Verification, verify};
-pub use writer::{SHARD_BYTES, SplitRows, Writer, free_bytes};
+pub use writer::{SHARD_BYTES, SplitRows, Writer, free_bytes, require_space};

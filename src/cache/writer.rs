@@ -400,7 +400,8 @@ fn check_space(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
     require_space(folder, unwritten.map(|shard| shard.bytes).sum())
 }
 
-fn require_space(folder: &Path, needed: u64) -> Result<(), Error> {
+/// Refuses to write `needed` bytes into `folder`, which is there, if its disk has no room for them.
+pub fn require_space(folder: &Path, needed: u64) -> Result<(), Error> {
     let free = free_bytes(folder).map_err(Error::Read)?;
     if needed > free {
         return Err(Error::DiskSpace {

@@ -12,19 +12,20 @@ use super::advise_pilot::{Asked, Found, Losses, Pilot};
 use super::advise_sample::Sample;
 use super::options::missing;
 use super::sweep::{SweepOptions, SweptFreezes, all_trained};
-use super::sweep_folder::{SHARED, differences, freeze_flags, is_begun, telly_json, write};
+use super::sweep_folder::{differences, freeze_flags, is_begun, telly_json, write};
 use super::{console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
 use crate::precompute::shards_in_memory;
-use crate::study::{self, Changes, Decision, PILOT_LEVEL, Row, UNCHANGED, choose};
+use crate::study::{
+    self, ADVICE_RESULT, Changes, Decision, PILOT_LEVEL, Row, SWEEP_SHARED, UNCHANGED, choose,
+};
 use crate::train::TrainSettings;
 
 /// Records of the pilot's training split, unless told.
 const PILOT_ROWS: usize = 400;
 /// The flags for all of the data.
 const WHOLE: &str = "advice.toml";
-const RESULT: &str = "advice.json";
 
 /// Say which K to take and what it will cost, from a short pilot on a sample of the data.
 ///
@@ -133,7 +134,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
     }
     said.extend(costs_and_limits(&object, advice.epochs));
     object["sentences"] = json!(said);
-    write(&sweep.folder, RESULT, &object.to_string())?;
+    write(&sweep.folder, ADVICE_RESULT, &object.to_string())?;
     if arguments.json {
         console::print(&object.to_string())?;
     } else {
@@ -249,7 +250,7 @@ impl Advice {
         let folder = &self.pilot.sweep.folder;
         let alone = tempfile::tempdir_in(folder).map_err(Error::Output)?;
         let mut flags = freeze_flags(&[freeze]);
-        flags.extend([OsString::from("--recipe"), folder.join(SHARED).into()]);
+        flags.extend([OsString::from("--recipe"), folder.join(SWEEP_SHARED).into()]);
         flags.extend([OsString::from("--cache"), alone.path().join("cache").into()]);
         telly_json("precompute", flags, folder)
     }

@@ -8,11 +8,11 @@ use toml::Table;
 
 use super::advise_sample::{Sample, TRAIN, VALID};
 use super::console;
-use super::sweep_folder::{SHARED, Sweep, Trained, is_begun, telly_json, unique, write};
+use super::sweep_folder::{Sweep, Trained, is_begun, telly_json, unique, write};
 use crate::checkpoint::Freeze;
 use crate::dataset::Source;
 use crate::error::Error;
-use crate::study::{CacheCost, Changes, candidates};
+use crate::study::{CacheCost, Changes, SWEEP_SHARED, candidates};
 use crate::train::{History, RunIdentity};
 
 /// Steps that each run takes at most beyond one pass: where training on all of the data takes more, what
@@ -308,7 +308,7 @@ fn begun(folder: &Path) -> Option<usize> {
     if !is_begun(folder) {
         return None;
     }
-    let text = fs_err::read_to_string(folder.join(SHARED)).ok()?;
+    let text = fs_err::read_to_string(folder.join(SWEEP_SHARED)).ok()?;
     let shared: Table = text.parse().ok()?;
     shared.get("epochs")?.as_integer()?.try_into().ok()
 }

@@ -100,15 +100,14 @@ impl GenerationOptions {
     }
 
     fn sampling(&self) -> Result<Option<Sampling>, Error> {
-        let of_sampling = [
+        let passed = first_passed(&[
             ("--temperature", self.temperature.is_some()),
             ("--top-k", self.top_k.is_some()),
             ("--top-p", self.top_p.is_some()),
             ("--generation-seed", self.generation_seed.is_some()),
-        ];
-        let given = of_sampling.into_iter().find(|(_, given)| *given);
-        match given {
-            Some((flag, _)) if !self.sample => Err(Error::Usage {
+        ]);
+        match passed {
+            Some(flag) if !self.sample => Err(Error::Usage {
                 problem: format!("`{flag}` has nothing to act on without `--sample`"),
                 hint: "pass `--sample`, or leave the flag out".into(),
             }),

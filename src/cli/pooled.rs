@@ -12,7 +12,7 @@ use super::precompute::{PrecomputeArguments, PrecomputeOptions};
 use super::recipe;
 use super::studied::{Studied, StudiedOptions};
 use super::text_vectors::{TextVectors, texts};
-use crate::cache::{Fingerprint, MANIFEST};
+use crate::cache::{Fingerprint, MANIFEST, require_space};
 use crate::dataset::Source;
 use crate::disk;
 use crate::error::Error;
@@ -92,7 +92,10 @@ pub(super) fn run(
         // Before the pass, which is not to be for nothing.
         let is_new = !folder.exists();
         disk::create_folders(folder).map_err(study::Error::Write)?;
-        let vectors = form.compute(&studied, &data, &mut frozen);
+        let numbers = data.records.len() * (studied.layers() + 1) * frozen.hidden_size();
+        let vectors = require_space(folder, (numbers * size_of::<f32>()) as u64)
+            .map_err(Error::from)
+            .and_then(|()| form.compute(&studied, &data, &mut frozen));
         if is_new && vectors.is_err() {
             // An empty folder that stays does no harm.
             let _ = fs_err::remove_dir(folder);

@@ -15,8 +15,8 @@ use super::sweep_folder::unique;
 use crate::error::Error;
 use crate::study;
 use crate::study::probe::{
-    Control, FeaturesSource, Finding, LabelOrder, Probe, Problems, SplitFeatures, Suite, TextForm,
-    probe_splits, randomize,
+    Control, FeaturesSource, Finding, LabelOrder, Probe, ProbeResult, Problems, SplitFeatures,
+    Suite, TextForm, probe_splits, randomize,
 };
 
 /// What is looked for, unless told.
@@ -157,16 +157,16 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
         randomize(&mut studied.checkpoint, seed);
         let splits = compute(&suite, &studied, form, &probes, arguments, "random weights")?;
         let training = Instant::now();
-        for finding in &mut found {
+        for (finding, own) in &mut found {
             let probe = finding.probe;
             let label = format!("{}, random weights", probe.name());
             let result = probe_splits(probe, &splits, LabelOrder::Own, seed, &label);
-            finding.set_beside(Control::Weights, &result.map_err(told)?);
+            finding.set_beside(Control::Weights, own, &result.map_err(told)?);
         }
         train_seconds += training.elapsed().as_secs_f64();
     }
     let seconds = [started.elapsed().as_secs_f64(), train_seconds];
-    tell(arguments, &facts, &found, seconds)
+    tell(arguments, &facts, found, seconds)
 }
 
 /// Probes what is in a file of `--features`.
@@ -222,12 +222,7 @@ fn run_again(arguments: &ProbeArguments, started: Instant) -> Result<(), Error> 
     let found = find(&probes, &splits, labels, seed)?;
     let train_seconds = training.elapsed().as_secs_f64();
     let seconds = [started.elapsed().as_secs_f64(), train_seconds];
-    tell(
-        arguments,
-        &Facts::of(source, &splits, seed),
-        &found,
-        seconds,
-    )
+    tell(arguments, &Facts::of(source, &splits, seed), found, seconds)
 }
 
 /// What to set beside the findings: `usual` unless told.
@@ -243,14 +238,14 @@ fn controls(arguments: &ProbeArguments, usual: Control) -> Result<Vec<Control>, 
     Ok(controls)
 }
 
-/// Trains and tests `probes` on what a model made of the texts; with `labels` on labels in random order,
-/// too.
+/// Trains and tests `probes` on what a model made of the texts, with `labels` on labels in random order,
+/// too: what each found, and what that came of.
 fn find(
     probes: &[Probe],
     splits: &[SplitFeatures; 2],
     labels: bool,
     seed: u64,
-) -> Result<Vec<Finding>, study::Error> {
+) -> Result<Vec<(Finding, ProbeResult)>, study::Error> {
     let mut found = Vec::new();
     for &probe in probes {
         let own = probe_splits(probe, splits, LabelOrder::Own, seed, probe.name())?;
@@ -258,9 +253,9 @@ fn find(
         if labels {
             let label = format!("{}, random labels", probe.name());
             let result = probe_splits(probe, splits, LabelOrder::Random, seed, &label)?;
-            finding.set_beside(Control::Labels, &result);
+            finding.set_beside(Control::Labels, &own, &result);
         }
-        found.push(finding);
+        found.push((finding, own));
     }
     Ok(found)
 }
@@ -269,11 +264,13 @@ fn find(
 fn tell(
     arguments: &ProbeArguments,
     facts: &Facts,
-    found: &[Finding],
+    found: Vec<(Finding, ProbeResult)>,
     [seconds, train_seconds]: [f64; 2],
 ) -> Result<(), Error> {
+    let found = found.into_iter().map(|(finding, _)| finding);
+    let found: Vec<Finding> = found.collect();
     if !arguments.json {
-        return print(found);
+        return print(&found);
     }
     let [train, test] = facts.texts;
     let object = json!({
@@ -324,17 +321,8 @@ fn print(found: &[Finding]) -> Result<(), Error> {
             console::print("")?;
         }
         console::print(&finding.summary())?;
-        let rows = finding.rows().map(|(name, reading, weight)| {
-            let controls = reading.controls().map(|(_, value)| value);
-            let values = std::iter::once(reading.value).chain(controls);
-            let values = values.map(|value| format!("{value:.4}"));
-            let weight = weight.map_or_else(String::new, |weight| format!("{weight:.3}"));
-            std::iter::once(name)
-                .chain(values)
-                .chain([weight])
-                .collect()
-        });
-        let rows: Vec<Vec<String>> = std::iter::once(finding.columns()).chain(rows).collect();
+        let rows = std::iter::once(finding.columns()).chain(finding.rows());
+        let rows: Vec<Vec<String>> = rows.collect();
         console::table(&rows)?;
     }
     Ok(())

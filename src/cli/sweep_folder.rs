@@ -20,23 +20,19 @@ use crate::error::Error;
 use crate::interrupt;
 use crate::lock::Lock;
 use crate::publish::publish;
-use crate::study::{self, CacheCost, SweptRun};
+use crate::study::{self, CacheCost, SWEEP_RESULT, SWEEP_RUNS, SWEEP_SHARED, SweptRun};
 use crate::train::{RecordedRun, RunFolder, TrainSettings, find_runs};
 
-/// The flags that all runs of a sweep share.
-pub(super) const SHARED: &str = "sweep.toml";
-/// Those of them that `train` is told.
+/// Those of the shared flags that `train` is told.
 const TRAINED: &str = "train.toml";
 /// Held while a sweep is under way.
 const LOCK: &str = ".lock";
 /// What a sweep decides itself, or would have written over for each K.
 const OWN: [&str; 5] = ["freeze", "cache", "out", "seed", "graph"];
-/// What was found, for programs.
-const RESULT: &str = "sweep.json";
+/// What was found, for people.
 const SPREADSHEET: &str = "sweep.csv";
-/// Where caches and runs are.
+/// Where caches are.
 const CACHES: &str = "caches";
-const RUNS: &str = "runs";
 /// Between two looks at a process that runs.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -98,7 +94,7 @@ impl Sweep {
     /// Keeps what all runs share, and refuses a folder of another sweep.
     fn claim(&self) -> Result<(), Error> {
         let shared = self.shared.to_string();
-        match fs_err::read_to_string(self.folder.join(SHARED)) {
+        match fs_err::read_to_string(self.folder.join(SWEEP_SHARED)) {
             Ok(found) if found == shared => {}
             Ok(found) if is_begun(&self.folder) => return Err(Error::Usage {
                 problem: format!(
@@ -108,7 +104,7 @@ impl Sweep {
                 ),
                 hint: "choose another `--out`, or remove the folder; K, seeds and learning rates may differ".into(),
             }),
-            _ => write(&self.folder, SHARED, &shared)?,
+            _ => write(&self.folder, SWEEP_SHARED, &shared)?,
         }
         // A cache knows its data; each run would read all of it again to compare.
         let mut trained = self.shared.clone();
@@ -166,14 +162,15 @@ impl Sweep {
         let metric = recorded.metric().unwrap_or_default();
         let table = study::Table::new(&metric, runs, costs, significance_level)
             .unwrap_or_else(|| unreachable!("there is a run"));
-        write(&self.folder, RESULT, &table.to_json().to_string())?;
+        write(&self.folder, SWEEP_RESULT, &table.to_json().to_string())?;
         write(&self.folder, SPREADSHEET, &sweep_table::csv(&table))?;
         Ok(table)
     }
 
     fn run_folder(&self, freeze: Freeze, lr: f64, seed: u64) -> PathBuf {
-        self.folder
-            .join(format!("{RUNS}/freeze-{freeze}/lr-{lr:e}/seed-{seed}"))
+        self.folder.join(format!(
+            "{SWEEP_RUNS}/freeze-{freeze}/lr-{lr:e}/seed-{seed}"
+        ))
     }
 
     /// Fills the caches, those of all depths in one pass, or finds them filled of the same data; what
@@ -199,7 +196,7 @@ impl Sweep {
             let flags = flags.chain(["--cache".into(), folder.into()]);
             let missing = |freeze: &&Freeze| !caches.join(name(**freeze)).is_file();
             let filled = group.iter().filter(missing).count();
-            let summary = self.telly("precompute", SHARED, flags.collect())?;
+            let summary = self.telly("precompute", SWEEP_SHARED, flags.collect())?;
             for &freeze in &group {
                 let path = caches.join(name(freeze));
                 if !path.is_file() {
@@ -271,19 +268,19 @@ impl Sweep {
 
     /// How many runs there are, finished or not.
     pub(super) fn runs(&self) -> Result<usize, Error> {
-        Ok(find_runs(&self.folder.join(RUNS))?.runs.len())
+        Ok(find_runs(&self.folder.join(SWEEP_RUNS))?.runs.len())
     }
 
     /// Drops the runs that there are, and has others pass so many times over the data.
     pub(super) fn begin_anew(&mut self, epochs: usize) -> Result<(), Error> {
-        let runs = self.folder.join(RUNS);
+        let runs = self.folder.join(SWEEP_RUNS);
         // Before the flags: what is killed in between begins anew with the old ones.
         if runs.is_dir() {
             fs_err::remove_dir_all(runs).map_err(Error::Output)?;
         }
         let epochs = i64::try_from(epochs).unwrap_or(i64::MAX);
         self.shared.insert("epochs".into(), epochs.into());
-        write(&self.folder, SHARED, &self.shared.to_string())?;
+        write(&self.folder, SWEEP_SHARED, &self.shared.to_string())?;
         self.claim()
     }
 
@@ -333,7 +330,9 @@ impl Sweep {
 
 /// Whether the sweep in `folder` has made anything: a flag that was wrong can still be mended before.
 pub(super) fn is_begun(folder: &Path) -> bool {
-    [CACHES, RUNS].iter().any(|name| folder.join(name).is_dir())
+    [CACHES, SWEEP_RUNS]
+        .iter()
+        .any(|name| folder.join(name).is_dir())
 }
 
 /// `--freeze` of `precompute`, with what goes with it.

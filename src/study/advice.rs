@@ -5,6 +5,9 @@ use serde::Serialize;
 use super::sweep::{Row, Table, Verdict};
 use crate::checkpoint::Freeze;
 
+/// In an advice's folder: what was found, for programs.
+pub const ADVICE_RESULT: &str = "advice.json";
+
 /// Fine-tuning has hardly changed a layer where Pearson's r of its output before and after is at least
 /// this. In `docs/findings.md` freezing such layers cost nothing in any of four cases; in one, neither
 /// did freezing four more.

@@ -7,6 +7,7 @@
 mod advice;
 mod bootstrap;
 mod cka;
+mod clustered;
 mod described;
 mod each_sequence;
 mod error;
@@ -21,11 +22,14 @@ mod similarity;
 mod sweep;
 pub mod syntax;
 
-pub use advice::{Changes, Decision, PILOT_LEVEL, UNCHANGED, candidates, choose};
+pub use advice::{ADVICE_RESULT, Changes, Decision, PILOT_LEVEL, UNCHANGED, candidates, choose};
 pub use bootstrap::Resamples;
 pub use error::Error;
 pub use layer_vectors::{LayerVectors, TextPooling, layer_vectors};
 pub use paired::PairedTest;
 pub use pooled::{POOLED, Pooled, PooledSource, TextHash, text_hash};
 pub use rsa::{Estimate, LEAST_TEXTS, LayerSimilarity, MOST_TEXTS, compare};
-pub use sweep::{AgainstBase, CacheCost, Cell, Row, SIGNIFICANT, Spread, SweptRun, Table, Verdict};
+pub use sweep::{
+    AgainstBase, CacheCost, Cell, Row, SIGNIFICANT, SWEEP_RESULT, SWEEP_RUNS, SWEEP_SHARED, Spread,
+    SweptRun, Table, Verdict,
+};

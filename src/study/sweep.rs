@@ -11,6 +11,13 @@ use crate::checkpoint::Freeze;
 use crate::task::less_is_better;
 use crate::train::mean_and_deviation;
 
+/// In a sweep's folder: what was found, for programs.
+pub const SWEEP_RESULT: &str = "sweep.json";
+/// In a sweep's folder: the flags that all its runs share.
+pub const SWEEP_SHARED: &str = "sweep.toml";
+/// In a sweep's folder: where its runs are.
+pub const SWEEP_RUNS: &str = "runs";
+
 /// The significance level of a sweep.
 pub const SIGNIFICANT: f64 = 0.05;
 

@@ -10,7 +10,7 @@
 use candle_core::Tensor;
 
 use super::head::{EmbeddedSplit, Head, HeadSettings, Predictions, RowScores};
-use super::retrieval::{RetrievalMetrics, retrieve};
+use super::retrieval::{RetrievalMetrics, average_precisions_at_r};
 use super::search::{SCORE_SCALE, normalise, similarity};
 use super::{Error, Metrics};
 use crate::targets::Targets;
@@ -69,10 +69,7 @@ impl Head for Contrast {
     }
 
     fn row_scores(&self, split: &EmbeddedSplit, _: &Pass) -> Result<Option<RowScores>, Error> {
-        let rows = retrieve(&split.columns[ROW], split.targets.classes())?;
-        let precisions = rows.into_iter();
-        let precisions = precisions.map(|row| row.map(|row| row.precision));
-        Ok(Some(precisions.collect()))
+        average_precisions_at_r(&split.columns[ROW], split.targets.classes()).map(Some)
     }
 
     fn metrics_of_nothing(&self) -> Metrics {

@@ -43,7 +43,7 @@ pub use multi_label::MultiLabelMetrics;
 pub use objective::Objective;
 pub use pair_metrics::{PairMetrics, best_threshold};
 pub use regression::RegressionMetrics;
-pub use retrieval::{RetrievalMetrics, average_precision_at_r};
+pub use retrieval::{RetrievalMetrics, average_precision_at_r, average_precisions_at_r};
 pub use search::{CODE_COLUMN, QUERY_COLUMN, SCORE_SCALE, normalise, similarity};
 pub use search_encoding::{CodeBase, SearchEncoding};
 pub use shares::Replica;

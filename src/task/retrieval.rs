@@ -39,14 +39,14 @@ impl RetrievalMetrics {
 }
 
 /// What is found with one row.
-pub(super) struct Retrieved {
+struct Retrieved {
     /// Its [`average_precision_at_r`].
-    pub(super) precision: f64,
+    precision: f64,
     loss: f64,
 }
 
 /// With each of unit `vectors` `[rows, width]` among all others; none of a row whose group has no other.
-pub(super) fn retrieve(vectors: &Tensor, groups: &[i64]) -> Result<Vec<Option<Retrieved>>, Error> {
+fn retrieve(vectors: &Tensor, groups: &[i64]) -> Result<Vec<Option<Retrieved>>, Error> {
     let mut sizes: HashMap<i64, usize> = HashMap::new();
     for group in groups {
         *sizes.entry(*group).or_default() += 1;
@@ -66,6 +66,16 @@ pub(super) fn retrieve(vectors: &Tensor, groups: &[i64]) -> Result<Vec<Option<Re
         found.extend(rows.collect::<Vec<_>>());
     }
     Ok(found)
+}
+
+/// The [`average_precision_at_r`] of each of unit `vectors` `[rows, width]` among all others; none of a row
+/// whose group has no other.
+pub fn average_precisions_at_r(
+    vectors: &Tensor,
+    groups: &[i64],
+) -> Result<Vec<Option<f64>>, Error> {
+    let rows = retrieve(vectors, groups)?.into_iter();
+    Ok(rows.map(|row| Some(row?.precision)).collect())
 }
 
 /// Average precision at R of `row`, whose group has R others, as `CodeXGLUE` measures it: of the R

@@ -7,21 +7,12 @@ use super::logistic::{Labelled, Logistic};
 use super::mixture::{Mixture, add_weights};
 use super::scaling::Scaling;
 use super::training::{ProbeSettings, fit};
-use super::{Features, Readings};
+use super::{Features, Readings, Scores};
 use crate::progress::Progress;
 use crate::study::Error;
 
 /// Test examples that are looked at together.
 const AT_A_TIME: usize = 1024;
-
-/// Examples and what they are.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Classified {
-    /// What a probe sees.
-    pub features: Features,
-    /// The class of each example, from 0.
-    pub classes: Vec<u32>,
-}
 
 /// A linear map to the classes from the layers' mixture.
 struct MixedProbe {
@@ -59,10 +50,9 @@ impl MixedProbe {
     }
 }
 
-/// Trains probes of `classes` classes on `train`, features and the class of each example, and tells their
-/// accuracy on `test`: for each layer a
-/// logistic regression, and by `settings` one over the mixture of all. `label` stands before the
-/// progress.
+/// Trains probes of `classes` classes on `train`, features and the class of each example, and tells what of
+/// `test` they tell right, so that the mean is their accuracy: for each layer a logistic regression, and by
+/// `settings` one over the mixture of all. `label` stands before the progress.
 ///
 /// # Panics
 /// If there is nothing to test on.
@@ -78,13 +68,13 @@ pub fn probe_classes(
     let scaling = Scaling::of(seen);
     let layers = seen.layers();
     let mut progress = Progress::new(label, layers as u64, "layers");
-    let mut accuracies = Vec::with_capacity(layers);
+    let mut readings = Vec::with_capacity(layers);
     // The accuracy by which the best layer's penalty was chosen, and that penalty.
     let mut best = (f64::NEG_INFINITY, 1.0);
     for layer in 0..layers {
         let of_layer = |features, classes| Labelled::new(scaling.layer(features, layer), classes);
         let fitted = Logistic::fit(&of_layer(seen, known), classes)?;
-        accuracies.push(fitted.accuracy(&of_layer(unseen, expected)));
+        readings.push(fitted.test(&of_layer(unseen, expected)));
         if fitted.chosen_by > best.0 {
             best = (fitted.chosen_by, fitted.penalty);
         }
@@ -102,7 +92,7 @@ pub fn probe_classes(
         let features = seen.index_select(&batch, 0)?;
         probe.loss(&features, &known.index_select(&batch, 0)?, penalty)
     })?;
-    let mut right = 0;
+    let mut right = Vec::with_capacity(expected.len());
     let mut weights = vec![0.0; layers];
     for (part, classes) in expected.chunks(AT_A_TIME).enumerate() {
         let first = part * AT_A_TIME;
@@ -111,13 +101,13 @@ pub fn probe_classes(
         let guessed = probe.scores(&features)?.argmax(D::Minus1)?;
         let guessed = guessed.to_vec1::<u32>()?;
         let pairs = guessed.iter().zip(classes);
-        right += pairs.filter(|(guess, class)| guess == class).count();
+        right.extend(pairs.map(|(guess, class)| guess == class));
         add_weights(&mut weights, &probe.mixture.weights(&features)?)?;
     }
     let count = expected.len() as f64;
     Ok(Readings {
-        layers: accuracies,
-        mixed: right as f64 / count,
+        layers: readings,
+        mixed: Scores::right(right),
         weights: weights.into_iter().map(|sum| sum / count).collect(),
     })
 }

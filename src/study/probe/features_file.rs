@@ -5,7 +5,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::{Classified, Features, Probe, SplitFeatures, Traversals};
+use super::{Features, Probe, SplitFeatures, Tokens, Traversals};
 use crate::mapping::MappedFile;
 use crate::study::Error;
 use crate::study::described::{self, finite_numbers, write_described};
@@ -115,8 +115,9 @@ impl FeaturesSource {
                 .then(|| {
                     let features = reading.alike("tokens", &codes, None)?;
                     let count = features.examples();
-                    Ok::<_, String>(Classified {
+                    Ok::<_, String>(Tokens {
                         classes: reading.classes("token_classes", count, TokenClass::COUNT)?,
+                        texts: reading.numbers("token_texts", Dtype::I64, count)?,
                         features,
                     })
                 })
@@ -234,6 +235,11 @@ fn tensors(split: &SplitFeatures) -> Vec<(&'static str, TensorView<'_>)> {
             "token_classes",
             Dtype::U32,
             tokens.map(|tokens| row(&tokens.classes)),
+        ),
+        (
+            "token_texts",
+            Dtype::I64,
+            tokens.map(|tokens| row(&tokens.texts)),
         ),
         ("groups", Dtype::I64, split.groups.as_deref().map(row)),
         (

@@ -8,6 +8,7 @@ use argmin::solver::quasinewton::LBFGS;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
+use super::Scores;
 use crate::interrupt;
 use crate::study::Error;
 
@@ -83,7 +84,7 @@ impl Logistic {
         let mut start = vec![0.0; (train.width + 1) * classes];
         for penalty in PENALTIES {
             let mut fitted = Self::with(penalty, &learnt, classes, &start)?;
-            fitted.chosen_by = fitted.accuracy(&held_back);
+            fitted.chosen_by = fitted.test(&held_back).mean();
             start.clone_from(&fitted.parameters);
             if best
                 .as_ref()
@@ -133,16 +134,15 @@ impl Logistic {
         })
     }
 
-    /// The share of `test` whose class it tells right; of equal scores the first class counts.
-    pub(super) fn accuracy(&self, test: &Labelled) -> f64 {
+    /// Of each of `test` whether it tells the class right; of equal scores the first class counts.
+    pub(super) fn test(&self, test: &Labelled) -> Scores {
         let scores = scores(test, &self.parameters, self.classes);
         let rows = scores.chunks_exact(self.classes).zip(&test.classes);
-        let right = rows.filter(|(scores, class)| {
+        Scores::right(rows.map(|(scores, class)| {
             let best = scores.iter().enumerate().rev();
             let best = best.max_by(|(_, one), (_, other)| one.total_cmp(other));
-            best.is_some_and(|(guess, _)| guess == **class as usize)
-        });
-        right.count() as f64 / test.classes.len().max(1) as f64
+            best.is_some_and(|(guess, _)| guess == *class as usize)
+        }))
     }
 }
 
@@ -306,6 +306,6 @@ mod tests {
         };
         let (_, gradient) = loss.at(&found.parameters).expect("not interrupted");
         assert!(gradient.iter().all(|slope| slope.abs() < 2.0 * GRADIENT));
-        assert!(found.accuracy(&train) > 0.8);
+        assert!(found.test(&train).mean() > 0.8);
     }
 }

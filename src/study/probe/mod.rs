@@ -15,31 +15,33 @@ mod logistic;
 mod mixture;
 mod random_weights;
 mod scaling;
+mod scores;
 mod suite;
 mod training;
 mod vectors;
 
-pub use classes::{Classified, probe_classes};
+pub use classes::probe_classes;
 pub use examples::CodeText;
 pub use features::Features;
 pub use features_file::FeaturesSource;
 pub use finding::{Control, Finding, LayerReading, Reading};
 pub use random_weights::randomize;
+pub use scores::Scores;
 pub(in crate::study) use suite::LEAST_TOKENS;
 pub use suite::{
-    LabelOrder, Probe, ProbeResult, Problems, SplitFeatures, Suite, TextForm, Traversals,
+    LabelOrder, Probe, ProbeResult, Problems, SplitFeatures, Suite, TextForm, Tokens, Traversals,
     probe_splits,
 };
 pub use training::ProbeSettings;
 pub use vectors::{Paired, probe_vectors};
 
-/// What a probe found: a number for each layer, and for all of them mixed.
+/// What a probe found, for each layer and for all of them mixed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Readings {
     /// Of the probe of each layer, the embeddings first.
-    pub layers: Vec<f64>,
+    pub layers: Vec<Scores>,
     /// Of the probe that mixes all layers.
-    pub mixed: f64,
+    pub mixed: Scores,
     /// The mean weight that the mixture gives each layer on the test examples; they add up to 1.
     pub weights: Vec<f64>,
 }

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::chance::{precision_of_chance, reciprocal_rank_of_chance, share_of_most_frequent};
-use super::classes::{Classified, probe_classes};
+use super::classes::probe_classes;
 use super::training::ProbeSettings;
 use super::vectors::{Paired, probe_vectors};
 use super::{CodeText, Features, Readings};
@@ -90,6 +90,9 @@ pub struct ProbeResult {
     pub chance: f64,
     /// What it found.
     pub readings: Readings,
+    /// Of each test example what it is a part of: of a token its text, of a function that is to be found
+    /// among those of its problem that problem, else itself. Examples of one are not independent.
+    pub clusters: Vec<i64>,
 }
 
 /// The texts and what is looked for in them.
@@ -146,11 +149,22 @@ pub struct SplitFeatures {
     /// The codes' syntax trees; none without the syntactic probe.
     pub traversals: Option<Traversals>,
     /// Single tokens; none without the lexical probe.
-    pub tokens: Option<Classified>,
+    pub tokens: Option<Tokens>,
     /// The class of each code's complexity.
     pub complexities: Vec<u32>,
     /// The problem that each code solves; none without the semantic probe.
     pub groups: Option<Vec<i64>>,
+}
+
+/// What a model makes of single tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tokens {
+    /// Of each its hidden states.
+    pub features: Features,
+    /// The class of each, from 0.
+    pub classes: Vec<u32>,
+    /// The place of the text that each stands in.
+    pub texts: Vec<i64>,
 }
 
 /// What a model makes of syntax trees.
@@ -170,6 +184,8 @@ struct Encoded {
     /// Places of single tokens by sequence, with the number of each among all.
     wanted: Vec<Vec<(usize, usize)>>,
     classes: Vec<u32>,
+    /// Of each single token the text that it stands in.
+    token_texts: Vec<i64>,
     codes: usize,
     codes_cut: usize,
     traversal_groups: Vec<i64>,
@@ -239,9 +255,10 @@ impl Suite {
                 groups: encoded.traversal_groups,
                 cut: encoded.traversals_cut,
             }),
-            tokens: probes.contains(&Probe::Lexical).then_some(Classified {
+            tokens: probes.contains(&Probe::Lexical).then_some(Tokens {
                 features: tokens,
                 classes: encoded.classes,
+                texts: encoded.token_texts,
             }),
             complexities: texts.iter().map(|text| text.complexity).collect(),
             groups: probes
@@ -275,7 +292,7 @@ impl Suite {
             }
         }
         let mut wanted = vec![Vec::new(); texts.len()];
-        let mut classes = Vec::new();
+        let (mut classes, mut token_texts) = (Vec::new(), Vec::new());
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let count = self.tokens.min(labelled.len());
         let mut drawn = index::sample(&mut random, labelled.len(), count).into_vec();
@@ -284,6 +301,7 @@ impl Suite {
             let (text, place, class) = labelled[chosen];
             wanted[text].push((place, classes.len()));
             classes.push(class as u32);
+            token_texts.push(text as i64);
         }
         let mut traversal_groups = Vec::new();
         if probes.contains(&Probe::Syntactic) {
@@ -301,6 +319,7 @@ impl Suite {
             sequences,
             wanted,
             classes,
+            token_texts,
             codes: texts.len(),
             codes_cut,
             traversal_groups,
@@ -348,7 +367,11 @@ pub fn probe_splits(
             let [train, test] =
                 [&train, &test].map(|(features, classes)| (*features, &classes[..]));
             let readings = probe_classes(train, test, classes, &settings, label)?;
-            Ok(ProbeResult::new(sizes, chance, readings))
+            let clusters = match (probe, &splits[1].tokens) {
+                (Probe::Lexical, Some(tokens)) => tokens.texts.clone(),
+                _ => each_alone(sizes[1]),
+            };
+            Ok(ProbeResult::new(sizes, chance, readings, clusters))
         }
         Probe::Syntactic | Probe::Semantic => {
             let [train, test] = splits.each_ref().map(|split| {
@@ -374,23 +397,31 @@ pub fn probe_splits(
                 }
             });
             let sizes = splits.each_ref().map(|split| split.codes.examples());
-            let chance = match &test {
-                Paired::Sides { groups, .. } => reciprocal_rank_of_chance(groups),
-                Paired::Groups { groups, .. } => precision_of_chance(groups),
+            let (chance, clusters) = match &test {
+                Paired::Sides { groups, .. } => {
+                    (reciprocal_rank_of_chance(groups), each_alone(sizes[1]))
+                }
+                Paired::Groups { groups, .. } => (precision_of_chance(groups), groups.clone()),
             };
             let readings = probe_vectors(train, test, &settings, label)?;
-            Ok(ProbeResult::new(sizes, chance, readings))
+            Ok(ProbeResult::new(sizes, chance, readings, clusters))
         }
     }
 }
 
+/// A cluster for each of so many `examples`.
+fn each_alone(examples: usize) -> Vec<i64> {
+    (0..).take(examples).collect()
+}
+
 impl ProbeResult {
-    fn new([train, test]: [usize; 2], chance: f64, readings: Readings) -> Self {
+    fn new([train, test]: [usize; 2], chance: f64, readings: Readings, clusters: Vec<i64>) -> Self {
         Self {
             train,
             test,
             chance,
             readings,
+            clusters,
         }
     }
 }

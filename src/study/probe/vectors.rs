@@ -10,10 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use super::mixture::{Mixture, add_weights};
 use super::scaling::Scaling;
 use super::training::{ProbeSettings, fit};
-use super::{Features, Readings};
+use super::{Features, Readings, Scores};
 use crate::study::Error;
 use crate::task::{
-    NO_NEGATIVE, RankingMetrics, RetrievalMetrics, SCORE_SCALE, normalise, rank_of, similarity,
+    NO_NEGATIVE, SCORE_SCALE, average_precisions_at_r, normalise, rank_of, similarity,
 };
 
 /// What belongs together.
@@ -131,8 +131,8 @@ impl VectorProbes {
     }
 }
 
-/// Trains probes on `train`, and tells on `test` the mean reciprocal rank of each query's code among
-/// all, or for groups the mean average precision at R; `label` stands before the progress.
+/// Trains probes on `train`, and tells on `test` the reciprocal rank of each query's code among all, or for
+/// groups the average precision at R of each example; `label` stands before the progress.
 ///
 /// # Panics
 /// If there is nothing to test on.
@@ -168,11 +168,12 @@ pub fn probe_vectors(
     for probe in 0..=layers {
         let queries = queries.get(probe)?;
         readings.push(match &codes {
-            Some(codes) => mean_reciprocal_rank(&queries, &codes.get(probe)?, &groups)?,
-            None => RetrievalMetrics::new(&queries, &groups)?.map_at_r,
+            Some(codes) => reciprocal_ranks(&queries, &codes.get(probe)?, &groups)?,
+            None => Scores::new(average_precisions_at_r(&queries, &groups)?),
         });
     }
-    let mixed = readings.pop().unwrap_or_default();
+    let mixed = readings.pop();
+    let mixed = mixed.unwrap_or_else(|| unreachable!("there is one after those of layers"));
     let weights = sums.into_iter().map(|sum| sum / weighed as f64);
     Ok(Readings {
         layers: readings,
@@ -273,7 +274,7 @@ fn others(batch: &[u32], codes: &[u32], groups: &[i64]) -> Result<Tensor, Error>
 }
 
 /// Of unit vectors `[examples, width]`; codes of equal `groups` are the same code.
-fn mean_reciprocal_rank(queries: &Tensor, codes: &Tensor, groups: &[i64]) -> Result<f64, Error> {
+fn reciprocal_ranks(queries: &Tensor, codes: &Tensor, groups: &[i64]) -> Result<Scores, Error> {
     /// Queries scored at a time.
     const QUERIES: usize = 64;
     let mut ranks = Vec::with_capacity(groups.len());
@@ -284,7 +285,8 @@ fn mean_reciprocal_rank(queries: &Tensor, codes: &Tensor, groups: &[i64]) -> Res
             ranks.push(rank_of(row, &scores, |other| groups[other] == groups[row]));
         }
     }
-    Ok(RankingMetrics::new(&ranks, None, 0.0).mean_reciprocal_rank)
+    let scores = ranks.into_iter().map(|rank| 1.0 / rank as f64);
+    Ok(Scores::new(scores.map(Some)))
 }
 
 #[cfg(test)]

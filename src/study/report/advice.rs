@@ -12,9 +12,7 @@ use super::section::{Block, Cell, Row, Section, Table};
 use super::sweep::ReportedSweep;
 use super::{Error, read_json};
 use crate::checkpoint::Freeze;
-
-/// What was found.
-pub(super) const RESULT: &str = "advice.json";
+use crate::study::ADVICE_RESULT;
 
 /// What helps where it is damaged.
 const REMEDY: &str = "the `telly advise` that made it writes it again, and trains nothing twice";
@@ -50,7 +48,7 @@ struct Prediction {
 impl ReportedAdvice {
     /// That in `folder`.
     pub(super) fn read(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join(RESULT);
+        let path = folder.join(ADVICE_RESULT);
         let damaged = |problem: String| Error::Damaged {
             path: path.clone(),
             problem,

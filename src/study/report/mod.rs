@@ -28,8 +28,9 @@ use probe::ProbedModel;
 use rsa::Comparison;
 use run::ReportedRun;
 use section::Section;
-use sweep::{RESULT, ReportedSweep, SHARED};
+use sweep::ReportedSweep;
 
+use super::{ADVICE_RESULT, SWEEP_RESULT, SWEEP_SHARED};
 use crate::train::RunFolder;
 
 /// A page of runs, sweeps and comparisons, read and ready to be written.
@@ -48,10 +49,10 @@ enum Part {
 
 impl Part {
     fn read(path: &Path) -> Result<Self, Error> {
-        if path.join(advice::RESULT).is_file() {
+        if path.join(ADVICE_RESULT).is_file() {
             return Ok(Self::Advice(Box::new(ReportedAdvice::read(path)?)));
         }
-        if path.join(RESULT).is_file() || path.join(SHARED).is_file() {
+        if path.join(SWEEP_RESULT).is_file() || path.join(SWEEP_SHARED).is_file() {
             return Ok(Self::Sweep(Box::new(ReportedSweep::read(path)?)));
         }
         if RunFolder::recipe(path).is_ok() {

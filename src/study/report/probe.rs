@@ -127,9 +127,11 @@ impl ProbedModel {
     fn plot(&self) -> Plot {
         let series = self.probes.iter().map(|probe| {
             let points = probe.layers.iter().map(|layer| {
-                let value = layer.reading.value;
-                let title = format!("layer {}: {} {value:.4}", layer.layer, probe.probe.name());
-                Point::new(layer.layer as f64, value, title)
+                let (reading, name) = (layer.reading, probe.probe.name());
+                let title = format!("layer {}: {name} {reading}", layer.layer);
+                let mut point = Point::new(layer.layer as f64, reading.value, title);
+                point.interval = reading.interval;
+                point
             });
             Series {
                 name: probe.probe.name().into(),
@@ -142,7 +144,14 @@ impl ProbedModel {
         Plot {
             name: "layers".into(),
             title: "What is found from layer to layer".into(),
-            caption: self.metrics(),
+            caption: if self.probes.iter().any(Finding::has_intervals) {
+                format!(
+                    "{}. Bars are 95 % intervals over other test examples.",
+                    self.metrics()
+                )
+            } else {
+                self.metrics()
+            },
             x: Axis::new("layer", Marks::Named(names.collect())),
             y: Axis::new("found", Marks::Numbers),
             series: series.collect(),
@@ -151,12 +160,10 @@ impl ProbedModel {
 }
 
 fn table(finding: &Finding) -> Table {
-    let number = |value: f64| Cell::number(format!("{value:.4}"));
-    let rows = finding.rows().map(|(name, reading, weight)| {
-        let mut cells = vec![Cell::text(name), number(reading.value)];
-        cells.extend(reading.controls().map(|(_, value)| number(value)));
-        cells.push(weight.map_or_else(|| Cell::text(""), number));
-        Row::new(cells)
+    let rows = finding.rows().map(|cells| {
+        let mut cells = cells.into_iter();
+        let name = cells.next().map(Cell::text);
+        Row::new(name.into_iter().chain(cells.map(Cell::number)).collect())
     });
     Table {
         heading: finding.summary(),

@@ -8,12 +8,8 @@ use super::run::{curves, fingerprints, folder_name};
 use super::section::{Block, Cell, Row, Section, Table};
 use super::sweep_result::SweepResult;
 use super::{Error, read_json};
+use crate::study::{SWEEP_RESULT, SWEEP_RUNS, SWEEP_SHARED};
 use crate::train::{FoundRuns, History, RunIdentity, find_runs};
-
-/// What was found.
-pub(super) const RESULT: &str = "sweep.json";
-/// What all runs share.
-pub(super) const SHARED: &str = "sweep.toml";
 
 /// What helps where the result is damaged.
 const REMEDY: &str = "the `telly sweep` that made it writes it again, and trains nothing twice";
@@ -31,7 +27,7 @@ pub(super) struct ReportedSweep {
 impl ReportedSweep {
     /// The sweep in `folder`.
     pub(super) fn read(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join(RESULT);
+        let path = folder.join(SWEEP_RESULT);
         let damaged = |problem: String| Error::Damaged {
             path: path.clone(),
             problem,
@@ -43,13 +39,13 @@ impl ReportedSweep {
         } else {
             None
         };
-        let shared = folder.join(SHARED);
+        let shared = folder.join(SWEEP_SHARED);
         let recipe = if shared.is_file() {
             Some(fs_err::read_to_string(shared).map_err(Error::Read)?)
         } else {
             None
         };
-        let found = find_runs(&folder.join("runs"))?;
+        let found = find_runs(&folder.join(SWEEP_RUNS))?;
         let mut identity = None;
         for run in &found.runs {
             identity = RunIdentity::read(&run.folder)?.map(|(identity, _)| identity);
@@ -148,7 +144,7 @@ impl ReportedSweep {
     /// The runs of a sweep that is not finished.
     fn runs_so_far(&self) -> Table {
         let rows = self.found.runs.iter().map(|run| {
-            let name = run.folder.strip_prefix(self.folder.join("runs"));
+            let name = run.folder.strip_prefix(self.folder.join(SWEEP_RUNS));
             let name = name.unwrap_or(&run.folder).display().to_string();
             let metric = run.metric().unwrap_or_default();
             let figure = |split: &str| {
