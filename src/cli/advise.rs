@@ -13,10 +13,11 @@ use super::advise_sample::Sample;
 use super::options::missing;
 use super::sweep::{SweepOptions, SweptFreezes, all_trained};
 use super::sweep_folder::{differences, freeze_flags, is_begun, telly_json, write};
-use super::{console, hub, recipe, sweep_table};
+use super::{advise_probes, console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::error::Error;
 use crate::precompute::shards_in_memory;
+use crate::study::syntax::Language;
 use crate::study::{
     self, ADVICE_RESULT, Changes, Decision, PILOT_LEVEL, Row, SWEEP_SHARED, UNCHANGED, choose,
 };
@@ -39,7 +40,8 @@ const WHOLE: &str = "advice.toml";
 Examples:
   telly advise --task classify --model models/all-MiniLM-L6-v2 --train train.jsonl \\
       --valid valid.jsonl --out advice/mine
-  telly advise --recipe recipe.toml --minutes 10 --out advice/mine")]
+  telly advise --recipe recipe.toml --minutes 10 --out advice/mine
+  telly advise --task search --model models/unixcoder-base --data pairs --language java --out advice/java")]
 pub(super) struct AdviseArguments {
     #[command(flatten)]
     options: SweepOptions,
@@ -71,6 +73,10 @@ pub(super) struct AdviseArguments {
         help_heading = "Pilot"
     )]
     seeds: Option<Vec<u64>>,
+    /// Language of the sample's codes: what training on it changes in what the layers know of code is probed
+    /// too, which --minutes does not count.
+    #[arg(long, value_enum, value_name = "LANGUAGE", help_heading = "Pilot")]
+    language: Option<Language>,
     /// Folder of the advice: the sample, the pilot's sweep, advice.json.
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     out: PathBuf,
@@ -123,6 +129,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
         "difference": rows.as_ref().map(Difference::to_json),
         "pilot": table.to_json(),
         "similarities": found.similarities,
+        "probes": found.probes,
     });
     let mut said = match (decision, &losses) {
         (Decision::Metric, _) => sweep_table::conclusion(&table),
@@ -131,6 +138,9 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
     };
     if decision == Decision::Similarity {
         said.extend(difference(&table, chosen, rows.as_ref(), found.seeds_left));
+    }
+    if let Some(probes) = &found.probes {
+        said.extend(advise_probes::said(probes, chosen));
     }
     said.extend(costs_and_limits(&object, advice.epochs));
     object["sentences"] = json!(said);
@@ -198,6 +208,7 @@ impl Advice {
             step: batch_size.saturating_mul(accumulated(&shared)),
             epochs,
             layers,
+            language: arguments.language,
         };
         let whole = shared.to_string();
         if is_begun(&out) {
@@ -354,20 +365,20 @@ fn difference(
         ""
     };
     if let Some(rows) = rows {
-        let count = rows.rows;
-        let Some(test) = rows.test else {
+        let measured = rows.said();
+        let Some(interval) = rows.interval else {
             return Some(format!(
-                "its {metric} on the sample is that of K = {base}: none of the {count} rows that it is measured on tells them apart{more}"
+                "its {metric} on the sample is that of K = {base}: none of the {measured} that it is measured on tells them apart{more}"
             ));
         };
-        let worse = if test.interval[1] < 0.0 {
+        let worse = if interval[1] < 0.0 {
             "; a smaller K may lose less"
         } else {
             ""
         };
         return Some(format!(
-            "{}, by the {count} rows that it is measured on{worse}; what another seed would change is not in that{more}",
-            confident(test.interval),
+            "{}, by the {measured} that it is measured on{worse}; what another seed would change is not in that{more}",
+            confident(interval),
         ));
     }
     if let Some(against) = row.against_base {

@@ -1,5 +1,6 @@
 //! How far two K of a pilot differ where there is one seed: row by row.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::BufRead;
 use std::path::Path;
@@ -12,7 +13,7 @@ use super::console;
 use super::sweep_folder::{Sweep, telly_json};
 use crate::checkpoint::Freeze;
 use crate::error::Error;
-use crate::study::{self, PairedTest};
+use crate::study::{self, interval_of_mean};
 
 /// Flags of training that decide what a run says of a row.
 const SHARED: [&str; 7] = [
@@ -30,20 +31,26 @@ const MEANS: [&str; 3] = ["accuracy", "mrr", "map@r"];
 
 /// What the rows that a pilot validates on tell of two K.
 pub(super) struct Difference {
-    /// Over the rows that count; none where all rows score the same with both, which no test can judge.
-    pub(super) test: Option<PairedTest>,
+    /// The mean over the rows that count of the one's scores less the other's.
+    mean: f64,
+    /// Its 95 % confidence interval; none where all rows score the same with both, by which nothing can be
+    /// judged.
+    pub(super) interval: Option<[f64; 2]>,
     /// How many they are.
     pub(super) rows: usize,
+    /// How many groups they are in, where those of one are found among each other and so not independent.
+    pub(super) groups: Option<usize>,
 }
 
 #[derive(Deserialize)]
 struct Line {
     score: Option<f64>,
+    group: Option<i64>,
 }
 
 impl Difference {
     /// Of `chosen` against the base of `table`, by the first seed of the pilot's `sweep`; none where the
-    /// metric is no mean over rows.
+    /// metric is no mean over rows, or they do not tell.
     pub(super) fn of(
         sweep: &Sweep,
         table: &study::Table,
@@ -56,28 +63,47 @@ impl Difference {
         let [Some(chosen), Some(base)] = runs else {
             return Ok(None);
         };
-        let (Some(scores), Some(base)) = (scores(sweep, &chosen)?, scores(sweep, &base)?) else {
+        let (Some(lines), Some(base)) = (scores(sweep, &chosen)?, scores(sweep, &base)?) else {
             return Ok(None);
         };
-        let pairs = scores.into_iter().zip(base);
-        let pairs: Vec<(f64, f64)> = pairs.filter_map(|(one, other)| one.zip(other)).collect();
-        let alike = pairs
-            .iter()
-            .all(|(one, other)| one.total_cmp(other).is_eq());
-        let test = PairedTest::new(&pairs).filter(|_| !alike);
-        Ok((test.is_some() || alike).then_some(Self {
-            test,
-            rows: pairs.len(),
+        let pairs = (0..).zip(lines.iter().zip(&base));
+        let pairs = pairs.filter_map(|(row, (one, other))| {
+            let difference = one.score? - other.score?;
+            Some((difference, one.group.unwrap_or(row)))
+        });
+        let (differences, clusters): (Vec<f64>, Vec<i64>) = pairs.unzip();
+        let interval = interval_of_mean(&differences, &clusters);
+        let alike = differences.iter().all(|difference| *difference == 0.0);
+        let is_grouped = lines.iter().any(|line| line.group.is_some());
+        let groups = clusters.iter().collect::<HashSet<_>>().len();
+        Ok((interval.is_some() || alike).then_some(Self {
+            mean: differences.iter().sum::<f64>() / differences.len().max(1) as f64,
+            interval,
+            rows: differences.len(),
+            groups: is_grouped.then_some(groups),
         }))
     }
 
     pub(super) fn to_json(&self) -> Value {
-        json!({ "rows": self.rows, "test": self.test })
+        json!({
+            "rows": self.rows,
+            "groups": self.groups,
+            "mean": self.mean,
+            "interval": self.interval,
+        })
+    }
+
+    /// The rows in words.
+    pub(super) fn said(&self) -> String {
+        match self.groups {
+            Some(groups) => format!("{} rows of {groups} groups", self.rows),
+            None => format!("{} rows", self.rows),
+        }
     }
 }
 
 /// Of each row what `run` makes of it; none where `telly evaluate` has no such scores.
-fn scores(sweep: &Sweep, run: &Path) -> Result<Option<Vec<Option<f64>>>, Error> {
+fn scores(sweep: &Sweep, run: &Path) -> Result<Option<Vec<Line>>, Error> {
     let folder = &sweep.folder;
     let place = tempfile::tempdir_in(folder).map_err(Error::Output)?;
     let file = place.path().join("scores.jsonl");
@@ -96,9 +122,7 @@ fn scores(sweep: &Sweep, run: &Path) -> Result<Option<Vec<Option<f64>>>, Error> 
     let text = fs_err::read(&file).map_err(Error::Output)?;
     let lines = text.lines().map(|line| {
         let line = line.map_err(Error::Output)?;
-        let line: Line = serde_json::from_str(&line)
-            .map_err(|error| Error::Output(std::io::Error::other(error)))?;
-        Ok(line.score)
+        serde_json::from_str(&line).map_err(|error| Error::Output(std::io::Error::other(error)))
     });
     lines.collect::<Result<Vec<_>, _>>().map(Some)
 }

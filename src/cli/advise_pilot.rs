@@ -7,11 +7,12 @@ use serde_json::{Map, Value, json};
 use toml::Table;
 
 use super::advise_sample::{Sample, TRAIN, VALID};
-use super::console;
 use super::sweep_folder::{Sweep, Trained, is_begun, telly_json, unique, write};
+use super::{advise_probes, console};
 use crate::checkpoint::Freeze;
 use crate::dataset::Source;
 use crate::error::Error;
+use crate::study::syntax::Language;
 use crate::study::{CacheCost, Changes, SWEEP_SHARED, candidates};
 use crate::train::{History, RunIdentity};
 
@@ -42,6 +43,8 @@ pub(super) struct Asked {
     pub(super) epochs: usize,
     /// Layers of the model.
     pub(super) layers: usize,
+    /// That of the sample's codes, where layers are to be probed.
+    pub(super) language: Option<Language>,
 }
 
 impl Asked {
@@ -78,6 +81,8 @@ pub(super) struct Found {
     /// What `telly rsa` says of the model before and after training all of it; none where that is not
     /// among the K, or cannot be compared.
     pub(super) similarities: Option<Map<String, Value>>,
+    /// What `telly probe` says of the same two, where that is asked for.
+    pub(super) probes: Option<Map<String, Value>>,
     /// Whether there are seeds left that are not trained.
     pub(super) seeds_left: bool,
 }
@@ -199,6 +204,7 @@ impl Pilot {
             trained: self.train_base(base, &seeds)?,
             costs,
             similarities: self.similarities(model)?,
+            probes: None,
             seeds_left: false,
         };
         let tried = match (&self.asked.freezes, found.changes()) {
@@ -225,6 +231,9 @@ impl Pilot {
             }
             let freezes = if round == 0 { &tried } else { &all };
             self.sweep.train(freezes, seed, &mut found.trained)?;
+        }
+        if let Some(language) = self.asked.language {
+            found.probes = advise_probes::probe(&self.sweep, model, language)?;
         }
         Ok(found)
     }
@@ -367,6 +376,7 @@ mod tests {
             step: 32,
             epochs: 1,
             layers: 6,
+            language: None,
         };
         assert!((asked(None).round() - 2.2).abs() < 1e-9);
         let none = vec![Freeze::Nothing];

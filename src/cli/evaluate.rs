@@ -89,7 +89,8 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
     let (model, label) = (&loaded.model, "evaluate");
     let mut metrics = if let Some((folder, name)) = file {
         let (metrics, scores) = evaluate_rows(model, &mut activations, &split, code_base, label)?;
-        write_scores(folder, &name, &scores.unwrap_or_default())?;
+        let groups = model.needs_partners().then(|| split.targets.classes());
+        write_scores(folder, &name, &scores.unwrap_or_default(), groups)?;
         metrics
     } else {
         evaluate(model, &mut activations, &split, code_base, label)?
@@ -121,10 +122,19 @@ pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Error> {
     console::result(arguments.json, &object)
 }
 
-/// Writes `scores` as `folder/name`, a line a row; rows count from 1.
-fn write_scores(folder: &Path, name: &str, scores: &RowScores) -> Result<(), Error> {
+/// Writes `scores` as `folder/name`, a line a row, with the group that its row is found among where there are
+/// `groups`; rows count from 1.
+fn write_scores(
+    folder: &Path,
+    name: &str,
+    scores: &RowScores,
+    groups: Option<&[i64]>,
+) -> Result<(), Error> {
     let lines = scores.iter().enumerate().map(|(row, score)| {
-        let line = json!({ "row": row + 1, "score": score });
+        let mut line = json!({ "row": row + 1, "score": score });
+        if let Some(groups) = groups {
+            line["group"] = groups[row].into();
+        }
         format!("{line}\n")
     });
     let lines: Vec<String> = lines.collect();

@@ -3,6 +3,7 @@
 mod advise;
 mod advise_difference;
 mod advise_pilot;
+mod advise_probes;
 mod advise_sample;
 mod cache;
 mod cache_catalog;

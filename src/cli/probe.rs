@@ -15,8 +15,8 @@ use super::sweep_folder::unique;
 use crate::error::Error;
 use crate::study;
 use crate::study::probe::{
-    Control, FeaturesSource, Finding, LabelOrder, Probe, ProbeResult, Problems, SplitFeatures,
-    Suite, TextForm, probe_splits, randomize,
+    Control, FeaturesSource, Finding, LabelOrder, Probe, ProbeResult, Problems, Reference,
+    SplitFeatures, Suite, TextForm, probe_splits, randomize,
 };
 
 /// What is looked for, unless told.
@@ -36,7 +36,8 @@ Examples:
   telly probe runs/search --data functions.jsonl --language java --probe lexical,structural --json
   telly probe models/unixcoder-base --data poj104 --test poj104 --language cpp --probe semantic
   telly probe models/unixcoder-base --data functions.jsonl --language go --features go.safetensors
-  telly probe go.safetensors --seed 2 --control labels      (the model is not run again)")]
+  telly probe go.safetensors --seed 2 --control labels      (the model is not run again)
+  telly probe runs/search --beside models/unixcoder-base --data functions.jsonl --language java")]
 pub(super) struct ProbeArguments {
     /// Folder of a checkpoint or of a finished run, or owner/name[@revision] of a model on the hub; or a
     /// file of --features, which needs no data.
@@ -56,7 +57,7 @@ pub(super) struct ProbeArguments {
     )]
     probe: Option<Vec<Probe>>,
     /// What to set beside it: the same model with random weights, the same labels in random order
-    /// [default: weights; of a file of --features none].
+    /// [default: weights; with --beside, and of a file of --features, none].
     #[arg(
         long,
         value_enum,
@@ -65,6 +66,10 @@ pub(super) struct ProbeArguments {
         help_heading = "Probes"
     )]
     control: Option<Vec<Control>>,
+    /// Another checkpoint or run with as many layers, as what a run was trained from: the same probes on it, and
+    /// how far above it each layer is.
+    #[arg(long, value_name = "MODEL", help_heading = "Probes")]
+    beside: Option<PathBuf>,
     /// lexical: tokens to learn from at most, and to test on [default: 10000].
     #[arg(long, value_name = "N", help_heading = "Probes")]
     tokens: Option<usize>,
@@ -115,17 +120,24 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
         Some(probes) => unique(probes.clone()),
         None => USUAL.to_vec(),
     };
-    let controls = controls(arguments, Control::Weights)?;
+    let usual = match arguments.beside {
+        Some(_) => Control::None,
+        None => Control::Weights,
+    };
+    let controls = controls(arguments, usual)?;
     let tokens = at_least_one("--tokens", arguments.tokens.unwrap_or(TOKENS))?;
     let seed = arguments.seed.unwrap_or(0);
     arguments.texts.check()?;
     let mut studied = arguments.model.open(&arguments.studied)?;
-    let max_length = arguments.model.max_length([&studied]);
-    let mode_token = studied.mode_token(max_length)?;
-    let form = TextForm {
-        mode_token: mode_token.as_deref(),
-        max_length,
-    };
+    let beside = arguments.beside.as_deref();
+    let beside = beside.map(|path| arguments.model.open(path)).transpose()?;
+    if let Some(beside) = &beside {
+        same_layers(beside, &studied)?;
+    }
+    let both = || [&studied].into_iter().chain(&beside);
+    let max_length = arguments.model.max_length(both());
+    // What one cannot take is told before the other one is run.
+    both().try_for_each(|studied| studied.mode_token(max_length).map(drop))?;
     let file = arguments.features.as_deref();
     let file = file.map(|path| place("--features", path)).transpose()?;
     let [train, test] = arguments.texts.read(&probes, seed)?;
@@ -136,7 +148,17 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
         seed,
     };
     let name = studied.path.display().to_string();
-    let splits = compute(&suite, &studied, form, &probes, arguments, &name)?;
+    let features = |studied: &Studied, label: &str| {
+        let mode_token = studied.mode_token(max_length)?;
+        let form = TextForm {
+            mode_token: mode_token.as_deref(),
+            max_length,
+        };
+        let mut frozen = studied.frozen(&arguments.runtime, max_length)?;
+        let made = suite.features(&studied.checkpoint, &mut frozen, form, &probes, label);
+        made.map_err(Error::from)
+    };
+    let splits = features(&studied, &name)?;
     let source = FeaturesSource::new(name, max_length, seed, probes.clone(), &splits);
     if let Some((folder, name)) = &file {
         source.write(folder, name, &splits)?;
@@ -152,21 +174,41 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     let mut found = find(&probes, &splits, labels, seed).map_err(told)?;
     let mut train_seconds = training.elapsed().as_secs_f64();
     let facts = Facts::of(source, &splits, seed);
-    if controls.contains(&Control::Weights) {
-        drop(splits);
-        randomize(&mut studied.checkpoint, seed);
-        let splits = compute(&suite, &studied, form, &probes, arguments, "random weights")?;
+    drop(splits);
+    let mut set_beside = |studied: &Studied, reference, name: &str| {
+        let splits = features(studied, name)?;
         let training = Instant::now();
         for (finding, own) in &mut found {
             let probe = finding.probe;
-            let label = format!("{}, random weights", probe.name());
+            let label = format!("{}, {name}", probe.name());
             let result = probe_splits(probe, &splits, LabelOrder::Own, seed, &label);
-            finding.set_beside(Control::Weights, own, &result.map_err(told)?);
+            finding.set_beside(reference, own, &result.map_err(told)?);
         }
         train_seconds += training.elapsed().as_secs_f64();
+        Ok::<_, Error>(())
+    };
+    if controls.contains(&Control::Weights) {
+        randomize(&mut studied.checkpoint, seed);
+        set_beside(&studied, Reference::RandomWeights, "random weights")?;
+    }
+    if let Some(beside) = &beside {
+        set_beside(
+            beside,
+            Reference::Beside,
+            &beside.path.display().to_string(),
+        )?;
     }
     let seconds = [started.elapsed().as_secs_f64(), train_seconds];
     tell(arguments, &facts, found, seconds)
+}
+
+/// Refuses models whose layers are no pairs.
+fn same_layers(beside: &Studied, studied: &Studied) -> Result<(), Error> {
+    let (found, expected) = (beside.layers(), studied.layers());
+    if found == expected {
+        return Ok(());
+    }
+    Err(study::Error::Layers { found, expected }.into())
 }
 
 /// Probes what is in a file of `--features`.
@@ -189,13 +231,17 @@ fn run_again(arguments: &ProbeArguments, started: Instant) -> Result<(), Error> 
         });
     }
     let controls = controls(arguments, Control::None)?;
-    if controls.contains(&Control::Weights) {
+    let runs_a_model = first_passed(&[
+        ("--control weights", controls.contains(&Control::Weights)),
+        ("--beside", arguments.beside.is_some()),
+    ]);
+    if let Some(flag) = runs_a_model {
         return Err(Error::Usage {
             problem: format!(
-                "`--control weights` runs a model, and `{}` is a file of features",
+                "`{flag}` runs a model, and `{}` is a file of features",
                 path.display()
             ),
-            hint: "pass labels or none, or name the model instead of the file".into(),
+            hint: "leave it out, or name the model instead of the file".into(),
         });
     }
     let (source, splits) = FeaturesSource::read(path)?;
@@ -253,7 +299,7 @@ fn find(
         if labels {
             let label = format!("{}, random labels", probe.name());
             let result = probe_splits(probe, splits, LabelOrder::Random, seed, &label)?;
-            finding.set_beside(Control::Labels, &own, &result);
+            finding.set_beside(Reference::RandomLabels, &own, &result);
         }
         found.push((finding, own));
     }
@@ -270,11 +316,15 @@ fn tell(
     let found = found.into_iter().map(|(finding, _)| finding);
     let found: Vec<Finding> = found.collect();
     if !arguments.json {
+        if let Some(beside) = &arguments.beside {
+            console::print(&format!("beside: {}\n", beside.display()))?;
+        }
         return print(&found);
     }
     let [train, test] = facts.texts;
     let object = json!({
         "model": facts.source.model,
+        "beside": arguments.beside.as_ref().map(|path| path.display().to_string()),
         "texts": { "train": train, "test": test },
         "problems": facts.problems,
         "cut": facts.cut,
@@ -300,19 +350,6 @@ fn cut(splits: &[SplitFeatures; 2]) -> Map<String, Value> {
         shares.insert("traversals".into(), share(cut));
     }
     shares
-}
-
-/// What the model makes of the texts.
-fn compute(
-    suite: &Suite,
-    studied: &Studied,
-    form: TextForm,
-    probes: &[Probe],
-    arguments: &ProbeArguments,
-    label: &str,
-) -> Result<[SplitFeatures; 2], Error> {
-    let mut frozen = studied.frozen(&arguments.runtime, form.max_length)?;
-    Ok(suite.features(&studied.checkpoint, &mut frozen, form, probes, label)?)
 }
 
 fn print(found: &[Finding]) -> Result<(), Error> {

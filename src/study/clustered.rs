@@ -9,7 +9,7 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 /// correction G / (G - 1), and Student's distribution with G - 1 degrees of freedom for G clusters. With a
 /// cluster for each value it is Student's interval. None with fewer than two clusters, of numbers that are
 /// none, and of clusters that do not differ, by which other ones cannot be judged.
-pub(super) fn interval_of_mean(values: &[f64], clusters: &[i64]) -> Option<[f64; 2]> {
+pub fn interval_of_mean(values: &[f64], clusters: &[i64]) -> Option<[f64; 2]> {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     // Kept in the order of the examples, so that the sum is the same every time.

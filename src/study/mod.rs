@@ -24,6 +24,7 @@ pub mod syntax;
 
 pub use advice::{ADVICE_RESULT, Changes, Decision, PILOT_LEVEL, UNCHANGED, candidates, choose};
 pub use bootstrap::Resamples;
+pub use clustered::interval_of_mean;
 pub use error::Error;
 pub use layer_vectors::{LayerVectors, TextPooling, layer_vectors};
 pub use paired::PairedTest;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::support::{
-    self, WRONG_INPUT, Workspace, fails, goldens, precompute, telly, telly_json, text,
+    self, WRONG_INPUT, Workspace, fails, goldens, precompute, telly, telly_json, telly_ok, text,
     write_long_classification,
 };
 use serde_json::Value;
@@ -173,7 +173,7 @@ fn says_what_the_rows_tell(folder: &Path, advice: &Value, lr: &str) {
     assert_eq!(advice["pilot_seeds"], 1);
     let said = advice["sentences"].to_string();
     if chosen == base {
-        assert!(advice["difference"]["test"].is_null(), "{advice}");
+        assert!(advice["difference"]["interval"].is_null(), "{advice}");
         let count = chosen.len();
         assert!(
             said.contains(&format!("none of the {count} rows")),
@@ -186,9 +186,10 @@ fn says_what_the_rows_tell(folder: &Path, advice: &Value, lr: &str) {
     let mean = differences.clone().sum::<f64>() / rows;
     let squares = differences.map(|difference| (difference - mean).powi(2));
     let error = (squares.sum::<f64>() / (rows - 1.0) / rows).sqrt();
-    let test = &advice["difference"]["test"];
+    let test = &advice["difference"];
     let number = |value: &Value| value.as_f64().expect("a number");
-    assert!((number(&test["difference"]) - mean).abs() < 1e-12, "{test}");
+    assert!((number(&test["mean"]) - mean).abs() < 1e-12, "{test}");
+    assert!(test["groups"].is_null(), "{test}");
     let reach = number(&test["interval"][1]) - mean;
     // Student's 97.5th percentile is between that of the normal distribution and 2.1 from 20 rows on.
     assert!(
@@ -280,7 +281,7 @@ fn the_rows_tell_two_runs_of_one_seed_apart() {
     let flags = ["--seeds", "1", "--lr", "1e-3", "--epochs", "5"];
     let advice = telly_json(&with(&arguments, &flags));
     says_what_the_rows_tell(&work.path("advice"), &advice, "1e-3");
-    assert!(advice["difference"]["test"].is_object(), "{advice}");
+    assert!(advice["difference"]["interval"].is_array(), "{advice}");
 }
 
 /// What has not changed the layers because it has learnt nothing is no reason to freeze them.
@@ -333,6 +334,65 @@ fn pairs_of_functions_are_compared_by_the_first() {
     let advice = telly_json(&with(&arguments, &["--task", "clone", "--minutes", "0"]));
     assert_eq!(advice["similarities"]["texts"], 20);
     assert_eq!(advice["similarities"]["max_length"], 64);
+}
+
+/// What training changes in what the layers know of code is a part of the advice, where that is asked for.
+#[test]
+fn layers_are_probed_in_the_language_of_the_sample() {
+    let work = Workspace::new();
+    let rows = (0..90).map(|row| {
+        let code = format!(
+            "def f{row}(x):\n    if x > {row}:\n        return {}\n    return 'no'\n",
+            row * 3
+        );
+        let label = ["odd", "even"][row % 2];
+        serde_json::json!({ "text": code, "label": label }).to_string() + "\n"
+    });
+    work.write("train.jsonl", &rows.collect::<String>());
+    let short = |out: &str| without(advise(&work, out), &["--seeds", "--freeze"]);
+    let flags = ["--minutes", "0", "--language"];
+    let arguments = with(&short("advice"), &[&flags[..], &["python"]].concat());
+    let advice = telly_json(&arguments);
+    let probes = &advice["probes"];
+    assert_eq!(
+        probes["texts"],
+        serde_json::json!({ "train": 60, "test": 30 })
+    );
+    assert_eq!(probes["beside"], text(&goldens().join("bert-tiny")));
+    let names: Vec<&Value> = probes["probes"]
+        .as_array()
+        .expect("probes")
+        .iter()
+        .map(|found| &found["probe"])
+        .collect();
+    assert_eq!(names, ["lexical", "structural"]);
+    let said = |name: &str| {
+        let sentences = advice["sentences"].as_array().expect("sentences").iter();
+        let said = sentences.filter(|said| said.as_str().is_some_and(|said| said.contains(name)));
+        said.count()
+    };
+    assert_eq!(
+        [said("lexical probe"), said("structural probe")],
+        [1, 1],
+        "{advice}"
+    );
+    let page = work.path("advice.html");
+    telly_ok(&["report", text(&work.path("advice")), "--out", text(&page)]);
+    let page = fs_err::read_to_string(page).expect("a page");
+    assert!(page.contains("Found by layer"), "no probes on the page");
+    // In another language none of it can be read.
+    let arguments = with(&short("java"), &[&flags[..], &["java"]].concat());
+    let output = telly_ok(&[&arguments[..], &["--json".into()]].concat());
+    let advice: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(
+        advice["probes"].is_null() && advice["predicted"].is_object(),
+        "{advice}"
+    );
+    let said = support::stderr(&output);
+    assert!(
+        said.contains("the layers are not probed") && said.contains("--language"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -433,6 +433,10 @@ fn a_file_of_features_is_probed_for_what_it_holds() {
         &["--data", text(&functions)],
         &["--data", "nothing to act on"],
     );
+    fails(
+        &["--beside", text(&model)],
+        &["--beside", "file of features"],
+    );
     fails(&["--provider", "cpu"], &["--provider", "nothing to act on"]);
     fails(&["--limit", "9"], &["--limit", "nothing to act on"]);
     fails(&["--tokens", "9"], &["--tokens", "nothing to act on"]);
@@ -455,9 +459,8 @@ fn a_file_of_features_is_probed_for_what_it_holds() {
     }
 }
 
-#[test]
-fn a_run_is_probed_with_what_it_has_learnt() {
-    let workspace = Workspace::new();
+/// A run of bert-tiny with two of its three layers frozen.
+fn trained(workspace: &Workspace) -> PathBuf {
     let data = workspace.path("rows.jsonl");
     write_long_classification(&data, 40);
     let (cache, run) = (workspace.path("cache"), workspace.path("run"));
@@ -469,6 +472,70 @@ fn a_run_is_probed_with_what_it_has_learnt() {
         &cache,
     ));
     telly_ok(&train(&cache, &run, "--epochs 3 --lr 1e-2"));
+    run
+}
+
+#[test]
+fn a_run_is_held_beside_what_it_was_trained_from() {
+    let workspace = Workspace::new();
+    let run = trained(&workspace);
+    let functions = write_python(&workspace, "functions.jsonl", 0, 120);
+    let model = goldens().join("bert-tiny");
+    let probe = |first: &Path, second: &Path| {
+        let fixed = ["probe", text(first), "--beside", text(second)];
+        let flags = ["--data", text(&functions), "--max-length", "64"];
+        let probes = ["--probe", "lexical,structural", "--tokens", "400"];
+        [&fixed[..], &flags, &probes]
+            .concat()
+            .into_iter()
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let found = telly_json(&probe(&run, &model));
+    assert_eq!(found["beside"], text(&model));
+    for name in ["lexical", "structural"] {
+        let finding = result_of(&found, name);
+        let layers = finding["layers"].as_array().expect("layers");
+        for layer in &layers[..3] {
+            // The same to the bit, so that there is nothing to judge by.
+            assert_eq!(layer["beside"], layer["value"], "{finding}");
+            assert_eq!(layer.get("above_beside"), None, "{finding}");
+            // Another pass than this was not asked for.
+            assert_eq!(layer.get("random_weights"), None, "{finding}");
+        }
+    }
+    let last = &result_of(&found, "lexical")["layers"][3];
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let [low, high] = [0, 1].map(|end| number(&last["above_beside"][end]));
+    let difference = number(&last["value"]) - number(&last["beside"]);
+    assert!(low < difference && difference < high, "{last}");
+    // Other tokens of the same functions: the functions can be held against each other.
+    let found = telly_json(&probe(&model, &goldens().join("roberta-tiny")));
+    let has_pairs = |name: &str| {
+        let layers = result_of(&found, name)["layers"].as_array().cloned();
+        layers
+            .expect("layers")
+            .iter()
+            .any(|layer| layer.get("above_beside").is_some())
+    };
+    assert!(has_pairs("structural") && !has_pairs("lexical"), "{found}");
+    let printed = telly_ok(&probe(&run, &model));
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(
+        printed.contains("above it [95 %]") && printed.contains("beside: "),
+        "{printed}"
+    );
+    fails(
+        telly(&probe(&run, &minilm())),
+        WRONG_INPUT,
+        &["found 6, expected 3"],
+    );
+}
+
+#[test]
+fn a_run_is_probed_with_what_it_has_learnt() {
+    let workspace = Workspace::new();
+    let run = trained(&workspace);
     let functions = write_python(&workspace, "functions.jsonl", 0, 40);
     let path = workspace.path("features.safetensors");
     let features = |model: &Path| {

@@ -1,5 +1,6 @@
 //! `telly evaluate --scores`: what each row adds to the metric that chooses, whose mean is that metric.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::support::{
@@ -80,6 +81,19 @@ fn a_function_scores_its_average_precision() {
     assert_eq!(scores.len(), 21);
     assert_eq!(scores[20], None);
     assert!(scores[..20].iter().all(Option::is_some));
+    // Rows of a label are a group, and none else is in it.
+    let lines = fs_err::read_to_string(data.with_extension("scores")).expect("scores");
+    let group = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        line["group"].as_i64().expect("a group")
+    };
+    let groups: Vec<i64> = lines.lines().map(group).collect();
+    assert!(
+        (0..20).all(|row| groups[row] == groups[row % 5]),
+        "{groups:?}"
+    );
+    let distinct: HashSet<i64> = groups.into_iter().collect();
+    assert_eq!(distinct.len(), 6);
     mean_is(&scores, &found["metrics"]["map@r"]);
 }
 
@@ -97,6 +111,7 @@ fn a_text_scores_whether_it_is_right() {
     let with_file = [&fixed[..], &["--scores", text(&file)]].concat();
     let found = telly_json(&with_file);
     let lines = fs_err::read_to_string(&file).expect("scores");
+    assert!(!lines.contains("group"), "{lines}");
     let right = lines.matches("\"score\":1.0").count();
     assert_eq!(lines.lines().count(), 40);
     let accuracy = found["metrics"]["accuracy"].as_f64().expect("a number");

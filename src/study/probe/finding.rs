@@ -17,6 +17,17 @@ pub enum Control {
     None,
 }
 
+/// What a finding is set beside: the same probes on something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reference {
+    /// A model of the same shape with random weights.
+    RandomWeights,
+    /// Labels in random order.
+    RandomLabels,
+    /// The model that this one is compared with.
+    Beside,
+}
+
 /// A number that a probe found, and what its controls did.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
@@ -34,6 +45,13 @@ pub struct Reading {
     /// With labels in random order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub random_labels: Option<f64>,
+    /// Of the model that this one is held beside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<f64>,
+    /// The 95 % confidence interval of how far the value is above that, by the same test examples; none where
+    /// these are others, as tokens are to another tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub above_beside: Option<[f64; 2]>,
 }
 
 impl Reading {
@@ -45,18 +63,19 @@ impl Reading {
             random_weights: None,
             above_random_weights: None,
             random_labels: None,
+            beside: None,
+            above_beside: None,
         }
     }
 
-    /// Sets beside `own` scores those of a `control`.
-    fn set(&mut self, control: Control, own: &Scores, other: &Scores, clusters: &[i64]) {
-        match control {
-            Control::Weights => {
-                self.random_weights = Some(other.mean());
-                self.above_random_weights = own.interval_above(other, clusters);
+    /// Sets beside it what was `found` elsewhere, and how far it is `above` that.
+    fn set(&mut self, reference: Reference, found: f64, above: Option<[f64; 2]>) {
+        match reference {
+            Reference::RandomWeights => {
+                (self.random_weights, self.above_random_weights) = (Some(found), above);
             }
-            Control::Labels => self.random_labels = Some(other.mean()),
-            Control::None => {}
+            Reference::RandomLabels => self.random_labels = Some(found),
+            Reference::Beside => (self.beside, self.above_beside) = (Some(found), above),
         }
     }
 }
@@ -130,15 +149,19 @@ impl Finding {
         }
     }
 
-    /// Sets beside it, which came of `own`, what a `control` came to on the same test examples.
-    pub fn set_beside(&mut self, control: Control, own: &ProbeResult, other: &ProbeResult) {
-        let clusters = &own.clusters;
-        let (own, other) = (&own.readings, &other.readings);
-        let layers = own.layers.iter().zip(&other.layers);
-        for (layer, (own, other)) in self.layers.iter_mut().zip(layers) {
-            layer.reading.set(control, own, other, clusters);
+    /// Sets beside it, which came of `own`, what the `reference` came to; the two have as many layers.
+    pub fn set_beside(&mut self, reference: Reference, own: &ProbeResult, other: &ProbeResult) {
+        // Tokens of another tokenizer are other examples.
+        let is_paired = own.clusters == other.clusters;
+        let set = |reading: &mut Reading, scores: &Scores, others: &Scores| {
+            let above = is_paired.then(|| scores.interval_above(others, &own.clusters));
+            reading.set(reference, others.mean(), above.flatten());
+        };
+        let layers = own.readings.layers.iter().zip(&other.readings.layers);
+        for (layer, (scores, others)) in self.layers.iter_mut().zip(layers) {
+            set(&mut layer.reading, scores, others);
         }
-        self.mixed.set(control, &own.mixed, &other.mixed, clusters);
+        set(&mut self.mixed, &own.readings.mixed, &other.readings.mixed);
     }
 
     /// What it learnt from, what it was tested on, and what guessing gives.
@@ -157,64 +180,90 @@ impl Finding {
         self.readings().any(|reading| reading.interval.is_some())
     }
 
-    /// The heading of its table: layer, metric, controls, weight.
+    /// The heading of its table: layer, metric, what it is set beside, weight.
     pub fn columns(&self) -> Vec<String> {
         let interval = if self.has_intervals() { " [95 %]" } else { "" };
-        let columns = [
-            ("layer".to_owned(), true),
-            (format!("{}{interval}", self.metric), true),
-            ("random weights".into(), self.has_random_weights()),
-            ("above them, 95 %".into(), self.has_intervals_above()),
-            ("random labels".into(), self.has_random_labels()),
-            ("weight in the mixture".into(), true),
-        ];
-        let columns = columns.into_iter().filter(|(_, is_there)| *is_there);
-        columns.map(|(name, _)| name).collect()
+        let metric = format!("{}{interval}", self.metric);
+        let columns = Column::ALL.into_iter().filter(|column| self.has(*column));
+        let columns = columns.map(|column| column.heading().to_owned());
+        ["layer".to_owned(), metric]
+            .into_iter()
+            .chain(columns)
+            .chain(["weight in the mixture".into()])
+            .collect()
     }
 
     /// The rows of its table: each layer, and all of them mixed, which has no weight.
     pub fn rows(&self) -> impl Iterator<Item = Vec<String>> {
         let layers = self.layers.iter();
-        let layers = layers.map(|layer| (layer.layer.to_string(), layer.reading, layer.weight));
-        let rows = layers.map(|(name, reading, weight)| (name, reading, format!("{weight:.3}")));
-        let rows = rows.chain([("mixed".into(), self.mixed, String::new())]);
+        let layers = layers.map(|layer| {
+            let weight = format!("{:.3}", layer.weight);
+            (layer.layer.to_string(), layer.reading, weight)
+        });
+        let rows = layers.chain([("mixed".into(), self.mixed, String::new())]);
         rows.map(|(name, reading, weight)| {
-            let control = |value: Option<f64>, is_there: bool| {
-                let cell = value.map_or_else(|| "-".into(), |value| format!("{value:.4}"));
-                is_there.then_some(cell)
-            };
-            let above = reading.above_random_weights;
-            let above = above.map_or_else(
-                || "-".into(),
-                |[low, high]| format!("[{low:+.4}, {high:+.4}]"),
-            );
-            let cells = [
-                Some(name),
-                Some(reading.to_string()),
-                control(reading.random_weights, self.has_random_weights()),
-                self.has_intervals_above().then_some(above),
-                control(reading.random_labels, self.has_random_labels()),
-                Some(weight),
-            ];
-            cells.into_iter().flatten().collect()
+            let columns = Column::ALL.into_iter().filter(|column| self.has(*column));
+            let columns = columns.map(|column| column.of(&reading).unwrap_or_else(|| "-".into()));
+            [name, reading.to_string()]
+                .into_iter()
+                .chain(columns)
+                .chain([weight])
+                .collect()
         })
+    }
+
+    /// Whether `column` says anything.
+    fn has(&self, column: Column) -> bool {
+        self.readings().any(|reading| column.of(reading).is_some())
     }
 
     fn readings(&self) -> impl Iterator<Item = &Reading> {
         let layers = self.layers.iter().map(|layer| &layer.reading);
         layers.chain([&self.mixed])
     }
+}
 
-    fn has_random_weights(&self) -> bool {
-        self.mixed.random_weights.is_some()
+/// What stands beside the values of a table, where it is known.
+#[derive(Debug, Clone, Copy)]
+enum Column {
+    RandomWeights,
+    AboveRandomWeights,
+    RandomLabels,
+    Beside,
+    AboveBeside,
+}
+
+impl Column {
+    const ALL: [Self; 5] = [
+        Self::RandomWeights,
+        Self::AboveRandomWeights,
+        Self::RandomLabels,
+        Self::Beside,
+        Self::AboveBeside,
+    ];
+
+    fn heading(self) -> &'static str {
+        match self {
+            Self::RandomWeights => "random weights",
+            Self::AboveRandomWeights | Self::AboveBeside => "above it [95 %]",
+            Self::RandomLabels => "random labels",
+            Self::Beside => "beside",
+        }
     }
 
-    fn has_intervals_above(&self) -> bool {
-        self.readings()
-            .any(|reading| reading.above_random_weights.is_some())
-    }
-
-    fn has_random_labels(&self) -> bool {
-        self.mixed.random_labels.is_some()
+    /// What it says of `reading`.
+    fn of(self, reading: &Reading) -> Option<String> {
+        let number = |value: Option<f64>| Some(format!("{:.4}", value?));
+        let interval = |ends: Option<[f64; 2]>| {
+            let [low, high] = ends?;
+            Some(format!("[{low:+.4}, {high:+.4}]"))
+        };
+        match self {
+            Self::RandomWeights => number(reading.random_weights),
+            Self::AboveRandomWeights => interval(reading.above_random_weights),
+            Self::RandomLabels => number(reading.random_labels),
+            Self::Beside => number(reading.beside),
+            Self::AboveBeside => interval(reading.above_beside),
+        }
     }
 }

@@ -24,7 +24,7 @@ pub use classes::probe_classes;
 pub use examples::CodeText;
 pub use features::Features;
 pub use features_file::FeaturesSource;
-pub use finding::{Control, Finding, LayerReading, Reading};
+pub use finding::{Control, Finding, LayerReading, Reading, Reference};
 pub use random_weights::randomize;
 pub use scores::Scores;
 pub(in crate::study) use suite::LEAST_TOKENS;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::figures::{bytes, seconds};
+use super::probe::ProbedModel;
 use super::rsa::Comparison;
 use super::run::folder_name;
 use super::section::{Block, Cell, Row, Section, Table};
@@ -23,6 +24,7 @@ pub(super) struct ReportedAdvice {
     path: String,
     advice: Advice,
     comparison: Option<Comparison>,
+    probed: Option<ProbedModel>,
     pilot: ReportedSweep,
 }
 
@@ -32,6 +34,7 @@ struct Advice {
     predicted: Option<Prediction>,
     predicted_base: Option<Prediction>,
     similarities: Option<Value>,
+    probes: Option<Map<String, Value>>,
 }
 
 /// What training on all of the data comes to.
@@ -59,11 +62,14 @@ impl ReportedAdvice {
             serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
         let similarities = advice.similarities.take();
         let comparison = similarities.map(|found| Comparison::new(&path, found));
+        let probed = advice.probes.take();
+        let probed = probed.map(|found| ProbedModel::new(&path, found));
         Ok(Self {
             name: folder_name(folder),
             path: folder.display().to_string(),
             advice,
             comparison: comparison.transpose()?,
+            probed: probed.transpose()?,
             pilot: ReportedSweep::read(folder)?,
         })
     }
@@ -88,6 +94,7 @@ impl ReportedAdvice {
         let comparison = self.comparison.map(|comparison| comparison.section());
         std::iter::once(section)
             .chain(comparison)
+            .chain(self.probed.map(|probed| probed.section()))
             .chain([self.pilot.section_of_pilot()])
             .collect()
     }

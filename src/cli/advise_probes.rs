@@ -1,0 +1,111 @@
+//! What fine-tuning on a sample changes in what the layers know of code, by probes.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::advise_sample::{TRAIN, VALID};
+use super::console;
+use super::sweep_folder::{Sweep, telly_json, write};
+use crate::checkpoint::Freeze;
+use crate::dataset::Source;
+use crate::error::Error;
+use crate::study::probe::Finding;
+use crate::study::syntax::Language;
+use crate::train::RunIdentity;
+
+/// The codes that probes learn from and are tested on.
+const PROBED: [(&str, &str); 2] = [(TRAIN, "probed-train.jsonl"), (VALID, "probed-test.jsonl")];
+/// Tokens that the lexical probe learns from, and is tested on: more take longer than the rest of a pilot.
+const TOKENS: &str = "2000";
+
+/// What `telly probe` says of the sample's codes, which are in `language`: of the pilot's base, which has
+/// trained all layers of the `model`, beside that model. None where there is no such run, or where the
+/// probes fail.
+pub(super) fn probe(
+    sweep: &Sweep,
+    model: &Path,
+    language: Language,
+) -> Result<Option<Map<String, Value>>, Error> {
+    let Some(run) = sweep.first_run(Freeze::Nothing) else {
+        return Ok(None);
+    };
+    let Some((identity, _)) = RunIdentity::read(&run)? else {
+        return Ok(None);
+    };
+    let folder = &sweep.folder;
+    let (field, length) = identity.encoding.studied_text();
+    for (sample, probed) in PROBED {
+        let mut chunks = Source::of_all(&[folder.join(sample)], "train")?.records()?;
+        let mut codes = String::new();
+        while let Some(chunk) = chunks.chunk()? {
+            for record in &chunk.records {
+                let code = field.verbatim(record, &chunk.path)?;
+                codes += &json!({ "code": code }).to_string();
+                codes.push('\n');
+            }
+        }
+        write(folder, probed, &codes)?;
+    }
+    let [(_, train), (_, test)] = PROBED;
+    let mut flags: Vec<OsString> = vec![run.into(), "--beside".into(), model.into()];
+    flags.extend(["--data".into(), folder.join(train).into()]);
+    flags.extend(["--test".into(), folder.join(test).into()]);
+    flags.extend(["--language", language.name()].map(OsString::from));
+    flags.extend(["--probe", "lexical,structural", "--tokens", TOKENS].map(OsString::from));
+    flags.extend(["--max-length", &length.to_string()].map(OsString::from));
+    flags.extend(sweep.typed(&["provider", "threads", "onnxruntime"]));
+    match telly_json("probe", flags, folder) {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Child { .. }) => {
+            console::say("the layers are not probed; the advice goes without");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What `found` says of the layers that `chosen` freezes, and of those above.
+pub(super) fn said(found: &Map<String, Value>, chosen: Freeze) -> Vec<String> {
+    let findings = found.get("probes").cloned().unwrap_or_default();
+    let findings: Vec<Finding> = serde_json::from_value(findings).unwrap_or_default();
+    findings
+        .iter()
+        .map(|finding| said_of(finding, chosen))
+        .collect()
+}
+
+fn said_of(finding: &Finding, chosen: Freeze) -> String {
+    let (name, metric) = (finding.probe.name(), &finding.metric);
+    let changed = finding.layers.iter().filter_map(|layer| {
+        let [low, high] = layer.reading.above_beside?;
+        let by = layer.reading.value - layer.reading.beside?;
+        (low > 0.0 || high < 0.0).then_some((layer.layer, by))
+    });
+    let changed: Vec<(usize, f64)> = changed.collect();
+    if changed.is_empty() {
+        return format!(
+            "the {name} probe finds in no layer that it has gained or lost anything ({metric} on {} examples, 95 %)",
+            finding.test
+        );
+    }
+    let layers = changed
+        .iter()
+        .map(|(layer, by)| format!("{layer} {by:+.4}"));
+    let layers = layers.collect::<Vec<_>>().join(", ");
+    let frozen = changed
+        .iter()
+        .filter(|(layer, _)| *layer <= chosen.layers())
+        .count();
+    let frozen = match (chosen, frozen) {
+        (Freeze::Nothing, _) => String::new(),
+        (_, 0) => format!("; K = {chosen} freezes none of them"),
+        (_, count) if count == changed.len() => format!("; K = {chosen} freezes all of them"),
+        (_, count) => format!("; K = {chosen} freezes {count} of them"),
+    };
+    format!(
+        "what the {name} probe finds has changed in these layers (by {metric} on {} examples, 95 %): {layers}{frozen}",
+        finding.test
+    )
+}
