@@ -139,8 +139,12 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
     if decision == Decision::Similarity {
         said.extend(difference(&table, chosen, rows.as_ref(), found.seeds_left));
     }
-    if let Some(probes) = &found.probes {
-        said.extend(advise_probes::said(probes, chosen));
+    match &found.probes {
+        Some(probes) => said.extend(advise_probes::said(probes, chosen)),
+        None if arguments.language.is_some() => {
+            said.push("the layers are not probed: why is told where that was tried".into());
+        }
+        None => {}
     }
     said.extend(costs_and_limits(&object, advice.epochs));
     object["sentences"] = json!(said);
@@ -191,6 +195,16 @@ impl Advice {
             return Err(Error::Usage {
                 problem: format!("`--minutes {}` is no time", arguments.minutes),
                 hint: "pass a number from 0 on".into(),
+            });
+        }
+        let freezes = arguments.freeze.iter().flat_map(|freezes| &freezes.0);
+        if arguments.language.is_some()
+            && arguments.freeze.is_some()
+            && !freezes.into_iter().any(|freeze| *freeze == Freeze::Nothing)
+        {
+            return Err(Error::Usage {
+                problem: "`--language` has nothing to act on where `--freeze` leaves none out: probes look at what training all layers changes".into(),
+                hint: "add none to `--freeze`, or leave one of the two out".into(),
             });
         }
         let data = shared.get("data").and_then(toml::Value::as_str);

@@ -86,8 +86,8 @@ fn said_of(finding: &Finding, chosen: Freeze) -> String {
     let changed: Vec<(usize, f64)> = changed.collect();
     if changed.is_empty() {
         return format!(
-            "the {name} probe finds in no layer that it has gained or lost anything ({metric} on {} examples, 95 %)",
-            finding.test
+            "the {name} probe finds in no layer that it has gained or lost anything ({metric} on {}, 95 %)",
+            finding.tested_on()
         );
     }
     let layers = changed
@@ -105,7 +105,54 @@ fn said_of(finding: &Finding, chosen: Freeze) -> String {
         (_, count) => format!("; K = {chosen} freezes {count} of them"),
     };
     format!(
-        "what the {name} probe finds has changed in these layers (by {metric} on {} examples, 95 %): {layers}{frozen}",
-        finding.test
+        "what the {name} probe finds has changed in these layers (by {metric} on {}, 95 % for each layer by itself and for this seed alone): {layers}{frozen}",
+        finding.tested_on()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a probe found of layers that training has moved by so much.
+    fn finding(differences: [Option<f64>; 4]) -> Map<String, Value> {
+        let layers = differences.into_iter().enumerate().map(|(layer, difference)| {
+            let by = difference.unwrap_or(0.0);
+            let above = difference.map(|by| [by - 0.01, by + 0.01]);
+            json!({ "layer": layer, "value": 0.5 + by, "beside": 0.5, "above_beside": above, "weight": 0.25 })
+        });
+        let found = json!([{
+            "probe": "lexical",
+            "metric": "accuracy",
+            "train": 500,
+            "test": 400,
+            "test_clusters": 30,
+            "chance": 0.4,
+            "mixed": { "value": 0.5 },
+            "layers": layers.collect::<Vec<_>>(),
+        }]);
+        Map::from_iter([("probes".to_owned(), found)])
+    }
+
+    fn said_of(differences: [Option<f64>; 4], chosen: Freeze) -> String {
+        let lines = said(&finding(differences), chosen);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(
+            lines[0].contains("400 in 30 independent parts"),
+            "{lines:?}"
+        );
+        lines[0].clone()
+    }
+
+    #[test]
+    fn layers_that_have_changed_are_named_beside_those_that_are_frozen() {
+        let two = [None, Some(0.005), Some(-0.02), Some(0.05)];
+        let frozen = |layers| said_of(two, Freeze::Layers(layers));
+        assert!(frozen(1).ends_with(": 2 -0.0200, 3 +0.0500; K = 1 freezes none of them"));
+        assert!(frozen(2).ends_with("; K = 2 freezes 1 of them"));
+        assert!(frozen(3).ends_with("; K = 3 freezes all of them"));
+        assert!(said_of(two, Freeze::Nothing).ends_with(": 2 -0.0200, 3 +0.0500"));
+        let nothing = [None, Some(0.005), Some(-0.005), None];
+        assert!(said_of(nothing, Freeze::Layers(1)).contains("finds in no layer"));
+    }
 }

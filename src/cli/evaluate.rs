@@ -41,7 +41,7 @@ pub(super) struct EvaluateArguments {
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     code_base: Option<PathBuf>,
     /// Write what each row adds to accuracy, MRR or MAP@R, as JSON Lines: whether a text is classified right, 1 or
-    /// 0; a query's reciprocal rank; a function's average precision at R (clone by groups).
+    /// 0; a query's reciprocal rank; a function's average precision at R and its group (clone by groups).
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     scores: Option<PathBuf>,
     /// summarize, generate, complete: write the texts of so many rows, from the first on; 0 of none

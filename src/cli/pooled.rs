@@ -96,17 +96,19 @@ pub(super) fn run(
         let vectors = require_space(folder, (numbers * size_of::<f32>()) as u64)
             .map_err(Error::from)
             .and_then(|()| form.compute(&studied, &data, &mut frozen));
-        if is_new && vectors.is_err() {
+        let written = vectors.and_then(|vectors| {
+            let pooled = Pooled {
+                source,
+                texts: hashes,
+                vectors,
+            };
+            pooled.write(folder).map_err(Error::from)
+        });
+        if is_new && written.is_err() {
             // An empty folder that stays does no harm.
             let _ = fs_err::remove_dir(folder);
         }
-        let vectors = vectors?;
-        let pooled = Pooled {
-            source,
-            texts: hashes,
-            vectors,
-        };
-        pooled.write(folder)?;
+        written?;
     }
     let bytes = fs_err::metadata(folder.join(POOLED)).map_err(study::Error::Read)?;
     let object = json!({

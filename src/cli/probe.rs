@@ -67,7 +67,7 @@ pub(super) struct ProbeArguments {
     )]
     control: Option<Vec<Control>>,
     /// Another checkpoint or run with as many layers, as what a run was trained from: the same probes on it, and
-    /// how far above it each layer is.
+    /// how far above it each layer is. --model is that of both.
     #[arg(long, value_name = "MODEL", help_heading = "Probes")]
     beside: Option<PathBuf>,
     /// lexical: tokens to learn from at most, and to test on [default: 10000].
@@ -130,6 +130,15 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     arguments.texts.check()?;
     let mut studied = arguments.model.open(&arguments.studied)?;
     let beside = arguments.beside.as_deref();
+    if let Some(file) = beside.filter(|path| path.is_file()) {
+        return Err(Error::Usage {
+            problem: format!(
+                "`--beside {}` is a file, expected the folder of a model",
+                file.display()
+            ),
+            hint: "name the checkpoint or the run whose features it has".into(),
+        });
+    }
     let beside = beside.map(|path| arguments.model.open(path)).transpose()?;
     if let Some(beside) = &beside {
         same_layers(beside, &studied)?;
@@ -176,7 +185,10 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     let facts = Facts::of(source, &splits, seed);
     drop(splits);
     let mut set_beside = |studied: &Studied, reference, name: &str| {
-        let splits = features(studied, name)?;
+        let splits = features(studied, name).map_err(|error| match error {
+            Error::Study(error) => told(error),
+            other => other,
+        })?;
         let training = Instant::now();
         for (finding, own) in &mut found {
             let probe = finding.probe;

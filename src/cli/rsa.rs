@@ -34,7 +34,7 @@ Examples:
 Layers that a run has frozen are 1 exactly, beside the checkpoint that it was trained from.")]
 pub(super) struct RsaArguments {
     /// The first: folder of a checkpoint or of a finished run, owner/name[@revision] of a model on the
-    /// hub, or the --cache of `telly precompute --pooled`.
+    /// hub, or the --cache of `telly precompute --pooled` or the file in it.
     #[arg(value_name = "A")]
     first: PathBuf,
     /// The second.

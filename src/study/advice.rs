@@ -9,8 +9,8 @@ use crate::checkpoint::Freeze;
 pub const ADVICE_RESULT: &str = "advice.json";
 
 /// Fine-tuning has hardly changed a layer where Pearson's r of its output before and after is at least
-/// this. In `docs/findings.md` freezing such layers cost nothing in any of four cases; in one, neither
-/// did freezing four more.
+/// this. In `docs/findings.md` freezing such layers cost nothing in four cases, in one of which neither did
+/// freezing four more; in a fifth that K was not tried.
 pub const UNCHANGED: f64 = 0.98;
 /// A pilot sees so little that it takes a loss for one sooner than a sweep does: where chance alone
 /// would make one as large less often than this.

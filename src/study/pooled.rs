@@ -80,7 +80,10 @@ impl Pooled {
     /// The folder that has such a file, if `path` is that folder or the file itself.
     pub fn folder(path: &Path) -> Option<&Path> {
         let folder = if path.ends_with(POOLED) {
-            path.parent()?
+            match path.parent()? {
+                here if here.as_os_str().is_empty() => Path::new("."),
+                folder => folder,
+            }
         } else {
             path
         };

@@ -388,6 +388,8 @@ fn layers_are_probed_in_the_language_of_the_sample() {
         advice["probes"].is_null() && advice["predicted"].is_object(),
         "{advice}"
     );
+    let sentences = advice["sentences"].to_string();
+    assert!(sentences.contains("the layers are not probed"), "{advice}");
     let said = support::stderr(&output);
     assert!(
         said.contains("the layers are not probed") && said.contains("--language"),
@@ -423,6 +425,9 @@ fn what_cannot_be_is_told() {
     let place = few.iter().position(|flag| flag == "--rows").expect("there");
     few.remove(place);
     fails(telly(&few), WRONG_INPUT, &["--rows 2"]);
+    let arguments = without(advise(&work, "advice"), &["--freeze"]);
+    let unprobed = with(&arguments, &["--freeze", "0,1", "--language", "java"]);
+    fails(telly(&unprobed), WRONG_INPUT, &["--language", "add none"]);
 }
 
 /// Another sample is not taken for the one that the pilot was made of.

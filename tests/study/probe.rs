@@ -331,6 +331,10 @@ fn the_command_measures_a_model_and_its_controls() {
     assert!((weights.sum::<f64>() - 1.0).abs() < 1e-4);
     let structural = result_of(&found, "structural");
     assert_eq!(structural["train"], 60);
+    // Functions of a problem are not independent, whichever probe looks at them.
+    for name in ["lexical", "syntactic", "structural", "semantic"] {
+        assert_eq!(result_of(&found, name)["test_clusters"], 5, "{name}");
+    }
     assert!(structural["mixed"]["value"].as_f64() > structural["chance"].as_f64());
     let syntactic = result_of(&found, "syntactic");
     assert_eq!(syntactic["metric"], "mrr");
@@ -504,6 +508,10 @@ fn a_run_is_held_beside_what_it_was_trained_from() {
             assert_eq!(layer.get("random_weights"), None, "{finding}");
         }
     }
+    // Where problems are not known, each text is by itself, and its tokens are not.
+    let independent =
+        ["lexical", "structural"].map(|name| result_of(&found, name)["test_clusters"].clone());
+    assert_eq!(independent, [40, 40]);
     let last = &result_of(&found, "lexical")["layers"][3];
     let number = |value: &Value| value.as_f64().expect("a number");
     let [low, high] = [0, 1].map(|end| number(&last["above_beside"][end]));
@@ -522,8 +530,16 @@ fn a_run_is_held_beside_what_it_was_trained_from() {
     let printed = telly_ok(&probe(&run, &model));
     let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
     assert!(
-        printed.contains("above it [95 %]") && printed.contains("beside: "),
+        printed.contains("above beside [95 %]")
+            && printed.contains("same")
+            && printed.contains("beside: "),
         "{printed}"
+    );
+    let file = run.join("model.safetensors");
+    fails(
+        telly(&probe(&run, &file)),
+        WRONG_INPUT,
+        &["--beside", "is a file"],
     );
     fails(
         telly(&probe(&run, &minilm())),

@@ -1,5 +1,6 @@
 //! What a probe found beside its controls, as `telly probe` tells it and `telly report` reads it.
 
+use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,9 @@ pub struct Finding {
     pub train: usize,
     /// Examples it was tested on.
     pub test: usize,
+    /// The independent texts or problems that these are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_clusters: Option<usize>,
     /// What guessing gives.
     pub chance: f64,
     /// Of the probe that mixes all layers.
@@ -137,6 +141,7 @@ impl Finding {
             metric: probe.metric().into(),
             train: result.train,
             test: result.test,
+            test_clusters: Some(result.clusters.iter().collect::<HashSet<_>>().len()),
             chance: result.chance,
             mixed: reading(mixed),
             layers: layers
@@ -170,9 +175,19 @@ impl Finding {
             "{}: learnt from {}, tested on {}; guessing gives {:.4}",
             self.probe.name(),
             self.train,
-            self.test,
+            self.tested_on(),
             self.chance
         )
+    }
+
+    /// How much it was tested on.
+    pub fn tested_on(&self) -> String {
+        match self.test_clusters {
+            Some(clusters) if clusters < self.test => {
+                format!("{} in {clusters} independent parts", self.test)
+            }
+            _ => self.test.to_string(),
+        }
     }
 
     /// Whether there is an interval of what it found.
@@ -245,7 +260,8 @@ impl Column {
     fn heading(self) -> &'static str {
         match self {
             Self::RandomWeights => "random weights",
-            Self::AboveRandomWeights | Self::AboveBeside => "above it [95 %]",
+            Self::AboveRandomWeights => "above random weights [95 %]",
+            Self::AboveBeside => "above beside [95 %]",
             Self::RandomLabels => "random labels",
             Self::Beside => "beside",
         }
@@ -254,16 +270,20 @@ impl Column {
     /// What it says of `reading`.
     fn of(self, reading: &Reading) -> Option<String> {
         let number = |value: Option<f64>| Some(format!("{:.4}", value?));
-        let interval = |ends: Option<[f64; 2]>| {
-            let [low, high] = ends?;
-            Some(format!("[{low:+.4}, {high:+.4}]"))
+        let above = |ends: Option<[f64; 2]>, other: Option<f64>| match ends {
+            Some([low, high]) => Some(format!("[{low:+.4}, {high:+.4}]")),
+            // No example differs, so that there is nothing to judge by.
+            None if other.is_some_and(|other| other.total_cmp(&reading.value).is_eq()) => {
+                Some("same".into())
+            }
+            None => None,
         };
         match self {
             Self::RandomWeights => number(reading.random_weights),
-            Self::AboveRandomWeights => interval(reading.above_random_weights),
+            Self::AboveRandomWeights => above(reading.above_random_weights, reading.random_weights),
             Self::RandomLabels => number(reading.random_labels),
             Self::Beside => number(reading.beside),
-            Self::AboveBeside => interval(reading.above_beside),
+            Self::AboveBeside => above(reading.above_beside, reading.beside),
         }
     }
 }

@@ -90,8 +90,8 @@ pub struct ProbeResult {
     pub chance: f64,
     /// What it found.
     pub readings: Readings,
-    /// Of each test example what it is a part of: of a token its text, of a function that is to be found
-    /// among those of its problem that problem, else itself. Examples of one are not independent.
+    /// Of each test example what it is a part of: the problem that its text solves where that is known, else
+    /// its text. Examples of one are not independent.
     pub clusters: Vec<i64>,
 }
 
@@ -367,9 +367,14 @@ pub fn probe_splits(
             let [train, test] =
                 [&train, &test].map(|(features, classes)| (*features, &classes[..]));
             let readings = probe_classes(train, test, classes, &settings, label)?;
+            let texts = text_clusters(&splits[1]);
             let clusters = match (probe, &splits[1].tokens) {
-                (Probe::Lexical, Some(tokens)) => tokens.texts.clone(),
-                _ => each_alone(sizes[1]),
+                (Probe::Lexical, Some(tokens)) => tokens
+                    .texts
+                    .iter()
+                    .map(|&text| usize::try_from(text).map_or(text, |place| texts[place]))
+                    .collect(),
+                _ => texts,
             };
             Ok(ProbeResult::new(sizes, chance, readings, clusters))
         }
@@ -397,21 +402,21 @@ pub fn probe_splits(
                 }
             });
             let sizes = splits.each_ref().map(|split| split.codes.examples());
-            let (chance, clusters) = match &test {
-                Paired::Sides { groups, .. } => {
-                    (reciprocal_rank_of_chance(groups), each_alone(sizes[1]))
-                }
-                Paired::Groups { groups, .. } => (precision_of_chance(groups), groups.clone()),
+            let chance = match &test {
+                Paired::Sides { groups, .. } => reciprocal_rank_of_chance(groups),
+                Paired::Groups { groups, .. } => precision_of_chance(groups),
             };
             let readings = probe_vectors(train, test, &settings, label)?;
+            let clusters = text_clusters(&splits[1]);
             Ok(ProbeResult::new(sizes, chance, readings, clusters))
         }
     }
 }
 
-/// A cluster for each of so many `examples`.
-fn each_alone(examples: usize) -> Vec<i64> {
-    (0..).take(examples).collect()
+/// Of each text of `split` what it is a part of: its problem where that is known, else itself.
+fn text_clusters(split: &SplitFeatures) -> Vec<i64> {
+    let alone = || (0..).take(split.codes.examples()).collect();
+    split.groups.clone().unwrap_or_else(alone)
 }
 
 impl ProbeResult {
