@@ -7,19 +7,18 @@
     reason = "small numbers; the figures are shown"
 )]
 
+use crate::reference::{
+    LOSS_TOLERANCE, WEIGHT_TOLERANCE, activations, begin, is_of_keys, worst_weight,
+};
 use crate::support::{Golden, device, goldens};
 use candle_core::Device;
 use telly::cache::Split;
 use telly::checkpoint::{Checkpoint, Freeze};
-use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
 use telly::ragged::Ragged;
 use telly::targets::Targets;
 use telly::task::{Batch, HeadSettings, Model};
-use telly::train::{FreshActivations, TrainSettings, Trainer, read_batch};
+use telly::train::{TrainSettings, Trainer, read_batch};
 use telly::trainable::{EncoderInput, Gradients, Ops, OpsChoice, PartLimit, Pass};
-
-/// Of each step's loss, relative, and of the final weights, absolute.
-const TOLERANCE: f64 = 1e-4;
 
 /// Rows as a cache would have them: a function that is in several of them has one number.
 fn split(golden: &Golden, kind: &str) -> Split {
@@ -52,27 +51,6 @@ fn head(kind: &str) -> HeadSettings {
     }
 }
 
-fn activations(golden: &Golden, checkpoint: &Checkpoint, freeze: Freeze) -> FreshActivations {
-    let frozen = match freeze {
-        Freeze::Nothing => None,
-        Freeze::Layers(layers) => {
-            let options = SessionOptions {
-                provider: ProviderChoice::Cpu,
-                threads: Some(1),
-                ..SessionOptions::default()
-            };
-            let runtime = Runtime::load(None).expect("ONNX Runtime");
-            let frozen = FrozenEncoder::new(&runtime, checkpoint, &[layers], &options);
-            Some(frozen.expect("a session"))
-        }
-    };
-    FreshActivations {
-        sequences: golden.sequences(),
-        frozen,
-        pattern: checkpoint.config.attention_pattern,
-    }
-}
-
 /// By either kind of operations, in one piece and in parts.
 fn check(model_name: &str, kind: &str, freeze: &str) {
     for (ops, tokens) in [
@@ -99,12 +77,7 @@ fn check_way(model_name: &str, kind: &str, freeze: &str, ops: OpsChoice, tokens:
     let pooling = head.default_pooling(&checkpoint.config);
     let device = device();
     let model = Model::new(&checkpoint, freeze, &head, pooling, 1, &device).expect("a model");
-    for parameter in model.parameters.iter() {
-        if let Some(initial) = golden.tensors.get(&format!("initial.{}", parameter.name)) {
-            let initial = initial.to_device(&device).expect("on the device");
-            parameter.variable.set(&initial).expect("the same shape");
-        }
-    }
+    begin(&model, &golden);
     let batches = golden.tensors["batches"].to_vec2::<i64>().expect("batches");
     let settings = TrainSettings {
         epochs: 1,
@@ -125,28 +98,12 @@ fn check_way(model_name: &str, kind: &str, freeze: &str, ops: OpsChoice, tokens:
         let report = trainer.step(batch).expect("a step");
         worst_loss = worst_loss.max((report.loss - expected).abs() / expected.abs());
     }
-    let mut worst = (0.0, "");
-    for parameter in trainer.model.parameters.iter() {
-        let name = &parameter.name;
-        // Its gradient is rounding noise: see training_parity.rs.
-        if name.ends_with("key.bias") || name.ends_with("attn.k.bias") {
-            continue;
-        }
-        let expected = golden.floats(&format!("final.{name}"));
-        let found = parameter.variable.flatten_all();
-        let found = found.and_then(|flat| flat.to_vec1::<f32>());
-        for (found, expected) in found.expect("numbers").into_iter().zip(expected) {
-            let difference = (f64::from(found) - expected).abs();
-            if difference > worst.0 {
-                worst = (difference, name);
-            }
-        }
-    }
+    let worst = worst_weight(&golden, &trainer.model);
     println!(
         "{model_name}, {kind}, freeze {freeze}, {ops:?}: loss within {worst_loss:.1e}, weights within {:.1e}, the worst {}",
         worst.0, worst.1
     );
-    assert!(worst_loss < TOLERANCE && worst.0 < TOLERANCE);
+    assert!(worst_loss < LOSS_TOLERANCE && worst.0 < WEIGHT_TOLERANCE);
 }
 
 #[test]
@@ -201,7 +158,7 @@ fn every_trained_tensor_gets_a_gradient() {
                     let numbers = gradients.numbers(index);
                     let numbers = numbers.unwrap_or_else(|| panic!("{name} got no gradient"));
                     let largest = numbers.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
-                    let noise = name.ends_with("key.bias") || name.ends_with("attn.k.bias");
+                    let noise = is_of_keys(name);
                     assert!(
                         noise || largest > 1e-7,
                         "{model_name}, {kind}, {ops:?}, freeze {freeze}, {name}: {largest}"

@@ -9,27 +9,19 @@
     reason = "small numbers; the figures are shown"
 )]
 
+use crate::reference::{LOSS_TOLERANCE, WEIGHT_TOLERANCE, activations, is_of_keys, worst_weight};
 use crate::support::{Golden, goldens};
 use candle_core::Device;
 use telly::cache::Split;
 use telly::checkpoint::{AttentionPattern, Checkpoint, Freeze, PrefixRule};
-use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
 use telly::targets::Targets;
 use telly::task::text_metrics::TextTask;
 use telly::task::{HeadSettings, Model};
-use telly::train::{FreshActivations, TrainSettings, Trainer, read_batch};
+use telly::train::{TrainSettings, Trainer, read_batch};
 use telly::trainable::{Gradients, Ops, OpsChoice, PartLimit, Pass, Pooling};
 
-/// Of each step's loss, relative.
-const LOSS_TOLERANCE: f64 = 1e-4;
-/// Of the final weights, absolute.
-const WEIGHT_TOLERANCE: f64 = 1e-4;
 /// Of a gradient, relative to the largest of its tensor: the golden's are rounded to 16 bits.
 const GRADIENT_TOLERANCE: f64 = 2e-3;
-/// Dropped from the comparison: a key's bias adds the same to all scores of a query, or nearly so
-/// where it is turned, so that its gradient is rounding noise, of which Adam makes steps.
-const OF_KEYS: [&str; 2] = ["key.bias", "k_proj.bias"];
-
 /// The checkpoint of `model`, attending as the task of `golden` has it.
 fn checkpoint(model: &str, golden: &Golden) -> Checkpoint {
     let mut checkpoint = Checkpoint::open(&goldens().join(model)).expect("a checkpoint");
@@ -47,27 +39,6 @@ fn checkpoint(model: &str, golden: &Golden) -> Checkpoint {
         };
     }
     checkpoint
-}
-
-fn activations(golden: &Golden, checkpoint: &Checkpoint, freeze: Freeze) -> FreshActivations {
-    let frozen = match freeze {
-        Freeze::Nothing => None,
-        Freeze::Layers(layers) => {
-            let options = SessionOptions {
-                provider: ProviderChoice::Cpu,
-                threads: Some(1),
-                ..SessionOptions::default()
-            };
-            let runtime = Runtime::load(None).expect("ONNX Runtime");
-            let frozen = FrozenEncoder::new(&runtime, checkpoint, &[layers], &options);
-            Some(frozen.expect("a session"))
-        }
-    };
-    FreshActivations {
-        sequences: golden.sequences(),
-        frozen,
-        pattern: checkpoint.config.attention_pattern,
-    }
 }
 
 /// The golden's rows: each a sequence of which the last tokens are scored.
@@ -175,7 +146,7 @@ fn check(model_name: &str, task: &str, freeze: &str) {
             worst_loss = worst_loss.max((report.loss / losses[step] - 1.0).abs());
             worst_norm = worst_norm.max((report.gradient_norm / norms[step] - 1.0).abs());
         }
-        let worst_weight = worst_weight(&golden, &trainer.model);
+        let (worst_weight, _) = worst_weight(&golden, &trainer.model);
         println!(
             "{model_name} {task} freeze {freeze}: loss off by {worst_loss:.1e} relative, gradient \
              norm by {worst_norm:.1e} relative, weights by {worst_weight:.1e}; {way:?}"
@@ -209,7 +180,7 @@ fn check_gradients(
     for (index, parameter) in model.parameters.iter().enumerate() {
         let name = &parameter.name;
         let expected = golden.floats(&format!("gradient.{name}"));
-        if OF_KEYS.iter().any(|key| name.ends_with(key)) {
+        if is_of_keys(name) {
             continue;
         }
         let found = gradients.numbers(index).expect("every parameter has one");
@@ -229,29 +200,12 @@ fn check_gradients(
         .tensors
         .keys()
         .filter(|name| name.starts_with("final."));
-    let trained = trained.filter(|name| !OF_KEYS.iter().any(|key| name.ends_with(key)));
+    let trained = trained.filter(|name| !is_of_keys(name));
     assert_eq!(
         compared,
         trained.count(),
         "what PyTorch trained is trained here"
     );
-}
-
-/// The largest difference of a final weight.
-fn worst_weight(golden: &Golden, model: &Model) -> f64 {
-    let mut worst = 0.0f64;
-    for parameter in model.parameters.iter() {
-        if OF_KEYS.iter().any(|name| parameter.name.ends_with(name)) {
-            continue;
-        }
-        let expected = golden.floats(&format!("final.{}", parameter.name));
-        let flat = parameter.variable.flatten_all();
-        let found = flat.and_then(|flat| flat.to_vec1::<f32>());
-        for (found, expected) in found.expect("numbers").into_iter().zip(expected) {
-            worst = worst.max((f64::from(found) - expected).abs());
-        }
-    }
-    worst
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod language_loss;
 mod language_parity;
 mod mixed_precision;
 mod options;
+mod reference;
 mod replicas;
 mod resume;
 mod schedules;

@@ -8,18 +8,13 @@
     reason = "small numbers; the figures are shown"
 )]
 
+use crate::reference::{LOSS_TOLERANCE, WEIGHT_TOLERANCE, activations, begin, worst_weight};
 use crate::support::{Golden, device, goldens};
 use telly::checkpoint::{Checkpoint, Freeze};
-use telly::frozen::{FrozenEncoder, ProviderChoice, Runtime, SessionOptions};
 use telly::targets::Targets;
 use telly::task::{Batch, CrossEntropy, HeadSettings, Model, Objective};
 use telly::train::{Activations, FreshActivations, Schedule, TrainSettings, Trainer};
 use telly::trainable::{OpsChoice, Pooling};
-
-/// Of each step's loss, relative.
-const LOSS_TOLERANCE: f64 = 1e-4;
-/// Of the final weights, absolute.
-const WEIGHT_TOLERANCE: f64 = 1e-4;
 
 /// The golden's model as PyTorch had it before the first step.
 fn initial_model(
@@ -51,35 +46,8 @@ fn initial_model(
     let device = device();
     let model = Model::new(checkpoint, freeze, &head, pooling, 1, &device);
     let model = model.expect("a model");
-    for parameter in model.parameters.iter() {
-        if let Some(initial) = golden.tensors.get(&format!("initial.{}", parameter.name)) {
-            let initial = initial.to_device(&device).expect("on the device");
-            parameter.variable.set(&initial).expect("the same shape");
-        }
-    }
+    begin(&model, golden);
     model
-}
-
-/// The golden's sequences, through the frozen layers if there are any.
-fn activations(golden: &Golden, checkpoint: &Checkpoint, freeze: Freeze) -> FreshActivations {
-    let frozen = match freeze {
-        Freeze::Nothing => None,
-        Freeze::Layers(layers) => {
-            let options = SessionOptions {
-                provider: ProviderChoice::Cpu,
-                threads: Some(1),
-                ..SessionOptions::default()
-            };
-            let runtime = Runtime::load(None).expect("ONNX Runtime");
-            let frozen = FrozenEncoder::new(&runtime, checkpoint, &[layers], &options);
-            Some(frozen.expect("a session"))
-        }
-    };
-    FreshActivations {
-        sequences: golden.sequences(),
-        frozen,
-        pattern: checkpoint.config.attention_pattern,
-    }
 }
 
 /// Sequences and targets of a step's rows: for search all queries, then all codes.
@@ -102,31 +70,6 @@ fn batch(golden: &Golden, rows: &[i64]) -> (Vec<usize>, Targets) {
     };
     let targets = all.of_rows(&rows);
     (rows, targets)
-}
-
-/// The largest difference of a final weight, and its name.
-fn worst_weight(golden: &Golden, model: &Model) -> (f64, String) {
-    let mut worst = (0.0, String::new());
-    for parameter in model.parameters.iter() {
-        let expected = golden.floats(&format!("final.{}", parameter.name));
-        // A key's bias adds the same to all scores of a query, which softmax does not see: its
-        // gradient is rounding noise, of which Adam makes steps in PyTorch as here.
-        let of_keys = ["key.bias", "attn.k.bias", "k_lin.bias"];
-        if of_keys.iter().any(|name| parameter.name.ends_with(name)) {
-            continue;
-        }
-        let found = parameter
-            .variable
-            .flatten_all()
-            .and_then(|flat| flat.to_vec1::<f32>());
-        for (found, expected) in found.expect("numbers").into_iter().zip(expected) {
-            let difference = (f64::from(found) - expected).abs();
-            if difference > worst.0 {
-                worst = (difference, parameter.name.clone());
-            }
-        }
-    }
-    worst
 }
 
 /// A way of computing the same step.
