@@ -350,7 +350,7 @@ fn the_command_measures_a_model_and_its_controls() {
     assert_eq!(tensors["test.traversals"].dims(), [30, 7, 384]);
     assert_eq!(tensors["train.tokens"].dims(), [600, 7, 384]);
     assert_eq!(tensors["train.token_classes"].dims(), [600]);
-    let texts = tensors["train.token_texts"].to_vec1::<i64>();
+    let texts = tensors["train.token_texts"].to_vec1::<u32>();
     let texts = texts.expect("the texts of tokens");
     assert!(
         texts.is_sorted() && texts.len() == 600 && texts.iter().all(|text| (0..60).contains(text))
@@ -452,8 +452,12 @@ fn a_file_of_features_is_probed_for_what_it_holds() {
         workspace.write_bytes("features.safetensors", &bytes[..end]);
         fails(&[], &["features.safetensors", "damaged", "--features"]);
     }
-    // A class that there is none of, and a number that is none.
-    for (tensor, problem) in [("token_classes", "the class"), ("tokens", "not finite")] {
+    // A class and a text that there are none of, and a number that is none.
+    for (tensor, problem) in [
+        ("token_classes", "4294967295, expected 0 to 4"),
+        ("token_texts", "4294967295, expected 0 to"),
+        ("tokens", "not finite"),
+    ] {
         let name = format!("train.{tensor}");
         let start = start_of(&bytes, &name);
         let mut other = bytes.clone();

@@ -116,13 +116,13 @@ impl FeaturesSource {
                     let features = reading.alike("tokens", &codes, None)?;
                     let count = features.examples();
                     Ok::<_, String>(Tokens {
-                        classes: reading.classes("token_classes", count, TokenClass::COUNT)?,
-                        texts: reading.numbers("token_texts", Dtype::I64, count)?,
+                        classes: reading.below("token_classes", count, TokenClass::COUNT)?,
+                        texts: reading.below("token_texts", count, codes.examples())?,
                         features,
                     })
                 })
                 .transpose()?,
-            complexities: reading.classes("complexities", count, COMPLEXITY_CLASSES)?,
+            complexities: reading.below("complexities", count, COMPLEXITY_CLASSES)?,
             groups: has(Probe::Semantic)
                 .then(|| reading.numbers("groups", Dtype::I64, count))
                 .transpose()?,
@@ -181,15 +181,15 @@ impl Reading<'_> {
         Ok(found)
     }
 
-    /// `count` classes of so many `classes`.
-    fn classes(&self, what: &str, count: usize, classes: usize) -> Result<Vec<u32>, String> {
+    /// `count` numbers, each below `end`.
+    fn below(&self, what: &str, count: usize, end: usize) -> Result<Vec<u32>, String> {
         let found = self.numbers::<u32>(what, Dtype::U32, count)?;
-        match found.iter().find(|&&class| class as usize >= classes) {
+        match found.iter().find(|&&number| number as usize >= end) {
             None => Ok(found),
-            Some(class) => Err(format!(
-                "`{}.{what}` has the class {class}, expected 0 to {}",
+            Some(number) => Err(format!(
+                "`{}.{what}` has {number}, expected 0 to {}",
                 self.split,
-                classes - 1
+                end - 1
             )),
         }
     }
@@ -238,7 +238,7 @@ fn tensors(split: &SplitFeatures) -> Vec<(&'static str, TensorView<'_>)> {
         ),
         (
             "token_texts",
-            Dtype::I64,
+            Dtype::U32,
             tokens.map(|tokens| row(&tokens.texts)),
         ),
         ("groups", Dtype::I64, split.groups.as_deref().map(row)),

@@ -163,8 +163,8 @@ pub struct Tokens {
     pub features: Features,
     /// The class of each, from 0.
     pub classes: Vec<u32>,
-    /// The place of the text that each stands in.
-    pub texts: Vec<i64>,
+    /// The place among the codes of the text that each stands in.
+    pub texts: Vec<u32>,
 }
 
 /// What a model makes of syntax trees.
@@ -185,7 +185,7 @@ struct Encoded {
     wanted: Vec<Vec<(usize, usize)>>,
     classes: Vec<u32>,
     /// Of each single token the text that it stands in.
-    token_texts: Vec<i64>,
+    token_texts: Vec<u32>,
     codes: usize,
     codes_cut: usize,
     traversal_groups: Vec<i64>,
@@ -283,7 +283,7 @@ impl Suite {
         let (mut codes_cut, mut traversals_cut) = (0, 0);
         let mut sequences = Ragged::new(1);
         let mut labelled = Vec::new();
-        for (number, (text, found)) in texts.iter().zip(&codes).enumerate() {
+        for (number, (text, found)) in (0..).zip(texts.iter().zip(&codes)) {
             sequences.push(&found.ids);
             codes_cut += usize::from(found.cut);
             if probes.contains(&Probe::Lexical) {
@@ -299,9 +299,9 @@ impl Suite {
         drawn.sort_unstable();
         for chosen in drawn {
             let (text, place, class) = labelled[chosen];
-            wanted[text].push((place, classes.len()));
+            wanted[text as usize].push((place, classes.len()));
             classes.push(class as u32);
-            token_texts.push(text as i64);
+            token_texts.push(text);
         }
         let mut traversal_groups = Vec::new();
         if probes.contains(&Probe::Syntactic) {
@@ -369,11 +369,10 @@ pub fn probe_splits(
             let readings = probe_classes(train, test, classes, &settings, label)?;
             let texts = text_clusters(&splits[1]);
             let clusters = match (probe, &splits[1].tokens) {
-                (Probe::Lexical, Some(tokens)) => tokens
-                    .texts
-                    .iter()
-                    .map(|&text| usize::try_from(text).map_or(text, |place| texts[place]))
-                    .collect(),
+                (Probe::Lexical, Some(tokens)) => {
+                    let of_tokens = tokens.texts.iter();
+                    of_tokens.map(|&text| texts[text as usize]).collect()
+                }
                 _ => texts,
             };
             Ok(ProbeResult::new(sizes, chance, readings, clusters))
