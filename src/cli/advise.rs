@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use toml::Table;
 
 use super::advise_difference::Difference;
+use super::advise_kept::kept;
 use super::advise_pilot::{Asked, Found, Losses, Pilot};
 use super::advise_sample::Sample;
 use super::options::missing;
@@ -270,14 +271,20 @@ impl Advice {
         }))
     }
 
-    /// Fills the sample's cache of `freeze` by itself, as all of the data's will be, and drops it.
+    /// What `telly precompute` says of the sample's cache of `freeze`, filled by itself, as all of the data's
+    /// will be. The cache is dropped, what it said is kept.
     fn fill_alone(&self, freeze: Freeze) -> Result<Map<String, Value>, Error> {
         let folder = &self.pilot.sweep.folder;
-        let alone = tempfile::tempdir_in(folder).map_err(Error::Output)?;
-        let mut flags = freeze_flags(&[freeze]);
-        flags.extend([OsString::from("--recipe"), folder.join(SWEEP_SHARED).into()]);
-        flags.extend([OsString::from("--cache"), alone.path().join("cache").into()]);
-        telly_json("precompute", flags, folder)
+        let shared = self.pilot.sweep.shared.to_string();
+        let of = json!({ "flags": shared, "telly": env!("CARGO_PKG_VERSION") });
+        let filled = kept(folder, &format!("filled-freeze-{freeze}.json"), of, || {
+            let alone = tempfile::tempdir_in(folder).map_err(Error::Output)?;
+            let mut flags = freeze_flags(&[freeze]);
+            flags.extend([OsString::from("--recipe"), folder.join(SWEEP_SHARED).into()]);
+            flags.extend([OsString::from("--cache"), alone.path().join("cache").into()]);
+            telly_json("precompute", flags, folder).map(Some)
+        })?;
+        Ok(filled.unwrap_or_default())
     }
 }
 

@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use std::io::BufRead;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::advise_kept::{kept, of_run};
 use super::advise_sample::VALID;
 use super::console;
 use super::sweep_folder::{Sweep, telly_json};
@@ -42,7 +43,7 @@ pub(super) struct Difference {
     pub(super) groups: Option<usize>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Line {
     score: Option<f64>,
     group: Option<i64>,
@@ -59,11 +60,11 @@ impl Difference {
         if !MEANS.contains(&table.metric.as_str()) {
             return Ok(None);
         }
-        let runs = [chosen, table.base].map(|freeze| sweep.first_run(freeze));
-        let [Some(chosen), Some(base)] = runs else {
-            return Ok(None);
+        let scores = |freeze| match sweep.first_run(freeze) {
+            Some(run) => scores(sweep, freeze, &run),
+            None => Ok(None),
         };
-        let (Some(lines), Some(base)) = (scores(sweep, &chosen)?, scores(sweep, &base)?) else {
+        let (Some(lines), Some(base)) = (scores(chosen)?, scores(table.base)?) else {
             return Ok(None);
         };
         let pairs = (0..).zip(lines.iter().zip(&base));
@@ -102,15 +103,23 @@ impl Difference {
     }
 }
 
-/// Of each row what `run` makes of it; none where `telly evaluate` has no such scores.
-fn scores(sweep: &Sweep, run: &Path) -> Result<Option<Vec<Line>>, Error> {
+/// Of each row what the run of `freeze` makes of it; none where `telly evaluate` has no such scores.
+fn scores(sweep: &Sweep, freeze: Freeze, run: &Path) -> Result<Option<Vec<Line>>, Error> {
     let folder = &sweep.folder;
+    let mut flags: Vec<OsString> = vec!["--run".into(), run.into(), "--data".into()];
+    flags.push(folder.join(VALID).into());
+    flags.extend(sweep.typed(&SHARED));
+    let name = format!("scores-freeze-{freeze}.json");
+    kept(folder, &name, of_run(run, &flags)?, || {
+        evaluate(folder, flags)
+    })
+}
+
+/// What `telly evaluate` with `flags` writes of each row.
+fn evaluate(folder: &Path, mut flags: Vec<OsString>) -> Result<Option<Vec<Line>>, Error> {
     let place = tempfile::tempdir_in(folder).map_err(Error::Output)?;
     let file = place.path().join("scores.jsonl");
-    let mut flags: Vec<OsString> = vec!["--run".into(), run.into(), "--data".into()];
-    flags.extend([folder.join(VALID).into(), "--scores".into()]);
-    flags.push(file.clone().into());
-    flags.extend(sweep.typed(&SHARED));
+    flags.extend(["--scores".into(), file.clone().into()]);
     match telly_json("evaluate", flags, folder) {
         Ok(_) => {}
         Err(Error::Child { .. }) => {

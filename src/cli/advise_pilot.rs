@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use toml::Table;
 
-use super::advise_sample::{Sample, TRAIN, VALID};
-use super::sweep_folder::{Sweep, Trained, is_begun, telly_json, unique, write};
+use super::advise_kept::{kept, of_run};
+use super::advise_sample::{Sample, TRAIN, VALID, write_texts};
+use super::sweep_folder::{Sweep, Trained, is_begun, telly_json, unique};
 use super::{advise_probes, console};
 use crate::checkpoint::Freeze;
-use crate::dataset::Source;
 use crate::error::Error;
 use crate::study::syntax::Language;
 use crate::study::{CacheCost, Changes, SWEEP_SHARED, candidates};
@@ -28,6 +28,8 @@ const STARTS: f64 = 0.2;
 const LEARNT: f64 = 0.05;
 /// The texts that layers are compared by.
 const COMPARED: &str = "compared.jsonl";
+/// How alike they are.
+const KEPT: &str = "similarities.json";
 
 /// What is asked of a pilot.
 pub(super) struct Asked {
@@ -81,7 +83,7 @@ pub(super) struct Found {
     /// What `telly rsa` says of the model before and after training all of it; none where that is not
     /// among the K, or cannot be compared.
     pub(super) similarities: Option<Map<String, Value>>,
-    /// What `telly probe` says of the same two, where that is asked for.
+    /// What `telly probe` says of the same two, where that is or was asked for.
     pub(super) probes: Option<Map<String, Value>>,
     /// Whether there are seeds left that are not trained.
     pub(super) seeds_left: bool,
@@ -200,6 +202,9 @@ impl Pilot {
         let base = self.asked.base();
         let seeds = self.sweep.seeds().to_vec();
         let costs = self.sweep.fill_caches()?;
+        if let Some(language) = self.asked.language {
+            advise_probes::check(&self.sweep, language)?;
+        }
         let mut found = Found {
             trained: self.train_base(base, &seeds)?,
             costs,
@@ -232,9 +237,7 @@ impl Pilot {
             let freezes = if round == 0 { &tried } else { &all };
             self.sweep.train(freezes, seed, &mut found.trained)?;
         }
-        if let Some(language) = self.asked.language {
-            found.probes = advise_probes::probe(&self.sweep, model, language)?;
-        }
+        found.probes = advise_probes::probe(&self.sweep, model, self.asked.language)?;
         Ok(found)
     }
 
@@ -285,30 +288,24 @@ impl Pilot {
         };
         // The texts as the task has them, whatever their field is called.
         let (field, length) = identity.encoding.studied_text();
-        let valid = self.sweep.folder.join(VALID);
-        let mut chunks = Source::of_all(&[valid], "valid")?.records()?;
-        let mut texts = String::new();
-        while let Some(chunk) = chunks.chunk()? {
-            for record in &chunk.records {
-                let text = field.text(record, &chunk.path)?;
-                texts += &json!({ "text": text }).to_string();
-                texts.push('\n');
-            }
-        }
-        write(&self.sweep.folder, COMPARED, &texts)?;
-        let mut flags: Vec<OsString> = vec![model.into(), run.into()];
-        let data = self.sweep.folder.join(COMPARED);
-        flags.extend([OsString::from("--data"), data.into()]);
+        let folder = &self.sweep.folder;
+        write_texts(folder, (VALID, COMPARED), "text", |record, path| {
+            Ok(field.text(record, path)?)
+        })?;
+        let mut flags: Vec<OsString> = vec![model.into(), run.clone().into()];
+        flags.extend([OsString::from("--data"), folder.join(COMPARED).into()]);
         flags.extend(["--max-length", &length.to_string()].map(OsString::from));
         flags.extend(self.sweep.typed(&["provider", "threads", "onnxruntime"]));
-        match telly_json("rsa", flags, &self.sweep.folder) {
-            Ok(found) => Ok(Some(found)),
-            Err(Error::Child { .. }) => {
-                console::say("the layers are not compared; the advice goes without");
-                Ok(None)
+        kept(folder, KEPT, of_run(&run, &flags)?, || {
+            match telly_json("rsa", flags, folder) {
+                Ok(found) => Ok(Some(found)),
+                Err(Error::Child { .. }) => {
+                    console::say("the layers are not compared; the advice goes without");
+                    Ok(None)
+                }
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
-        }
+        })
     }
 }
 

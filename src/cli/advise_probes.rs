@@ -3,15 +3,16 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::advise_sample::{TRAIN, VALID};
+use super::advise_kept::{kept, last, of_run};
+use super::advise_sample::{TRAIN, VALID, write_texts};
 use super::console;
-use super::sweep_folder::{Sweep, telly_json, write};
+use super::probe_texts::LEAST_FUNCTIONS;
+use super::sweep_folder::{Sweep, telly_json};
 use crate::checkpoint::Freeze;
-use crate::dataset::Source;
 use crate::error::Error;
-use crate::study::probe::Finding;
+use crate::study::probe::{CodeText, Finding};
 use crate::study::syntax::Language;
 use crate::train::RunIdentity;
 
@@ -19,51 +20,73 @@ use crate::train::RunIdentity;
 const PROBED: [(&str, &str); 2] = [(TRAIN, "probed-train.jsonl"), (VALID, "probed-test.jsonl")];
 /// Tokens that the lexical probe learns from, and is tested on: more take longer than the rest of a pilot.
 const TOKENS: &str = "2000";
+/// What the probes found.
+const KEPT: &str = "probes.json";
+
+/// Writes the codes of the sample, and refuses a `language` that they are not in, before anything is trained.
+pub(super) fn check(sweep: &Sweep, language: Language) -> Result<(), Error> {
+    let Some(encoding) = sweep.encoding(Freeze::Nothing)? else {
+        return Ok(());
+    };
+    let (field, _) = encoding.studied_text();
+    for files @ (sample, _) in PROBED {
+        let mut parsed = 0;
+        let records = write_texts(&sweep.folder, files, "code", |record, path| {
+            let code = field.verbatim(record, path)?;
+            parsed += usize::from(CodeText::parse(&code, language, 0).is_some());
+            Ok(code)
+        })?;
+        if parsed < LEAST_FUNCTIONS {
+            return Err(Error::Usage {
+                problem: format!(
+                    "{parsed} of the {records} codes in `{}` parse as {language}, expected at least {LEAST_FUNCTIONS}",
+                    sweep.folder.join(sample).display()
+                ),
+                hint: "pass the `--language` that they are in, or leave it out, as of texts that are no code"
+                    .into(),
+            });
+        }
+    }
+    Ok(())
+}
 
 /// What `telly probe` says of the sample's codes, which are in `language`: of the pilot's base, which has
-/// trained all layers of the `model`, beside that model. None where there is no such run, or where the
-/// probes fail.
+/// trained all layers of the `model`, beside that model. Without a language what it has said of the same
+/// run before. None where there is no such run, or where the probes fail.
 pub(super) fn probe(
     sweep: &Sweep,
     model: &Path,
-    language: Language,
+    language: Option<Language>,
 ) -> Result<Option<Map<String, Value>>, Error> {
     let Some(run) = sweep.first_run(Freeze::Nothing) else {
         return Ok(None);
     };
-    let Some((identity, _)) = RunIdentity::read(&run)? else {
+    let Some((identity, weights)) = RunIdentity::read(&run)? else {
         return Ok(None);
     };
     let folder = &sweep.folder;
-    let (field, length) = identity.encoding.studied_text();
-    for (sample, probed) in PROBED {
-        let mut chunks = Source::of_all(&[folder.join(sample)], "train")?.records()?;
-        let mut codes = String::new();
-        while let Some(chunk) = chunks.chunk()? {
-            for record in &chunk.records {
-                let code = field.verbatim(record, &chunk.path)?;
-                codes += &json!({ "code": code }).to_string();
-                codes.push('\n');
-            }
-        }
-        write(folder, probed, &codes)?;
-    }
+    let Some(language) = language else {
+        return Ok(last(folder, KEPT, |of| of["run"] == weights));
+    };
+    let (_, length) = identity.encoding.studied_text();
     let [(_, train), (_, test)] = PROBED;
-    let mut flags: Vec<OsString> = vec![run.into(), "--beside".into(), model.into()];
+    let mut flags: Vec<OsString> = vec![run.clone().into(), "--beside".into(), model.into()];
     flags.extend(["--data".into(), folder.join(train).into()]);
     flags.extend(["--test".into(), folder.join(test).into()]);
     flags.extend(["--language", language.name()].map(OsString::from));
     flags.extend(["--probe", "lexical,structural", "--tokens", TOKENS].map(OsString::from));
     flags.extend(["--max-length", &length.to_string()].map(OsString::from));
     flags.extend(sweep.typed(&["provider", "threads", "onnxruntime"]));
-    match telly_json("probe", flags, folder) {
-        Ok(found) => Ok(Some(found)),
-        Err(Error::Child { .. }) => {
-            console::say("the layers are not probed; the advice goes without");
-            Ok(None)
+    kept(folder, KEPT, of_run(&run, &flags)?, || {
+        match telly_json("probe", flags, folder) {
+            Ok(found) => Ok(Some(found)),
+            Err(Error::Child { .. }) => {
+                console::say("the layers are not probed; the advice goes without");
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        Err(error) => Err(error),
-    }
+    })
 }
 
 /// What `found` says of the layers that `chosen` freezes, and of those above.
@@ -113,6 +136,7 @@ fn said_of(finding: &Finding, chosen: Freeze) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     /// What a probe found of layers that training has moved by so much.
     fn finding(differences: [Option<f64>; 4]) -> Map<String, Value> {

@@ -2,6 +2,7 @@
 
 mod advise;
 mod advise_difference;
+mod advise_kept;
 mod advise_pilot;
 mod advise_probes;
 mod advise_sample;

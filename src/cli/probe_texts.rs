@@ -17,7 +17,7 @@ use crate::study::syntax::Language;
 use crate::task::label_field;
 
 /// With fewer a probe tells nothing.
-const LEAST_FUNCTIONS: usize = 8;
+pub(super) const LEAST_FUNCTIONS: usize = 8;
 
 /// Functions to learn from, unless told.
 const LEARNT_FROM: usize = 2000;

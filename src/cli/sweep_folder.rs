@@ -15,12 +15,14 @@ use toml::Table;
 use super::options::missing;
 use super::sweep::SweepArguments;
 use super::{console, recipe, sweep_table};
+use crate::cache::Cache;
 use crate::checkpoint::Freeze;
 use crate::error::Error;
 use crate::interrupt;
 use crate::lock::Lock;
 use crate::publish::publish;
 use crate::study::{self, CacheCost, SWEEP_RESULT, SWEEP_RUNS, SWEEP_SHARED, SweptRun};
+use crate::task::Encoding;
 use crate::train::{RecordedRun, RunFolder, TrainSettings, find_runs};
 
 /// Those of the shared flags that `train` is told.
@@ -126,6 +128,12 @@ impl Sweep {
 
     fn cache_folder(&self, freeze: Freeze) -> PathBuf {
         self.folder.join(format!("{CACHES}/freeze-{freeze}"))
+    }
+
+    /// How the cache of `freeze` says that texts go into the model, if it does.
+    pub(super) fn encoding(&self, freeze: Freeze) -> Result<Option<Encoding>, Error> {
+        let cache = Cache::open(&self.cache_folder(freeze))?;
+        Ok(serde_json::from_value(cache.manifest().encoding.clone()).ok())
     }
 
     /// The first run of `freeze`, if it is finished.

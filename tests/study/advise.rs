@@ -380,21 +380,24 @@ fn layers_are_probed_in_the_language_of_the_sample() {
     telly_ok(&["report", text(&work.path("advice")), "--out", text(&page)]);
     let page = fs_err::read_to_string(page).expect("a page");
     assert!(page.contains("Found by layer"), "no probes on the page");
-    // In another language none of it can be read.
+    // Asked for again nothing is looked at twice, the seconds that it took are the same, and without the
+    // flag what was found stays.
+    let again = telly_json(&arguments);
+    let unasked = telly_json(&with(&short("advice"), &["--minutes", "0"]));
+    assert!(probes["seconds"].is_number() && advice["similarities"]["seconds"].is_number());
+    for found in [&again, &unasked] {
+        for name in ["probes", "similarities", "difference"] {
+            assert_eq!(found[name], advice[name], "{name}");
+        }
+    }
+    // In another language none of it can be read, which is told before anything is trained.
     let arguments = with(&short("java"), &[&flags[..], &["java"]].concat());
-    let output = telly_ok(&[&arguments[..], &["--json".into()]].concat());
-    let advice: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert!(
-        advice["probes"].is_null() && advice["predicted"].is_object(),
-        "{advice}"
+    fails(
+        telly(&arguments),
+        WRONG_INPUT,
+        &["0 of the 60 codes", "java", "--language"],
     );
-    let sentences = advice["sentences"].to_string();
-    assert!(sentences.contains("the layers are not probed"), "{advice}");
-    let said = support::stderr(&output);
-    assert!(
-        said.contains("the layers are not probed") && said.contains("--language"),
-        "{said}"
-    );
+    assert!(!work.path("java/runs").exists(), "a run was trained");
 }
 
 #[test]
