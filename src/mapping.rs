@@ -21,6 +21,10 @@
 //! call that began the copy has returned, which no borrow tells. So `PageLocked` is filled with zeros
 //! before there is a reference to it, and is given away for as long as a card reads from it: see
 //! `Copying`.
+//!
+//! # Large buffers, which glibc maps
+//!
+//! A setting of its allocator is a call into C, see [`give_large_buffers_back`].
 #![allow(unsafe_code)]
 
 use std::io;
@@ -38,6 +42,30 @@ pub(crate) use page_locked::{Copying, PageLocked};
 /// has changed it, and forgets the rest of what it was asked for.
 #[cfg(unix)]
 const AHEAD_BYTES: usize = 128 << 10;
+
+/// From how many bytes on a buffer is a map of its own, after [`give_large_buffers_back`].
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE_BUFFER_BYTES: i32 = 1 << 20;
+
+/// Has glibc give every buffer of a MiB and more back to the system as soon as it is freed, in the whole
+/// process and from now on. By itself it raises that size as larger buffers are freed, to 32 MiB at most,
+/// and keeps what is smaller, with holes that differ from run to run. Where buffers live long this costs
+/// no time; where they come and go with every operation, each of them is cleared by the kernel anew.
+///
+/// Nothing happens under another C library, nor where the environment says what glibc is to do
+/// (`MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`).
+pub(crate) fn give_large_buffers_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        let told = ["MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"];
+        if told.iter().any(|name| std::env::var_os(name).is_some()) {
+            return;
+        }
+        // SAFETY: it takes two numbers and the allocator's own lock. What it answers is whether it knows
+        // the setting; that it does not is no loss but of memory.
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BUFFER_BYTES) };
+    }
+}
 
 /// A file mapped read-only.
 pub(crate) struct MappedFile(Mmap);

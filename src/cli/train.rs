@@ -20,12 +20,14 @@ use crate::checkpoint::{Checkpoint, Freeze};
 use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::{FrozenPrecision, ProviderChoice};
+use crate::mapping::give_large_buffers_back;
 use crate::precompute::content_hash;
 use crate::progress::Progress;
 use crate::task::{Encoding, HeadSettings, Known, Labels, Model, Objective, Role};
 use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, WriteTexts, peak_rss_bytes,
 };
+use crate::trainable::Ops;
 
 /// Train the top layers and the head from an activation cache.
 ///
@@ -180,6 +182,14 @@ impl Training {
         let contents = &self.contents;
         let device = self.options.device.unwrap_or_default();
         let devices = self.options.workers.devices(device, settings.ops)?;
+        let on_cpu = devices.iter().all(Device::is_cpu);
+        let ops = settings
+            .ops
+            .resolve_training(settings.mixed_precision, on_cpu);
+        if matches!(ops, Ok(Ops::Fused)) {
+            // These keep their buffers from step to step; candle's operations make new ones each time.
+            give_large_buffers_back();
+        }
         let (model, replicas) = self.models(settings, &devices)?;
         if model.parameters.count() == 0 {
             return Err(train::Error::NothingToTrain {

@@ -11,16 +11,16 @@ use crate::trainable::{
 /// training does.
 pub(super) const EVALUATED_TOKENS: usize = 1024;
 
-/// What glibc's allocator holds of memory that was given back to it, as much as was ever in use but no
-/// more than its largest trim threshold, twice `DEFAULT_MMAP_THRESHOLD_MAX` of its source.
-const TRIM_THRESHOLD: u64 = 64 << 20;
+/// What glibc's allocator holds of buffers under a MiB that were given back to it; it gives larger ones back
+/// to the system (`give_large_buffers_back`). Measured: 6 to 39 MB in eleven of the twelve shapes of
+/// `scripts/bench/estimate.py --set fit`, 14 on average.
+const SMALL_BUFFERS_BYTES: u64 = 16_000_000;
 /// How many quarters of what the written-out layers take at once is held where lengths vary: a buffer
-/// may be longer than what it is used for, and there are holes between those that were given back and
-/// asked for in other sizes. 4 to 7 were measured.
-const HELD_QUARTERS: u64 = 7;
-/// Where the matrix products lay out their operands, in all threads: where glibc gives back at once
-/// what it is given back (`MALLOC_MMAP_THRESHOLD_`), training all-MiniLM-L6-v2's top two layers on 32
-/// texts of 64 tokens took so much more than the other terms say.
+/// may be longer than what it is used for. 4.8 to 6 were measured.
+const HELD_QUARTERS: u64 = 5;
+/// Where the matrix products lay out their operands, in all threads: with `MALLOC_MMAP_THRESHOLD_` set,
+/// training all-MiniLM-L6-v2's top two layers on 32 texts of 64 tokens took so much more than the other
+/// terms say.
 const PACKING_BYTES: u64 = 16_000_000;
 
 /// What a run is about.
@@ -314,7 +314,7 @@ impl TrainingShape {
                     4
                 };
                 let holes = taken * quarters / 4 - taken;
-                [taken, scores, words, holes + taken.min(TRIM_THRESHOLD)]
+                [taken, scores, words, holes + taken.min(SMALL_BUFFERS_BYTES)]
             }
             Ops::Composed => {
                 let [states, scores] = self.composed(part);
