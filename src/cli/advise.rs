@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 use toml::Table;
 
 use super::advise_difference::Difference;
-use super::advise_kept::kept;
 use super::advise_pilot::{Asked, Found, Losses, Pilot};
 use super::advise_sample::Sample;
 use super::options::missing;
@@ -271,20 +270,15 @@ impl Advice {
         }))
     }
 
-    /// What `telly precompute` says of the sample's cache of `freeze`, filled by itself, as all of the data's
-    /// will be. The cache is dropped, what it said is kept.
+    /// Fills the sample's cache of `freeze` by itself, as all of the data's will be, and drops it. It is timed
+    /// each time, on the machine as it is now.
     fn fill_alone(&self, freeze: Freeze) -> Result<Map<String, Value>, Error> {
         let folder = &self.pilot.sweep.folder;
-        let shared = self.pilot.sweep.shared.to_string();
-        let of = json!({ "flags": shared, "telly": env!("CARGO_PKG_VERSION") });
-        let filled = kept(folder, &format!("filled-freeze-{freeze}.json"), of, || {
-            let alone = tempfile::tempdir_in(folder).map_err(Error::Output)?;
-            let mut flags = freeze_flags(&[freeze]);
-            flags.extend([OsString::from("--recipe"), folder.join(SWEEP_SHARED).into()]);
-            flags.extend([OsString::from("--cache"), alone.path().join("cache").into()]);
-            telly_json("precompute", flags, folder).map(Some)
-        })?;
-        Ok(filled.unwrap_or_default())
+        let alone = tempfile::tempdir_in(folder).map_err(Error::Output)?;
+        let mut flags = freeze_flags(&[freeze]);
+        flags.extend([OsString::from("--recipe"), folder.join(SWEEP_SHARED).into()]);
+        flags.extend([OsString::from("--cache"), alone.path().join("cache").into()]);
+        telly_json("precompute", flags, folder)
     }
 }
 
@@ -486,8 +480,12 @@ fn cost(found: &Map<String, Value>, who: &str, epochs: usize) -> String {
     let freeze = named(&found["freeze"]);
     let (precompute, epoch) = (number("precompute_seconds"), number("epoch_seconds"));
     let peak = number("train_peak_bytes").max(number("precompute_peak_bytes"));
+    let in_all = match epochs {
+        1 => "1 epoch".into(),
+        epochs => format!("{epochs} epochs"),
+    };
     format!(
-        "{who} K = {freeze}: {precompute:.0} s of precompute, {epoch:.0} s an epoch, {:.0} s for {epochs} epochs in all; {:.0} MB of disk, {:.0} MB of memory",
+        "{who} K = {freeze}: {precompute:.0} s of precompute, {epoch:.0} s an epoch, {:.0} s for {in_all} in all; {:.0} MB of disk, {:.0} MB of memory",
         precompute + epochs as f64 * epoch,
         number("cache_bytes") / 1e6,
         peak / 1e6
