@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 
 use super::advise_kept::{kept, of_run};
 use super::advise_sample::VALID;
-use super::console;
-use super::sweep_folder::{Sweep, telly_json};
+use super::sweep_folder::{Sweep, telly_json_if_it_can};
 use crate::checkpoint::Freeze;
 use crate::error::Error;
 use crate::study::{self, interval_of_mean};
@@ -120,13 +119,9 @@ fn evaluate(folder: &Path, mut flags: Vec<OsString>) -> Result<Option<Vec<Line>>
     let place = tempfile::tempdir_in(folder).map_err(Error::Output)?;
     let file = place.path().join("scores.jsonl");
     flags.extend(["--scores".into(), file.clone().into()]);
-    match telly_json("evaluate", flags, folder) {
-        Ok(_) => {}
-        Err(Error::Child { .. }) => {
-            console::say("the rows are not compared; the advice goes without");
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
+    let without = "the rows are not compared; the advice goes without";
+    if telly_json_if_it_can("evaluate", flags, folder, without)?.is_none() {
+        return Ok(None);
     }
     let text = fs_err::read(&file).map_err(Error::Output)?;
     let lines = text.lines().map(|line| {

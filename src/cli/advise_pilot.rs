@@ -8,7 +8,7 @@ use toml::Table;
 
 use super::advise_kept::{kept, of_run};
 use super::advise_sample::{Sample, TRAIN, VALID, write_texts};
-use super::sweep_folder::{Sweep, Trained, is_begun, telly_json, unique};
+use super::sweep_folder::{Sweep, Trained, is_begun, telly_json_if_it_can, unique};
 use super::{advise_probes, console};
 use crate::checkpoint::Freeze;
 use crate::error::Error;
@@ -297,14 +297,8 @@ impl Pilot {
         flags.extend(["--max-length", &length.to_string()].map(OsString::from));
         flags.extend(self.sweep.typed(&["provider", "threads", "onnxruntime"]));
         kept(folder, KEPT, of_run(&run, &flags)?, || {
-            match telly_json("rsa", flags, folder) {
-                Ok(found) => Ok(Some(found)),
-                Err(Error::Child { .. }) => {
-                    console::say("the layers are not compared; the advice goes without");
-                    Ok(None)
-                }
-                Err(error) => Err(error),
-            }
+            let without = "the layers are not compared; the advice goes without";
+            telly_json_if_it_can("rsa", flags, folder, without)
         })
     }
 }

@@ -7,9 +7,8 @@ use serde_json::{Map, Value};
 
 use super::advise_kept::{kept, last, of_run};
 use super::advise_sample::{TRAIN, VALID, write_texts};
-use super::console;
 use super::probe_texts::LEAST_FUNCTIONS;
-use super::sweep_folder::{Sweep, telly_json};
+use super::sweep_folder::{Sweep, telly_json_if_it_can};
 use crate::checkpoint::Freeze;
 use crate::error::Error;
 use crate::study::probe::{CodeText, Finding};
@@ -42,8 +41,12 @@ pub(super) fn check(sweep: &Sweep, language: Language) -> Result<(), Error> {
                     "{parsed} of the {records} codes in `{}` parse as {language}, expected at least {LEAST_FUNCTIONS}",
                     sweep.folder.join(sample).display()
                 ),
-                hint: "pass the `--language` that they are in, or leave it out, as of texts that are no code"
-                    .into(),
+                hint: if 2 * parsed < records {
+                    "pass the `--language` that they are in, or leave it out, as of texts that are no code"
+                } else {
+                    "pass more `--rows`, or leave `--language` out"
+                }
+                .into(),
             });
         }
     }
@@ -78,14 +81,8 @@ pub(super) fn probe(
     flags.extend(["--max-length", &length.to_string()].map(OsString::from));
     flags.extend(sweep.typed(&["provider", "threads", "onnxruntime"]));
     kept(folder, KEPT, of_run(&run, &flags)?, || {
-        match telly_json("probe", flags, folder) {
-            Ok(found) => Ok(Some(found)),
-            Err(Error::Child { .. }) => {
-                console::say("the layers are not probed; the advice goes without");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        let without = "the layers are not probed; the advice goes without";
+        telly_json_if_it_can("probe", flags, folder, without)
     })
 }
 

@@ -463,6 +463,23 @@ pub(super) fn telly_json(
     })
 }
 
+/// [`telly_json`] of what can be done without: where it fails on its own, `without` is said, and there is none.
+pub(super) fn telly_json_if_it_can(
+    command: &str,
+    flags: Vec<OsString>,
+    folder: &Path,
+    without: &str,
+) -> Result<Option<Map<String, Value>>, Error> {
+    match telly_json(command, flags, folder) {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Child { .. }) => {
+            console::say(without);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Runs `process` to its end, or to that of this one; what it wrote to stdout. Ctrl-C reaches this process
 /// alone, which asks the other one to stop once: a second request would have it stop at once, and lose
 /// what it did.
