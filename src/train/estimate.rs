@@ -16,7 +16,7 @@ pub(super) const EVALUATED_TOKENS: usize = 1024;
 /// `scripts/bench/estimate.py --set fit`, 14 on average.
 const SMALL_BUFFERS_BYTES: u64 = 16_000_000;
 /// How many quarters of what the written-out layers take at once is held where lengths vary: a buffer
-/// may be longer than what it is used for. 4.8 to 6 were measured.
+/// may be longer than what it is used for. 4.8, 5.4 and 7.3 were measured (`--set varied`).
 const HELD_QUARTERS: u64 = 5;
 /// Where the matrix products lay out their operands, in all threads: with `MALLOC_MMAP_THRESHOLD_` set,
 /// training all-MiniLM-L6-v2's top two layers on 32 texts of 64 tokens took so much more than the other
