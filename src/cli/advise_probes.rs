@@ -7,50 +7,40 @@ use serde_json::{Map, Value};
 
 use super::advise_kept::{kept, last, of_run};
 use super::advise_sample::{TRAIN, VALID, write_texts};
-use super::probe_texts::LEAST_FUNCTIONS;
+use super::probe_texts::TextOptions;
 use super::sweep_folder::{Sweep, telly_json_if_it_can};
 use crate::checkpoint::Freeze;
 use crate::error::Error;
-use crate::study::probe::{CodeText, Finding};
+use crate::study::probe::{Finding, Probe};
 use crate::study::syntax::Language;
 use crate::train::RunIdentity;
 
 /// The codes that probes learn from and are tested on.
 const PROBED: [(&str, &str); 2] = [(TRAIN, "probed-train.jsonl"), (VALID, "probed-test.jsonl")];
+/// What is looked for in them.
+const LOOKED_FOR: [Probe; 2] = [Probe::Lexical, Probe::Structural];
 /// Tokens that the lexical probe learns from, and is tested on: more take longer than the rest of a pilot.
 const TOKENS: &str = "2000";
 /// What the probes found.
 const KEPT: &str = "probes.json";
 
-/// Writes the codes of the sample, and refuses a `language` that they are not in, before anything is trained.
+/// Writes the codes of the sample, and refuses those that `telly probe` would refuse, as of another `language`,
+/// before anything is trained.
 pub(super) fn check(sweep: &Sweep, language: Language) -> Result<(), Error> {
     let Some(encoding) = sweep.encoding(Freeze::Nothing)? else {
         return Ok(());
     };
     let (field, _) = encoding.studied_text();
-    for files @ (sample, _) in PROBED {
-        let mut parsed = 0;
-        let records = write_texts(&sweep.folder, files, "code", |record, path| {
-            let code = field.verbatim(record, path)?;
-            parsed += usize::from(CodeText::parse(&code, language, 0).is_some());
-            Ok(code)
+    let folder = &sweep.folder;
+    for files in PROBED {
+        write_texts(folder, files, "code", |record, path| {
+            Ok(field.verbatim(record, path)?)
         })?;
-        if parsed < LEAST_FUNCTIONS {
-            return Err(Error::Usage {
-                problem: format!(
-                    "{parsed} of the {records} codes in `{}` parse as {language}, expected at least {LEAST_FUNCTIONS}",
-                    sweep.folder.join(sample).display()
-                ),
-                hint: if 2 * parsed < records {
-                    "pass the `--language` that they are in, or leave it out, as of texts that are no code"
-                } else {
-                    "pass more `--rows`, or leave `--language` out"
-                }
-                .into(),
-            });
-        }
     }
-    Ok(())
+    let [train, test] = PROBED.map(|(_, probed)| folder.join(probed));
+    TextOptions::of(train, test, language)
+        .read(&LOOKED_FOR, 0)
+        .map(drop)
 }
 
 /// What `telly probe` says of the sample's codes, which are in `language`: of the pilot's base, which has
@@ -77,7 +67,8 @@ pub(super) fn probe(
     flags.extend(["--data".into(), folder.join(train).into()]);
     flags.extend(["--test".into(), folder.join(test).into()]);
     flags.extend(["--language", language.name()].map(OsString::from));
-    flags.extend(["--probe", "lexical,structural", "--tokens", TOKENS].map(OsString::from));
+    let looked_for = LOOKED_FOR.map(Probe::name).join(",");
+    flags.extend(["--probe", &looked_for, "--tokens", TOKENS].map(OsString::from));
     flags.extend(["--max-length", &length.to_string()].map(OsString::from));
     flags.extend(sweep.typed(&["provider", "threads", "onnxruntime"]));
     kept(folder, KEPT, of_run(&run, &flags)?, || {

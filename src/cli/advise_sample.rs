@@ -128,13 +128,13 @@ impl Sample {
 }
 
 /// Writes `text` of each record of the sample's file `from` in `folder` into its file `to`, as the field
-/// `name` of records; how many there are.
+/// `name` of records.
 pub(super) fn write_texts(
     folder: &Path,
     (from, to): (&str, &str),
     name: &str,
-    mut text: impl FnMut(&Record, &Path) -> Result<String, Error>,
-) -> Result<usize, Error> {
+    text: impl Fn(&Record, &Path) -> Result<String, Error>,
+) -> Result<(), Error> {
     let source = Source::of_all(&[folder.join(from)], from)?;
     let records = all_records(&source)?;
     let mut lines = String::new();
@@ -142,8 +142,7 @@ pub(super) fn write_texts(
         lines += &json!({ name: text(record, source.path())? }).to_string();
         lines.push('\n');
     }
-    write(folder, to, &lines)?;
-    Ok(records.len())
+    write(folder, to, &lines)
 }
 
 fn all_records(source: &Source) -> Result<Vec<Record>, Error> {

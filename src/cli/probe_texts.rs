@@ -17,7 +17,7 @@ use crate::study::syntax::Language;
 use crate::task::label_field;
 
 /// With fewer a probe tells nothing.
-pub(super) const LEAST_FUNCTIONS: usize = 8;
+const LEAST_FUNCTIONS: usize = 8;
 
 /// Functions to learn from, unless told.
 const LEARNT_FROM: usize = 2000;
@@ -65,6 +65,19 @@ struct Reading<'a> {
 }
 
 impl TextOptions {
+    /// Functions of one `language` to learn from in `data` and to test on in `test`.
+    pub(super) fn of(data: PathBuf, test: PathBuf, language: Language) -> Self {
+        Self {
+            data: Some(data),
+            test: Some(test),
+            language: Some(language),
+            code_field: None,
+            label_field: None,
+            limit: None,
+            test_limit: None,
+        }
+    }
+
     /// The first flag that was passed.
     pub(super) fn passed(&self) -> Option<&'static str> {
         first_passed(&[

@@ -395,7 +395,7 @@ fn layers_are_probed_in_the_language_of_the_sample() {
     fails(
         telly(&arguments),
         WRONG_INPUT,
-        &["0 of the 60 codes", "java", "--language"],
+        &["0 functions to learn from and 0 to test on", "--language"],
     );
     assert!(!work.path("java/runs").exists(), "a run was trained");
 }
