@@ -390,6 +390,26 @@ fn layers_are_probed_in_the_language_of_the_sample() {
             assert_eq!(found[name], advice[name], "{name}");
         }
     }
+    // What the commands cannot look at any more is left out, and said.
+    let weights = "advice/runs/freeze-none/lr-5e-5/seed-1/model.safetensors";
+    let mut bytes = fs_err::read(work.path(weights)).expect("a run's weights");
+    let half = bytes.len() / 2;
+    // Numbers that are none.
+    bytes[half..].fill(u8::MAX);
+    work.write_bytes(weights, &bytes);
+    let output = telly_ok(&[&arguments[..], &["--json".into()]].concat());
+    let left: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(
+        left["probes"].is_null() && left["similarities"].is_null(),
+        "{left}"
+    );
+    assert!(left["predicted"].is_object(), "{left}");
+    let sentences = left["sentences"].to_string();
+    assert!(sentences.contains("the layers are not probed"), "{left}");
+    let said = support::stderr(&output);
+    for what in ["the layers are not probed", "the layers are not compared"] {
+        assert!(said.contains(what), "{said}");
+    }
     // In another language none of it can be read, which is told before anything is trained.
     let arguments = with(&short("java"), &[&flags[..], &["java"]].concat());
     fails(
