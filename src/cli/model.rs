@@ -19,7 +19,7 @@ use crate::frozen::{
 };
 use crate::task::{self, Encoding, HeadSettings, Labels, Model, TaskKind};
 use crate::train::{self, SavedRun};
-use crate::trainable::{self, Ops, OpsChoice, Pooling};
+use crate::trainable::{Ops, OpsChoice, Pooling};
 
 /// Which model.
 #[derive(Args)]
@@ -87,23 +87,18 @@ impl ModelOptions {
             });
         }
         let (saved, checkpoint) = open_run(run, moved)?;
-        let SavedRun {
-            identity,
-            tensors,
-            hash,
-        } = saved;
+        let identity = &saved.identity;
         let head = self.judgement.over(identity.head(), &identity.encoding)?;
         let (device, ops) = self.device()?;
-        let (freeze, pooling) = (identity.freeze, identity.pooling);
-        let model = Model::new(&checkpoint, freeze, &head, pooling, 0, &device)?.run_by(ops);
-        model.parameters.set_all(&tensors)?;
+        let model = saved.model(&checkpoint, &head, &device)?.run_by(ops);
+        let SavedRun { identity, hash, .. } = saved;
         Ok(LoadedModel {
             checkpoint,
             encoding: self.task.with_fields(identity.encoding),
             labels: identity.labels,
             model,
             fingerprint: hash,
-            freeze,
+            freeze: identity.freeze,
             frozen_precision: identity.frozen_precision,
             runtime: self.runtime.clone(),
         })
@@ -170,13 +165,7 @@ pub(super) fn trained_checkpoint(
     // Opened again: the tensors of one that is open are those of before the training.
     let mut checkpoint = Checkpoint::open(folder).map_err(task::Error::from)?;
     encoding.prepare(&mut checkpoint)?;
-    for parameter in model.parameters.iter() {
-        let values = parameter.variable.flatten_all();
-        let values = values.and_then(|flat| flat.to_vec1::<f32>());
-        let values = values.map_err(trainable::Error::from)?;
-        let shape = parameter.variable.dims();
-        checkpoint.weights.replace(&parameter.name, shape, values);
-    }
+    model.replace_in(&mut checkpoint)?;
     Ok(checkpoint)
 }
 

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use candle_core::Device;
 use serde_json::{Map, Value};
 
 use super::Error;
 use crate::checkpoint::Checkpoint;
 use crate::task::{HeadSettings, Objective};
-use crate::train::{self, RunFolder, RunIdentity, SavedRun};
+use crate::train::{RunFolder, RunIdentity, SavedRun};
 
 /// A run and the model that it was trained from, put together.
 pub struct TrainedModel {
@@ -34,20 +35,10 @@ impl TrainedModel {
         saved: SavedRun,
         mut checkpoint: Checkpoint,
     ) -> Result<Self, crate::error::Error> {
-        let SavedRun {
-            identity,
-            tensors,
-            hash,
-        } = saved;
-        for (name, tensor) in tensors {
-            let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
-            let values = values.map_err(|error| train::Error::Damaged {
-                path: folder.to_owned(),
-                problem: format!("tensor `{name}`: {error}"),
-            })?;
-            let shape = tensor.dims();
-            checkpoint.weights.replace(&name, shape, values);
-        }
+        let head = saved.identity.head();
+        let model = saved.model(&checkpoint, &head, &Device::Cpu)?;
+        let SavedRun { identity, hash, .. } = saved;
+        model.replace_in(&mut checkpoint)?;
         checkpoint.check()?;
         let recipe = RunFolder::recipe(folder).ok();
         let recipe = recipe.map(fs_err::read_to_string).transpose();
@@ -55,7 +46,7 @@ impl TrainedModel {
         Ok(Self {
             name: file_name(&name),
             hash,
-            head: identity.head(),
+            head,
             identity,
             checkpoint,
             recipe: recipe.map_err(Error::Read)?,

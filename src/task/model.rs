@@ -8,8 +8,8 @@ use super::{CrossEntropy, Error, Metrics};
 use crate::checkpoint::{AttentionPattern, Checkpoint, Freeze};
 use crate::targets::Targets;
 use crate::trainable::{
-    EncoderInput, Footprint, Gradients, Ops, OpsChoice, Parameters, Part, PartLimit, Pass, Pooling,
-    Profile, TrainableEncoder,
+    self, EncoderInput, Footprint, Gradients, Ops, OpsChoice, Parameters, Part, PartLimit, Pass,
+    Pooling, Profile, TrainableEncoder,
 };
 
 /// Some rows to learn from.
@@ -86,6 +86,18 @@ impl Model {
     pub fn learning_by(mut self, criterion: CrossEntropy) -> Self {
         self.head.learn_by(criterion);
         self
+    }
+
+    /// Puts what is trained in the place of the tensors of `checkpoint`, and the head beside them.
+    pub fn replace_in(&self, checkpoint: &mut Checkpoint) -> Result<(), Error> {
+        for parameter in self.parameters.iter() {
+            let values = parameter.variable.flatten_all();
+            let values = values.and_then(|flat| flat.to_vec1::<f32>());
+            let values = values.map_err(trainable::Error::from)?;
+            let shape = parameter.variable.dims();
+            checkpoint.weights.replace(&parameter.name, shape, values);
+        }
+        Ok(())
     }
 
     /// Layers of the whole encoder, frozen ones among them.

@@ -14,12 +14,12 @@ use serde_json::{Map, Value};
 use super::Error;
 use super::checkpoint::{Position, StateTensor, TrainingState};
 use super::tensorboard::{TensorBoard, reopen};
-use crate::checkpoint::Freeze;
+use crate::checkpoint::{Checkpoint, Freeze};
 use crate::frozen::FrozenPrecision;
 use crate::mapping::MappedFile;
 use crate::publish::{publish, publish_with};
 use crate::task::{Encoding, HeadSettings, Labels, Model};
-use crate::trainable::Pooling;
+use crate::trainable::{self, Pooling};
 
 pub(super) const RECIPE: &str = "recipe.toml";
 pub(super) const METRICS: &str = "metrics.jsonl";
@@ -276,6 +276,8 @@ pub(super) fn clear(folder: &Path) -> Result<(), Error> {
 
 /// A finished run.
 pub struct SavedRun {
+    /// The file that holds it.
+    pub path: PathBuf,
     /// How to use it.
     pub identity: RunIdentity,
     /// The trained tensors by name, on the CPU.
@@ -304,10 +306,39 @@ impl SavedRun {
         let identity = RunIdentity::from_metadata(&metadata).map_err(damaged)?;
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| damaged(error.to_string()))?;
+        let hash = blake3::hash(&bytes).to_hex().to_string();
         Ok(Self {
+            path,
             identity,
             tensors,
-            hash: blake3::hash(&bytes).to_hex().to_string(),
+            hash,
         })
+    }
+
+    /// What was trained, on `device`, over the `checkpoint` that it was trained from. `head` is the
+    /// run's, or judges what comes out in another way.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] unless the run has all of the model's trained tensors and no others.
+    pub fn model(
+        &self,
+        checkpoint: &Checkpoint,
+        head: &HeadSettings,
+        device: &Device,
+    ) -> Result<Model, Error> {
+        let RunIdentity {
+            freeze, pooling, ..
+        } = self.identity;
+        let model = Model::new(checkpoint, freeze, head, pooling, 0, device)?;
+        model.parameters.set_all(&self.tensors).map_err(|error| {
+            if !matches!(error, trainable::Error::Mismatch { .. }) {
+                return error.into();
+            }
+            Error::Damaged {
+                path: self.path.clone(),
+                problem: error.to_string(),
+            }
+        })?;
+        Ok(model)
     }
 }

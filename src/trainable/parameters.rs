@@ -144,6 +144,11 @@ impl Parameters {
             if tensor.dims() != parameter.variable.dims() {
                 return Err(mismatch(name, format!("{:?}", tensor.dims()), shape));
             }
+            let [found, expected] = [tensor.dtype(), parameter.variable.dtype()];
+            if found != expected {
+                let [found, expected] = [found, expected].map(|stored| stored.as_str().to_owned());
+                return Err(mismatch(name, found, expected));
+            }
             parameter.variable.set(&tensor.to_device(&self.device)?)?;
         }
         match tensors

@@ -507,3 +507,44 @@ fn a_changed_model() {
         &["is not the model that", "weights"],
     );
 }
+
+/// What a run has trained is all of what its layers and its head hold: nothing is filled in from the model
+/// that it was trained from.
+#[test]
+fn a_run_that_lacks_a_tensor() {
+    let work = Classification::new();
+    let (_, run) = work.trained();
+    let file = run.join("model.safetensors");
+    let mut bytes = fs_err::read(&file).expect("the run's weights");
+    let (name, other) = ("query.weight", "query.weighs");
+    let place = bytes.windows(name.len());
+    let place = place
+        .enumerate()
+        .find_map(|(place, found)| (found == name.as_bytes()).then_some(place))
+        .expect("a tensor of that name");
+    bytes[place..place + name.len()].copy_from_slice(other.as_bytes());
+    fs_err::write(&file, bytes).expect("written");
+    let data = work.path("other.jsonl");
+    let exported = work.path("exported");
+    let (run, data, exported) = (text(&run), text(&data), text(&exported));
+    for command in [
+        &["evaluate", "--run", run, "--data", data][..],
+        &["predict", "--run", run, "--input", data, "--output", "-"],
+        &["export", "--run", run, "--format", "hf", "--out", exported],
+        &[
+            "rsa",
+            run,
+            text(&goldens().join("bert-tiny")),
+            "--data",
+            data,
+        ],
+        &["probe", run, "--data", data, "--language", "python"],
+    ] {
+        let words = [
+            "model.safetensors` is damaged",
+            "query.weight`: found nothing",
+        ];
+        fails(telly(command), WRONG_INPUT, &words);
+    }
+    assert!(!work.path("exported").exists(), "an export was left behind");
+}
