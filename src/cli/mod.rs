@@ -1,22 +1,13 @@
-//! What was typed to what is meant; one file a command.
+//! What was typed to what is meant: a file or a folder a command, and files for what several share.
 
 mod advise;
-mod advise_difference;
-mod advise_kept;
-mod advise_pilot;
-mod advise_probes;
-mod advise_sample;
 mod cache;
-mod cache_catalog;
-mod cache_derive;
 mod card_list;
 mod chart;
 mod chunks;
 mod compared;
 mod console;
 mod doctor;
-mod doctor_cuda;
-mod dry_run;
 mod embedder;
 mod estimate;
 mod evaluate;
@@ -30,31 +21,23 @@ mod model;
 mod options;
 mod output_file;
 mod parity;
-mod pooled;
 mod precompute;
 mod predict;
 mod predictions;
 mod probe;
-mod probe_texts;
 mod recipe;
-mod repair;
 mod report;
 mod rsa;
 mod runs;
 mod score;
 mod seeds;
-mod shard;
 mod split_files;
 mod studied;
 mod sweep;
-mod sweep_folder;
-mod sweep_table;
 mod task;
 mod text_vectors;
 mod text_writer;
 mod train;
-mod train_options;
-mod workers;
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -389,7 +389,7 @@ fn what_cannot_be_brought() {
     fails(
         nobody,
         FAILED,
-        &["cannot get `telly/tiny` from the hub", "refused"],
+        &["no folder `telly/tiny`", "hub cannot be asked", "refused"],
     );
 
     for (name, what) in [

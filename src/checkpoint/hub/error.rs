@@ -72,7 +72,7 @@ pub enum HubError {
         problem: String,
     },
     /// The hub could not be asked, or a download broke off.
-    #[error("cannot get `{name}` from the hub")]
+    #[error("no folder `{name}`, and the hub cannot be asked for that model")]
     Request {
         /// The model.
         name: String,

@@ -1,14 +1,16 @@
 //! `telly doctor`.
 
+mod cuda;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::console;
-use super::doctor_cuda::CudaFindings;
+use crate::cli::console;
 use crate::error::{Error, Explain};
 use crate::frozen::Runtime;
+use cuda::CudaFindings;
 
 /// Say what was found on this machine and what is missing, with the remedy.
 #[derive(Args)]

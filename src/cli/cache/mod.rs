@@ -1,18 +1,22 @@
 //! `telly cache`.
 
+mod catalog;
+mod derive;
+mod repair;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::cache_catalog::{self, ListArguments, PruneArguments, RemoveArguments};
-use super::cache_derive::{self, DeriveArguments};
-use super::console;
-use super::repair::Repair;
 use crate::cache::{self, Manifest, Verification};
+use crate::cli::console;
 use crate::error::Error;
 use crate::progress::Progress;
+use catalog::{ListArguments, PruneArguments, RemoveArguments};
+use derive::DeriveArguments;
+use repair::Repair;
 
 /// Look at activation caches, check, deepen and remove them.
 #[derive(Subcommand)]
@@ -68,13 +72,13 @@ pub(super) struct VerifyArguments {
 
 pub(super) fn run(command: &CacheCommand) -> Result<(), Error> {
     match command {
-        CacheCommand::List(arguments) => cache_catalog::list(arguments),
+        CacheCommand::List(arguments) => catalog::list(arguments),
         CacheCommand::Inspect(arguments) => inspect(arguments),
         CacheCommand::Verify(arguments) => verify(arguments),
         CacheCommand::Merge(arguments) => merge(arguments),
-        CacheCommand::Derive(arguments) => cache_derive::run(arguments),
-        CacheCommand::Prune(arguments) => cache_catalog::prune(arguments),
-        CacheCommand::Remove(arguments) => cache_catalog::remove(arguments),
+        CacheCommand::Derive(arguments) => derive::run(arguments),
+        CacheCommand::Prune(arguments) => catalog::prune(arguments),
+        CacheCommand::Remove(arguments) => catalog::remove(arguments),
     }
 }
 

@@ -1,22 +1,25 @@
 //! `telly sweep`.
 
+pub(super) mod folder;
+pub(super) mod table;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::freeze_list::freezes;
-use super::options::DeviceChoice;
-use super::sweep_folder::{Sweep, Trained};
-use super::task::TaskOptions;
-use super::{console, split_files, sweep_table};
 use crate::cache::Precision;
 use crate::checkpoint::Freeze;
+use crate::cli::freeze_list::freezes;
+use crate::cli::options::DeviceChoice;
+use crate::cli::task::TaskOptions;
+use crate::cli::{console, split_files};
 use crate::error::Error;
 use crate::frozen::{FrozenPrecision, ProviderChoice};
 use crate::study::SIGNIFICANT;
 use crate::trainable::Pooling;
+use folder::{Sweep, Trained};
 
 /// Train with several K, seeds and learning rates, and tell which K to take.
 ///
@@ -143,7 +146,7 @@ pub(super) fn run(arguments: &SweepArguments) -> Result<(), Error> {
     if arguments.json {
         console::print(&table.to_json().to_string())?;
     } else {
-        sweep_table::print(&table)?;
+        table::print(&table)?;
     }
     all_trained(failed)
 }

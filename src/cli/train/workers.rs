@@ -4,9 +4,9 @@ use candle_core::Device;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::card_list::CardList;
-use super::console;
-use super::options::DeviceChoice;
+use crate::cli::card_list::CardList;
+use crate::cli::console;
+use crate::cli::options::DeviceChoice;
 use crate::error::Error;
 use crate::trainable::OpsChoice;
 

@@ -8,8 +8,8 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::console;
-use super::options::{first_passed, missing};
+use crate::cli::console;
+use crate::cli::options::{first_passed, missing};
 use crate::dataset::{FieldChoice, Label, Record, Source};
 use crate::error::Error;
 use crate::study::probe::{CodeText, Probe};
@@ -27,7 +27,7 @@ const TESTED_ON: usize = 1000;
 /// Where functions are, and how many are taken.
 #[derive(Args)]
 #[command(next_help_heading = "Input")]
-pub(super) struct TextOptions {
+pub(in crate::cli) struct TextOptions {
     /// Functions: JSON Lines, a JSON array, .csv, .tsv (each in .gz or .zst too) or .parquet; or a folder
     /// with a train split; `-` is stdin, as JSON Lines.
     #[arg(long, value_name = "FILE")]
@@ -66,7 +66,7 @@ struct Reading<'a> {
 
 impl TextOptions {
     /// Functions of one `language` to learn from in `data` and to test on in `test`.
-    pub(super) fn of(data: PathBuf, test: PathBuf, language: Language) -> Self {
+    pub(in crate::cli) fn of(data: PathBuf, test: PathBuf, language: Language) -> Self {
         Self {
             data: Some(data),
             test: Some(test),
@@ -107,7 +107,11 @@ impl TextOptions {
 
     /// Those to learn from and those to test on, no function in both; with the semantic probe no problem
     /// in both either, unless the files have it so.
-    pub(super) fn read(&self, probes: &[Probe], seed: u64) -> Result<[Vec<CodeText>; 2], Error> {
+    pub(in crate::cli) fn read(
+        &self,
+        probes: &[Probe],
+        seed: u64,
+    ) -> Result<[Vec<CodeText>; 2], Error> {
         let mut reading = Reading {
             options: self,
             wants_groups: probes.contains(&Probe::Semantic),

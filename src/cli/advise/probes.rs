@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::advise_kept::{kept, last, of_run};
-use super::advise_sample::{TRAIN, VALID, write_texts};
-use super::probe_texts::TextOptions;
-use super::sweep_folder::{Sweep, telly_json_if_it_can};
+use super::kept::{kept, last, of_run};
+use super::sample::{TRAIN, VALID, write_texts};
 use crate::checkpoint::Freeze;
+use crate::cli::probe::texts::TextOptions;
+use crate::cli::sweep::folder::{Sweep, telly_json_if_it_can};
 use crate::error::Error;
 use crate::study::probe::{Finding, Probe};
 use crate::study::syntax::Language;

@@ -8,10 +8,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::advise_kept::{kept, of_run};
-use super::advise_sample::VALID;
-use super::sweep_folder::{Sweep, telly_json_if_it_can};
+use super::kept::{kept, of_run};
+use super::sample::VALID;
 use crate::checkpoint::Freeze;
+use crate::cli::sweep::folder::{Sweep, telly_json_if_it_can};
 use crate::error::Error;
 use crate::study::{self, interval_of_mean};
 

@@ -12,11 +12,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
-use super::options::missing;
-use super::sweep::SweepArguments;
-use super::{console, recipe, sweep_table};
+use super::SweepArguments;
+use super::table;
 use crate::cache::Cache;
 use crate::checkpoint::Freeze;
+use crate::cli::options::missing;
+use crate::cli::{console, recipe};
 use crate::error::Error;
 use crate::interrupt;
 use crate::lock::Lock;
@@ -39,8 +40,8 @@ const CACHES: &str = "caches";
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A sweep on disk, for one process at a time.
-pub(super) struct Sweep {
-    pub(super) folder: PathBuf,
+pub(in crate::cli) struct Sweep {
+    pub(in crate::cli) folder: PathBuf,
     /// The flags that all runs share.
     pub(super) shared: Table,
     freezes: Vec<Freeze>,
@@ -51,11 +52,11 @@ pub(super) struct Sweep {
 
 /// Runs of a sweep.
 #[derive(Default)]
-pub(super) struct Trained {
+pub(in crate::cli) struct Trained {
     /// Those that are finished.
-    pub(super) runs: Vec<SweptRun>,
+    pub(in crate::cli) runs: Vec<SweptRun>,
     /// What the others are.
-    pub(super) failed: Vec<String>,
+    pub(in crate::cli) failed: Vec<String>,
 }
 
 impl Sweep {
@@ -69,7 +70,7 @@ impl Sweep {
 
     /// Starts a sweep in `folder`, or goes on with it, whose runs share the flags `shared`: each K, each
     /// peak learning rate and each seed; where those are not told the ones of `shared`, else the usual.
-    pub(super) fn begin(
+    pub(in crate::cli) fn begin(
         folder: PathBuf,
         mut shared: Table,
         (freezes, lrs, seeds): (Vec<Freeze>, Option<Vec<f64>>, Option<Vec<u64>>),
@@ -117,12 +118,12 @@ impl Sweep {
     }
 
     /// The seeds of each K, in the order of training.
-    pub(super) fn seeds(&self) -> &[u64] {
+    pub(in crate::cli) fn seeds(&self) -> &[u64] {
         &self.seeds
     }
 
     /// Has these K swept from now on.
-    pub(super) fn set_freezes(&mut self, freezes: Vec<Freeze>) {
+    pub(in crate::cli) fn set_freezes(&mut self, freezes: Vec<Freeze>) {
         self.freezes = freezes;
     }
 
@@ -131,20 +132,20 @@ impl Sweep {
     }
 
     /// How the cache of `freeze` says that texts go into the model, if it does.
-    pub(super) fn encoding(&self, freeze: Freeze) -> Result<Option<Encoding>, Error> {
+    pub(in crate::cli) fn encoding(&self, freeze: Freeze) -> Result<Option<Encoding>, Error> {
         let cache = Cache::open(&self.cache_folder(freeze))?;
         Ok(serde_json::from_value(cache.manifest().encoding.clone()).ok())
     }
 
     /// The first run of `freeze`, if it is finished.
-    pub(super) fn first_run(&self, freeze: Freeze) -> Option<PathBuf> {
+    pub(in crate::cli) fn first_run(&self, freeze: Freeze) -> Option<PathBuf> {
         let (lr, seed) = (self.lrs.first()?, self.seeds.first()?);
         let folder = self.run_folder(freeze, *lr, *seed);
         RunFolder::summary(&folder).ok().flatten().map(|_| folder)
     }
 
     /// Those of the flags `keys` that the runs share, as they are typed.
-    pub(super) fn typed(&self, keys: &[&str]) -> Vec<OsString> {
+    pub(in crate::cli) fn typed(&self, keys: &[&str]) -> Vec<OsString> {
         let shared = keys
             .iter()
             .filter_map(|key| Some((key, self.shared.get(*key)?)));
@@ -157,7 +158,7 @@ impl Sweep {
     }
 
     /// What `runs` over caches of these `costs` came to, compared at `significance_level`; it is kept too.
-    pub(super) fn table(
+    pub(in crate::cli) fn table(
         &self,
         runs: &[SweptRun],
         costs: &[CacheCost],
@@ -171,7 +172,7 @@ impl Sweep {
         let table = study::Table::new(&metric, runs, costs, significance_level)
             .unwrap_or_else(|| unreachable!("there is a run"));
         write(&self.folder, SWEEP_RESULT, &table.to_json().to_string())?;
-        write(&self.folder, SPREADSHEET, &sweep_table::csv(&table))?;
+        write(&self.folder, SPREADSHEET, &table::csv(&table))?;
         Ok(table)
     }
 
@@ -183,7 +184,7 @@ impl Sweep {
 
     /// Fills the caches, those of all depths in one pass, or finds them filled of the same data; what
     /// each cost.
-    pub(super) fn fill_caches(&self) -> Result<Vec<CacheCost>, Error> {
+    pub(in crate::cli) fn fill_caches(&self) -> Result<Vec<CacheCost>, Error> {
         let caches = self.folder.join(CACHES);
         let name = |freeze: Freeze| format!("freeze-{freeze}.json");
         let (nothing, depths): (Vec<Freeze>, Vec<Freeze>) = self
@@ -230,7 +231,7 @@ impl Sweep {
 
     /// Trains what of these K and seeds is not trained yet, and adds all of them to `trained`. The first
     /// failure where there is no run yet is the error.
-    pub(super) fn train(
+    pub(in crate::cli) fn train(
         &self,
         freezes: &[Freeze],
         seeds: &[u64],
@@ -265,7 +266,11 @@ impl Sweep {
     }
 
     /// Whether all runs of these K and seeds are finished.
-    pub(super) fn is_trained(&self, freezes: &[Freeze], seeds: &[u64]) -> Result<bool, Error> {
+    pub(in crate::cli) fn is_trained(
+        &self,
+        freezes: &[Freeze],
+        seeds: &[u64],
+    ) -> Result<bool, Error> {
         for (freeze, lr, seed) in self.cells(freezes, seeds) {
             if RunFolder::summary(&self.run_folder(freeze, lr, seed))?.is_none() {
                 return Ok(false);
@@ -275,12 +280,12 @@ impl Sweep {
     }
 
     /// How many runs there are, finished or not.
-    pub(super) fn runs(&self) -> Result<usize, Error> {
+    pub(in crate::cli) fn runs(&self) -> Result<usize, Error> {
         Ok(find_runs(&self.folder.join(SWEEP_RUNS))?.runs.len())
     }
 
     /// Drops the runs that there are, and has others pass so many times over the data.
-    pub(super) fn begin_anew(&mut self, epochs: usize) -> Result<(), Error> {
+    pub(in crate::cli) fn begin_anew(&mut self, epochs: usize) -> Result<(), Error> {
         let runs = self.folder.join(SWEEP_RUNS);
         // Before the flags: what is killed in between begins anew with the old ones.
         if runs.is_dir() {
@@ -337,14 +342,14 @@ impl Sweep {
 }
 
 /// Whether the sweep in `folder` has made anything: a flag that was wrong can still be mended before.
-pub(super) fn is_begun(folder: &Path) -> bool {
+pub(in crate::cli) fn is_begun(folder: &Path) -> bool {
     [CACHES, SWEEP_RUNS]
         .iter()
         .any(|name| folder.join(name).is_dir())
 }
 
 /// `--freeze` of `precompute`, with what goes with it.
-pub(super) fn freeze_flags(freezes: &[Freeze]) -> Vec<OsString> {
+pub(in crate::cli) fn freeze_flags(freezes: &[Freeze]) -> Vec<OsString> {
     let names: Vec<String> = freezes.iter().map(ToString::to_string).collect();
     let mut flags = vec![OsString::from("--freeze"), names.join(",").into()];
     if freezes == [Freeze::Nothing] {
@@ -432,7 +437,7 @@ fn check_shared(shared: &Table) -> Result<(), Error> {
 
 /// Runs `telly command` as a process of its own, so that its peak memory is its own; the object it ends
 /// with. What is interrupted goes on with `folder`.
-pub(super) fn telly_json(
+pub(in crate::cli) fn telly_json(
     command: &str,
     flags: Vec<OsString>,
     folder: &Path,
@@ -464,7 +469,7 @@ pub(super) fn telly_json(
 }
 
 /// [`telly_json`] of what can be done without: where it fails on its own, `without` is said, and there is none.
-pub(super) fn telly_json_if_it_can(
+pub(in crate::cli) fn telly_json_if_it_can(
     command: &str,
     flags: Vec<OsString>,
     folder: &Path,
@@ -512,12 +517,12 @@ fn output_of(mut process: Command) -> io::Result<(ExitStatus, String)> {
 }
 
 /// Writes `folder/name` so that it is there whole or not at all.
-pub(super) fn write(folder: &Path, name: &str, text: &str) -> Result<(), Error> {
+pub(in crate::cli) fn write(folder: &Path, name: &str, text: &str) -> Result<(), Error> {
     publish(folder, name, text.as_bytes()).map_err(Error::Output)
 }
 
 /// `values` once each.
-pub(super) fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
+pub(in crate::cli) fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
     let mut unique = Vec::new();
     for value in values {
         if !unique.contains(&value) {
@@ -528,7 +533,7 @@ pub(super) fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
 }
 
 /// The flags of which two recipes say different things.
-pub(super) fn differences(begun: &str, now: &str) -> String {
+pub(in crate::cli) fn differences(begun: &str, now: &str) -> String {
     let table = |text: &str| text.parse::<Table>().unwrap_or_default();
     let (begun, now) = (table(begun), table(now));
     let mut keys: Vec<&String> = begun.keys().chain(now.keys()).collect();

@@ -1,23 +1,25 @@
 //! `telly probe`.
 
+pub(super) mod texts;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::console;
-use super::options::{RuntimeOptions, first_passed, limit_threads};
-use super::output_file::place;
-use super::probe_texts::{TextOptions, at_least_one};
-use super::studied::{Studied, StudiedOptions};
-use super::sweep_folder::unique;
+use crate::cli::console;
+use crate::cli::options::{RuntimeOptions, first_passed, limit_threads};
+use crate::cli::output_file::place;
+use crate::cli::studied::{Studied, StudiedOptions};
+use crate::cli::sweep::folder::unique;
 use crate::error::Error;
 use crate::study;
 use crate::study::probe::{
     Control, FeaturesSource, Finding, LabelOrder, Probe, ProbeResult, Problems, Reference,
     SplitFeatures, Suite, TextForm, probe_splits, randomize,
 };
+use texts::{TextOptions, at_least_one};
 
 /// What is looked for, unless told.
 const USUAL: [Probe; 3] = [Probe::Lexical, Probe::Syntactic, Probe::Structural];

@@ -5,8 +5,8 @@ use std::path::Path;
 use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
 
-use super::console;
 use crate::cache::{self, free_bytes};
+use crate::cli::console;
 use crate::error::Error;
 use crate::frozen::FrozenEncoder;
 use crate::precompute::{

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use toml::Table;
 
-use super::advise_kept::{kept, of_run};
-use super::advise_sample::{Sample, TRAIN, VALID, write_texts};
-use super::sweep_folder::{Sweep, Trained, is_begun, telly_json_if_it_can, unique};
-use super::{advise_probes, console};
+use super::kept::{kept, of_run};
+use super::probes;
+use super::sample::{Sample, TRAIN, VALID, write_texts};
 use crate::checkpoint::Freeze;
+use crate::cli::console;
+use crate::cli::sweep::folder::{Sweep, Trained, is_begun, telly_json_if_it_can, unique};
 use crate::error::Error;
 use crate::study::syntax::Language;
 use crate::study::{CacheCost, Changes, SWEEP_SHARED, candidates};
@@ -203,7 +204,7 @@ impl Pilot {
         let seeds = self.sweep.seeds().to_vec();
         let costs = self.sweep.fill_caches()?;
         if let Some(language) = self.asked.language {
-            advise_probes::check(&self.sweep, language)?;
+            probes::check(&self.sweep, language)?;
         }
         let mut found = Found {
             trained: self.train_base(base, &seeds)?,
@@ -237,7 +238,7 @@ impl Pilot {
             let freezes = if round == 0 { &tried } else { &all };
             self.sweep.train(freezes, seed, &mut found.trained)?;
         }
-        found.probes = advise_probes::probe(&self.sweep, model, self.asked.language)?;
+        found.probes = probes::probe(&self.sweep, model, self.asked.language)?;
         Ok(found)
     }
 

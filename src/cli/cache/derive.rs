@@ -8,11 +8,11 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::options::{RuntimeOptions, limit_threads};
-use super::precompute::shard_bytes;
-use super::{console, hub, parity};
 use crate::cache::{self, Cache, Fingerprint, MANIFEST, Parity, Precision, Writer};
 use crate::checkpoint::{Checkpoint, Freeze};
+use crate::cli::options::{RuntimeOptions, limit_threads};
+use crate::cli::precompute::shard_bytes;
+use crate::cli::{console, hub, parity};
 use crate::error::Error;
 use crate::frozen::{FrozenLayers, FrozenPrecision, Provider, ProviderChoice, Runtime};
 use crate::precompute::{FromCache, Plan, check_derived_parity, check_parity, fill};
@@ -32,7 +32,7 @@ Example:
   telly precompute --task search --model models/all-MiniLM-L6-v2 --train train.jsonl \\
       --freeze 2 --precision fp32 --cache cache/two
   telly cache derive cache/two --freeze 4 --out cache/four")]
-pub(super) struct DeriveArguments {
+pub(in crate::cli) struct DeriveArguments {
     /// Folder of the cache to start from.
     folder: PathBuf,
     /// Freeze the embeddings and layers 0..K-1: more than the cache has.

@@ -6,13 +6,13 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::console;
-use super::options::{RuntimeOptions, first_passed, missing};
-use super::precompute::{PrecomputeArguments, PrecomputeOptions};
-use super::recipe;
-use super::studied::{Studied, StudiedOptions};
-use super::text_vectors::{TextVectors, texts};
+use super::{PrecomputeArguments, PrecomputeOptions};
 use crate::cache::{Fingerprint, MANIFEST, require_space};
+use crate::cli::console;
+use crate::cli::options::{RuntimeOptions, first_passed, missing};
+use crate::cli::recipe;
+use crate::cli::studied::{Studied, StudiedOptions};
+use crate::cli::text_vectors::{TextVectors, texts};
 use crate::dataset::Source;
 use crate::disk;
 use crate::error::Error;
@@ -24,7 +24,7 @@ use crate::train::peak_rss_bytes;
 /// What of each text is kept, instead of all of its states.
 #[derive(Args)]
 #[command(next_help_heading = "Pooled vectors")]
-pub(super) struct PooledOptions {
+pub(in crate::cli) struct PooledOptions {
     /// Keep one vector a text and layer for `telly rsa`, and no activations. --model may be a run, --data a
     /// file of texts; of the flags of tasks --text-field and --max-length have a meaning.
     #[arg(long)]

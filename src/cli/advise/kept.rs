@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::sweep_folder::write;
+use crate::cli::sweep::folder::write;
 use crate::error::Error;
 use crate::train::RunIdentity;
 

@@ -1,6 +1,6 @@
 //! What a sweep came to, for people and for spreadsheets.
 
-use super::console;
+use crate::cli::console;
 use crate::error::Error;
 use crate::study::{AgainstBase, Row, Spread, Table, Verdict};
 
@@ -61,7 +61,7 @@ pub(super) fn print(table: &Table) -> Result<(), Error> {
 }
 
 /// Prints the table.
-pub(super) fn print_rows(table: &Table) -> Result<(), Error> {
+pub(in crate::cli) fn print_rows(table: &Table) -> Result<(), Error> {
     let heading = [
         "K",
         "learning rate",
@@ -112,7 +112,7 @@ fn cells(row: &Row) -> Vec<String> {
 }
 
 /// Which K to take, and how sure that is.
-pub(super) fn conclusion(table: &Table) -> Vec<String> {
+pub(in crate::cli) fn conclusion(table: &Table) -> Vec<String> {
     let Table {
         metric,
         split,

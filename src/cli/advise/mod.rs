@@ -1,5 +1,11 @@
 //! `telly advise`.
 
+mod difference;
+mod kept;
+mod pilot;
+mod probes;
+mod sample;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -7,14 +13,12 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
-use super::advise_difference::Difference;
-use super::advise_pilot::{Asked, Found, Losses, Pilot};
-use super::advise_sample::Sample;
-use super::options::missing;
-use super::sweep::{SweepOptions, SweptFreezes, all_trained};
-use super::sweep_folder::{differences, freeze_flags, is_begun, telly_json, write};
-use super::{advise_probes, console, hub, recipe, sweep_table};
 use crate::checkpoint::{Checkpoint, Freeze};
+use crate::cli::options::missing;
+use crate::cli::sweep::folder::{differences, freeze_flags, is_begun, telly_json, write};
+use crate::cli::sweep::table;
+use crate::cli::sweep::{SweepOptions, SweptFreezes, all_trained};
+use crate::cli::{console, hub, recipe};
 use crate::error::Error;
 use crate::precompute::shards_in_memory;
 use crate::study::syntax::Language;
@@ -22,6 +26,9 @@ use crate::study::{
     self, ADVICE_RESULT, Changes, Decision, PILOT_LEVEL, Row, SWEEP_SHARED, UNCHANGED, choose,
 };
 use crate::train::TrainSettings;
+use difference::Difference;
+use pilot::{Asked, Found, Losses, Pilot};
+use sample::Sample;
 
 /// Records of the pilot's training split, unless told.
 const PILOT_ROWS: usize = 400;
@@ -132,7 +139,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
         "probes": found.probes,
     });
     let mut said = match (decision, &losses) {
-        (Decision::Metric, _) => sweep_table::conclusion(&table),
+        (Decision::Metric, _) => table::conclusion(&table),
         (_, Some(losses)) if !learnt => vec![unlearnt(table.base, losses)],
         _ => vec![reason(&table, chosen, changes.as_ref())],
     };
@@ -140,7 +147,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
         said.extend(difference(&table, chosen, rows.as_ref(), found.seeds_left));
     }
     match &found.probes {
-        Some(probes) => said.extend(advise_probes::said(probes, chosen)),
+        Some(probes) => said.extend(probes::said(probes, chosen)),
         None if arguments.language.is_some() => {
             said.push("the layers are not probed: why is told where that was tried".into());
         }
@@ -152,7 +159,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
     if arguments.json {
         console::print(&object.to_string())?;
     } else {
-        sweep_table::print_rows(&table)?;
+        table::print_rows(&table)?;
         console::print("")?;
         said.iter().try_for_each(|line| console::print(line))?;
     }

@@ -11,9 +11,9 @@ use indicatif::HumanDuration;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
-use super::console;
 use crate::cache::{self, Found, MANIFEST};
 use crate::checkpoint::{Checkpoint, Identity};
+use crate::cli::console;
 use crate::error::Error;
 use crate::train::RunFolder;
 
@@ -31,7 +31,7 @@ struct Folders {
 
 #[derive(Args)]
 #[command(after_help = "Example:\n  telly cache list cache")]
-pub(super) struct ListArguments {
+pub(in crate::cli) struct ListArguments {
     #[command(flatten)]
     folders: Folders,
     /// End with one JSON object on stdout.
@@ -41,7 +41,7 @@ pub(super) struct ListArguments {
 
 #[derive(Args)]
 #[command(after_help = "Example:\n  telly cache prune cache --runs runs --older-than 7 --dry-run")]
-pub(super) struct PruneArguments {
+pub(in crate::cli) struct PruneArguments {
     #[command(flatten)]
     folders: Folders,
     /// Only caches last written at least so many days ago.
@@ -60,7 +60,7 @@ pub(super) struct PruneArguments {
 
 #[derive(Args)]
 #[command(after_help = "Example:\n  telly cache remove cache/mine")]
-pub(super) struct RemoveArguments {
+pub(in crate::cli) struct RemoveArguments {
     /// Folder of the cache.
     folder: PathBuf,
     /// Where the runs are that were trained from it.

@@ -6,13 +6,13 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::head::HeadOptions;
-use super::options::{DeviceChoice, ShuffleChoice, exact_bytes};
-use super::split_files;
-use super::task::TaskOptions;
 use super::workers::WorkerOptions;
 use crate::cache::Cache;
 use crate::checkpoint::{EncoderConfig, Freeze};
+use crate::cli::head::HeadOptions;
+use crate::cli::options::{DeviceChoice, ShuffleChoice, exact_bytes};
+use crate::cli::split_files;
+use crate::cli::task::TaskOptions;
 use crate::error::Error;
 use crate::task::{ClassWeights, Encoding, HeadSettings};
 use crate::train::{Schedule, TrainSettings};

@@ -1,5 +1,8 @@
 //! `telly train`.
 
+mod options;
+mod workers;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -7,16 +10,15 @@ use candle_core::Device;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::generation_options::GenerationOptions;
-use super::head::check_pooling;
-use super::model::trained_checkpoint;
-use super::options::{DeviceChoice, RuntimeOptions, limit_threads, missing};
-use super::task::TaskOptions;
-use super::text_writer::{self, Running, TextWriter};
-use super::train_options::{LAYOUT_FLAGS, TrainOptions, resolved_recipe};
-use super::{console, hub, recipe, runs, seeds};
 use crate::cache::{self, Cache, Fingerprint, Freshness};
 use crate::checkpoint::{Checkpoint, Freeze};
+use crate::cli::generation_options::GenerationOptions;
+use crate::cli::head::check_pooling;
+use crate::cli::model::trained_checkpoint;
+use crate::cli::options::{DeviceChoice, RuntimeOptions, limit_threads, missing};
+use crate::cli::task::TaskOptions;
+use crate::cli::text_writer::{self, Running, TextWriter};
+use crate::cli::{console, hub, recipe, runs, seeds};
 use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::{FrozenPrecision, ProviderChoice};
@@ -28,6 +30,7 @@ use crate::train::{
     self, Outcome, ProfileReport, RunFolder, RunIdentity, TrainSettings, WriteTexts, peak_rss_bytes,
 };
 use crate::trainable::Ops;
+use options::{LAYOUT_FLAGS, TrainOptions, resolved_recipe};
 
 /// Train the top layers and the head from an activation cache.
 ///

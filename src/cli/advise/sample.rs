@@ -8,10 +8,10 @@ use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use super::console;
-use super::options::missing;
-use super::sweep::SweepOptions;
-use super::sweep_folder::write;
+use crate::cli::console;
+use crate::cli::options::missing;
+use crate::cli::sweep::SweepOptions;
+use crate::cli::sweep::folder::write;
 use crate::dataset::{Label, Record, Source};
 use crate::error::Error;
 use crate::task::{Objective, TaskKind, label_field};

@@ -1,5 +1,9 @@
 //! `telly precompute`.
 
+mod dry_run;
+mod pooled;
+mod shard;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,15 +12,14 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::freeze_list::FreezeList;
-use super::options::{RuntimeOptions, exact_bytes, limit_threads, missing};
-use super::pooled::PooledOptions;
-use super::task::{TaskOptions, foreign_flag};
-use super::{console, dry_run, hub, parity, pooled, recipe, shard, split_files};
 use crate::cache::{
     self, Fingerprint, Freshness, MANIFEST, Manifest, Parity, Precision, SHARD_BYTES, Share, Writer,
 };
 use crate::checkpoint::Checkpoint;
+use crate::cli::freeze_list::FreezeList;
+use crate::cli::options::{RuntimeOptions, exact_bytes, limit_threads, missing};
+use crate::cli::task::{TaskOptions, foreign_flag};
+use crate::cli::{console, hub, parity, recipe, split_files};
 use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::onnx::{self, Start};
@@ -24,6 +27,7 @@ use crate::frozen::{FrozenEncoder, FrozenPrecision, Runtime};
 use crate::precompute::{EncodedSplits, FromTokens, Plan, States, check_parity, fill};
 use crate::task::{Encoding, Role, TaskKind};
 use crate::train::peak_rss_bytes;
+use pooled::PooledOptions;
 
 /// Run the frozen half over the data, once, into an activation cache.
 ///

@@ -6,10 +6,10 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::console;
-use super::options::limit_threads;
 use crate::cache::{self, MANIFEST, Manifest, Precision, Share, Writer};
 use crate::checkpoint::{Checkpoint, Freeze};
+use crate::cli::console;
+use crate::cli::options::limit_threads;
 use crate::dataset::Source;
 use crate::error::Error;
 use crate::frozen::{FrozenEncoder, FrozenPrecision, ProviderChoice, Runtime, SessionOptions};
