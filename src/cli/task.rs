@@ -280,7 +280,7 @@ impl TaskOptions {
     }
 
     /// As the flags say, or else as the data looks.
-    fn clone_form(&self, source: Option<&Source>) -> Result<CloneForm, Error> {
+    pub(super) fn clone_form(&self, source: Option<&Source>) -> Result<CloneForm, Error> {
         if source.is_some_and(|source| source.text_file().is_some()) {
             return Ok(CloneForm::Pairs);
         }

@@ -336,6 +336,33 @@ fn pairs_of_functions_are_compared_by_the_first() {
     assert_eq!(advice["similarities"]["max_length"], 64);
 }
 
+/// Where groups are many and small, the sample has whole ones.
+#[test]
+fn a_sample_of_small_groups_has_partners() {
+    let work = Workspace::new();
+    let rows = (0..800).map(|row| {
+        let group = row % 400;
+        serde_json::json!({ "code": format!("int f{row} ( ) {group}"), "label": group }).to_string()
+            + "\n"
+    });
+    work.write("train.jsonl", &rows.collect::<String>());
+    let fixed = without(advise(&work, "advice"), &["--task", "--seeds", "--freeze"]);
+    let advice = telly_json(&with(&fixed, &["--task", "clone", "--minutes", "0"]));
+    assert_eq!(advice["pilot_rows"], 60);
+    for (name, rows) in [("advice/train.jsonl", 60), ("advice/valid.jsonl", 30)] {
+        let drawn = fs_err::read_to_string(work.path(name)).expect("a sample");
+        let groups = drawn.lines().map(|line| {
+            let record: Value = serde_json::from_str(line).expect("JSON");
+            record["label"].as_i64().expect("a group")
+        });
+        let mut groups: Vec<i64> = groups.collect();
+        assert_eq!(groups.len(), rows);
+        groups.sort_unstable();
+        groups.dedup();
+        assert_eq!(groups.len(), rows / 2, "{name}");
+    }
+}
+
 /// What training changes in what the layers know of code is a part of the advice, where that is asked for.
 #[test]
 fn layers_are_probed_in_the_language_of_the_sample() {

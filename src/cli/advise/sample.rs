@@ -1,6 +1,7 @@
 //! The part of the data that a pilot of `telly advise` works on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
@@ -14,7 +15,7 @@ use crate::cli::sweep::SweepOptions;
 use crate::cli::sweep::folder::write;
 use crate::dataset::{Label, Record, Source};
 use crate::error::Error;
-use crate::task::{Objective, TaskKind, label_field};
+use crate::task::{CloneForm, Objective, TaskKind, label_field};
 
 /// What its rows are drawn by.
 const DRAW: u64 = 1;
@@ -33,7 +34,7 @@ pub(super) struct Sample {
 impl Sample {
     /// `wanted` records of the training split and half as many to validate on: of the validation split
     /// if there is one, else of the rest. Of a classifier's validation, rows with a label that it cannot
-    /// have learnt are left out.
+    /// have learnt are left out. Of groups a row comes with another one of its group.
     pub(super) fn draw(
         options: &SweepOptions,
         data: Option<&Path>,
@@ -55,26 +56,43 @@ impl Sample {
         let records = all_records(&train)?;
         let given = source(&options.valid, "valid")?;
         let given = given.as_ref().map(all_records).transpose()?;
+        let field = label_field(options.task.label_field.as_deref());
+        // Without one the record is refused when it is encoded.
+        let label = |record: &Record| field.label(record, &path).ok();
+        let grouped = options.task.task == Some(TaskKind::Clone)
+            && options.task.clone_form(Some(&train))? == CloneForm::Groups;
+        let arranged = |order: Vec<usize>, records: &[Record]| {
+            if grouped {
+                with_partners(order, |row| label(&records[row]))
+            } else {
+                order
+            }
+        };
         let mut random = ChaCha8Rng::seed_from_u64(DRAW);
         let mut order = sample(&mut random, records.len(), records.len()).into_vec();
         let mut valid: Vec<&Record> = match &given {
             None => {
                 let held_out = (wanted / 2).min(records.len() / 3);
-                let rows = order.split_off(order.len() - held_out);
-                rows.into_iter().map(|row| &records[row]).collect()
+                let from_the_end = order.iter().rev().copied().collect();
+                let mut rows = arranged(from_the_end, &records);
+                rows.truncate(held_out);
+                let held_out: HashSet<usize> = rows.iter().copied().collect();
+                order.retain(|row| !held_out.contains(row));
+                rows.into_iter().rev().map(|row| &records[row]).collect()
             }
             Some(given) => {
-                let drawn = sample(&mut random, given.len(), (wanted / 2).min(given.len()));
-                drawn.into_iter().map(|row| &given[row]).collect()
+                let count = (wanted / 2).min(given.len());
+                let drawn = if grouped { given.len() } else { count };
+                let drawn = sample(&mut random, given.len(), drawn).into_vec();
+                let drawn = arranged(drawn, given).into_iter().take(count);
+                drawn.map(|row| &given[row]).collect()
             }
         };
+        let mut order = arranged(order, &records);
         order.truncate(wanted);
         let train: Vec<&Record> = order.iter().map(|&row| &records[row]).collect();
         let single_label = options.task.objective.unwrap_or_default() == Objective::SingleLabel;
         if options.task.task == Some(TaskKind::Classify) && single_label {
-            let field = label_field(options.task.label_field.as_deref());
-            // Without one the record is refused when it is encoded.
-            let label = |record: &Record| field.label(record, &path).ok();
             let known: HashSet<Option<Label>> = train.iter().map(|record| label(record)).collect();
             let before = valid.len();
             valid.retain(|record| known.contains(&label(record)));
@@ -127,6 +145,30 @@ impl Sample {
     }
 }
 
+/// The rows of `order`, each followed by the next one of its `group` unless one stands before it: those
+/// drawn from the beginning have partners, however many groups there are.
+fn with_partners<G: Hash + Eq>(order: Vec<usize>, group: impl Fn(usize) -> G) -> Vec<usize> {
+    let mut members: HashMap<G, Vec<usize>> = HashMap::new();
+    for &row in &order {
+        members.entry(group(row)).or_default().push(row);
+    }
+    let mut taken = HashSet::new();
+    let mut arranged = Vec::with_capacity(order.len());
+    for row in order {
+        if !taken.insert(row) {
+            continue;
+        }
+        arranged.push(row);
+        // The first of a group that is met is the first of its members.
+        let waiting = members.remove(&group(row));
+        if let Some(&partner) = waiting.as_ref().and_then(|members| members.get(1)) {
+            taken.insert(partner);
+            arranged.push(partner);
+        }
+    }
+    arranged
+}
+
 /// Writes `text` of each record of the sample's file `from` in `folder` into its file `to`, as the field
 /// `name` of records.
 pub(super) fn write_texts(
@@ -152,4 +194,27 @@ fn all_records(source: &Source) -> Result<Vec<Record>, Error> {
         records.extend(chunk.records);
     }
     Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_with_a_partner() {
+        // Groups of ten, and one row by itself.
+        let order: Vec<usize> = (0..31).map(|place| place * 7 % 31).collect();
+        let arranged = with_partners(order.clone(), |row| row / 10);
+        let mut sorted = arranged.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..31).collect::<Vec<_>>());
+        assert_eq!(arranged[..7], [0, 7, 14, 11, 21, 28, 4]);
+        // Many groups of two: so many rows are so many halves of pairs.
+        let order: Vec<usize> = (0..1001).map(|place| place * 377 % 1001).collect();
+        let arranged = with_partners(order, |row| row / 2);
+        let mut halves: Vec<usize> = arranged[..100].iter().map(|row| row / 2).collect();
+        halves.sort_unstable();
+        halves.dedup();
+        assert!(halves.len() <= 51, "{halves:?}");
+    }
 }
