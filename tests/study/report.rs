@@ -397,11 +397,18 @@ fn a_sweep_that_is_not_finished_shows_its_runs() {
     let (_, run) = work.trained();
     let folder = work.path("sweep");
     write_sweep(&folder);
-    std::fs::remove_file(folder.join("sweep.json")).expect("removed");
     let swept = folder.join("runs/freeze-1/lr-5e-5");
     fs_err::create_dir_all(&swept).expect("made");
     std::fs::rename(run, swept.join("seed-1")).expect("moved");
     let out = work.path("a.html");
+    // It was gone on with, and stopped before there was a new table.
+    report(&[&folder], &out);
+    let page = read(&out);
+    assert!(
+        page.contains("lack these runs: freeze-1/lr-5e-5/seed-1 (finished since)"),
+        "{page}"
+    );
+    std::fs::remove_file(folder.join("sweep.json")).expect("removed");
     report(&[&folder], &out);
     let page = read(&out);
     assert!(page.contains("This sweep is not finished"), "{page}");

@@ -1,5 +1,6 @@
 //! A sweep's folder: several K, seeds and learning rates.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::figures::number;
@@ -80,6 +81,9 @@ impl ReportedSweep {
         let path = self.folder.display().to_string();
         let mut section = Section::new(format!("{kind} {}", folder_name(&self.folder)), Some(path));
         if let Some(result) = &self.result {
+            section
+                .blocks
+                .extend(self.left_out(result).map(Block::Warning));
             section.blocks.extend(conclusion.map(Block::Paragraph));
             section.draw(&result.plots());
             section.add_table(result.table());
@@ -105,6 +109,42 @@ impl ReportedSweep {
             });
         }
         section
+    }
+
+    /// Which runs of the folder the result does not have: it was gone on with since, or they failed.
+    fn left_out(&self, result: &SweepResult) -> Option<String> {
+        let runs = self.folder.join(SWEEP_RUNS);
+        let in_it: HashSet<PathBuf> = result
+            .0
+            .rows
+            .iter()
+            .flat_map(|row| {
+                let seeds = row.seeds.iter();
+                seeds.map(move |seed| format!("freeze-{}/lr-{:e}/seed-{seed}", row.freeze, row.lr))
+            })
+            .map(|name| runs.join(name))
+            .collect();
+        let others = self.found.runs.iter().filter_map(|run| {
+            let state = match run.summary {
+                None => "not finished",
+                Some(_) if in_it.contains(&run.folder) => return None,
+                Some(_) => "finished since",
+            };
+            Some((&run.folder, state))
+        });
+        let unreadable = self.found.unreadable.iter();
+        let unreadable = unreadable.map(|(folder, _)| (folder, "damaged"));
+        let named = others.chain(unreadable).map(|(folder, state)| {
+            let name = folder.strip_prefix(&runs).unwrap_or(folder);
+            format!("{} ({state})", name.display())
+        });
+        let named: Vec<String> = named.collect();
+        (!named.is_empty()).then(|| {
+            format!(
+                "The table and the plots lack these runs: {}. The command that made the folder goes on with it.",
+                named.join(", ")
+            )
+        })
     }
 
     /// What the first seed of each K learnt, at its best learning rate.
