@@ -113,7 +113,7 @@ fn row(run: &RecordedRun) -> Vec<String> {
     let seconds = run
         .summary
         .as_ref()
-        .and_then(|summary| summary["seconds"].as_f64());
+        .and_then(|summary| summary.get("seconds")?.as_f64());
     vec![
         run.folder.display().to_string(),
         model(run),

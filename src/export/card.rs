@@ -293,7 +293,7 @@ fn metrics(trained: &TrainedModel) -> String {
         let metrics = trained
             .summary
             .as_ref()
-            .and_then(|summary| summary[split].as_object());
+            .and_then(|summary| summary.get(split)?.as_object());
         for (name, value) in metrics.into_iter().flatten() {
             if let Some(value) = value.as_f64() {
                 let _ = writeln!(rows, "| {split} | {name} | {value:.4} |");

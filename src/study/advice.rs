@@ -75,7 +75,7 @@ pub fn choose(table: &Table, changes: Option<&Changes>, learnt: bool) -> (Freeze
     if !learnt {
         return (table.base, Decision::Nothing);
     }
-    if table.fewest_seeds() >= ENOUGH_SEEDS {
+    if table.seeds()[0] >= ENOUGH_SEEDS {
         match table.verdict() {
             Verdict::Take(row, _) => return (row.freeze, Decision::Metric),
             Verdict::AllWorse | Verdict::NoneFaster => return (table.base, Decision::Metric),

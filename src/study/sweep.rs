@@ -117,7 +117,8 @@ pub struct Row {
     pub test: Option<Spread>,
     /// Whether this is its K's best learning rate.
     pub best_lr: bool,
-    /// None of the base itself, of fewer than two seeds, and where a metric is no number.
+    /// By the seeds that both have. None of the base itself, of fewer than two such seeds, and where a
+    /// metric is no number.
     pub against_base: Option<AgainstBase>,
 }
 
@@ -145,7 +146,7 @@ pub struct Table {
     /// By K, then by learning rate.
     pub rows: Vec<Row>,
     /// The K and learning rate with the shortest epochs, shorter than the base's, of those that were
-    /// tested and are not significantly worse; each K at its best learning rate.
+    /// tested with all seeds of the base and are not significantly worse; each K at its best learning rate.
     pub cheapest_not_worse: Option<Cell>,
 }
 
@@ -168,8 +169,8 @@ pub enum Verdict<'a> {
 
 impl Table {
     /// Of `runs`, which are judged by `metric`, over `caches`. Each K is judged at the learning rate
-    /// whose mean is best on the validation split, or where there is none on the test split. None where
-    /// nothing is finished.
+    /// whose mean is best on the validation split, or where there is none on the test split; of rates with
+    /// different numbers of finished seeds at one of those with the most. None where nothing is finished.
     pub fn new(
         metric: &str,
         runs: &[SweptRun],
@@ -197,18 +198,23 @@ impl Table {
         };
         let best_lr = |freeze: Freeze| {
             let same = cells.iter().filter(|cell| cell.0 == freeze);
+            // A rate at which some seeds cannot be trained is not better for those that are left.
             let better = |one: &&(Freeze, f64), other: &&(Freeze, f64)| {
-                worse_first(score(**one), score(**other))
+                let finished = of(**one).len().cmp(&of(**other).len());
+                finished.then_with(|| worse_first(score(**one), score(**other)))
             };
             same.max_by(better).map(|cell| cell.1)
         };
         let base_runs = of((base, best_lr(base)?));
         let against_base = |same: &[&SweptRun]| {
-            let pair = |run: &&SweptRun| {
+            let both = same.iter().filter_map(|run| {
                 let other = base_runs.iter().find(|other| other.seed == run.seed)?;
+                Some((*run, *other))
+            });
+            let measured = |(run, other): (&SweptRun, &SweptRun)| {
                 Some((run.metric(split, metric)?, other.metric(split, metric)?))
             };
-            let pairs: Option<Vec<(f64, f64)>> = same.iter().map(pair).collect();
+            let pairs: Option<Vec<(f64, f64)>> = both.map(measured).collect();
             let test = PairedTest::new(&pairs?)?;
             let worse = if less_is_better(metric) {
                 test.difference > 0.0
@@ -259,16 +265,39 @@ impl Table {
 
     fn cheapest(&self) -> Option<Cell> {
         let seconds = |row: &Row| row.epoch_seconds.unwrap_or(f64::INFINITY);
-        let base = self.best().find(|row| row.freeze == self.base)?;
+        let base = self.base_row()?;
         let good = self.best().filter(|row| {
             let test = row.against_base;
-            test.is_some_and(|test| !test.significantly_worse) && seconds(row) < seconds(base)
+            test.is_some_and(|test| !test.significantly_worse)
+                && self.has_all_seeds(row)
+                && seconds(row) < seconds(base)
         });
         let cheapest = good.min_by(|one, other| seconds(one).total_cmp(&seconds(other)))?;
         Some(Cell {
             freeze: cheapest.freeze,
             lr: cheapest.lr,
         })
+    }
+
+    fn base_row(&self) -> Option<&Row> {
+        self.best().find(|row| row.freeze == self.base)
+    }
+
+    /// Whether `row` has every seed that the base has: of a K that cannot be trained with some of them
+    /// the others tell too well.
+    fn has_all_seeds(&self, row: &Row) -> bool {
+        self.base_row()
+            .is_some_and(|base| base.seeds.iter().all(|seed| row.seeds.contains(seed)))
+    }
+
+    /// The K that may be as good as the base or worse, for want of a seed or of a number.
+    pub fn untested(&self) -> Vec<Freeze> {
+        let others = self.best().filter(|row| row.freeze != self.base);
+        let untested = others.filter(|row| match row.against_base {
+            None => true,
+            Some(test) => !test.significantly_worse && !self.has_all_seeds(row),
+        });
+        untested.map(|row| row.freeze).collect()
     }
 
     /// The metric of `row` on the split that is compared.
@@ -294,32 +323,40 @@ impl Table {
             })
     }
 
-    /// The seeds of the row that has the fewest.
-    pub fn fewest_seeds(&self) -> usize {
-        let seeds = self.rows.iter().map(|row| row.seeds.len());
-        seeds.min().unwrap_or(0)
+    /// How many seeds each K has at its best learning rate: the fewest, and the most.
+    pub fn seeds(&self) -> [usize; 2] {
+        let seeds = self.best().map(|row| row.seeds.len());
+        [seeds.clone().min(), seeds.max()].map(Option::unwrap_or_default)
+    }
+
+    /// [`seeds`](Self::seeds) in words.
+    pub fn seeds_text(&self) -> String {
+        match self.seeds() {
+            [fewest, most] if fewest == most => format!("{most} seeds"),
+            [fewest, most] => format!("{fewest} to {most} seeds"),
+        }
     }
 
     /// Which K to take.
     pub fn verdict(&self) -> Verdict<'_> {
-        let mut others = self.best().filter(|row| row.freeze != self.base);
-        if others.clone().next().is_none() {
+        if self.best().all(|row| row.freeze == self.base) {
             return Verdict::NothingElse;
         }
-        if self.fewest_seeds() < 2 {
+        if self.seeds()[1] < 2 {
             return Verdict::OneSeed;
         }
         let chosen = self.rows.iter().find(|row| self.is_chosen(row));
         if let Some((row, test)) = chosen.and_then(|row| Some((row, row.against_base?))) {
             return Verdict::Take(row, test);
         }
-        if others.clone().any(|row| row.against_base.is_none()) {
+        if !self.untested().is_empty() {
             return Verdict::NotTested;
         }
         let worse = |row: &Row| {
             row.against_base
                 .is_some_and(|test| test.significantly_worse)
         };
+        let mut others = self.best().filter(|row| row.freeze != self.base);
         if others.all(worse) {
             Verdict::AllWorse
         } else {
@@ -450,6 +487,42 @@ mod tests {
             None
         );
         assert_eq!(Table::new("accuracy", &[], &[], SIGNIFICANT), None);
+    }
+
+    /// A rate that loses a seed is not chosen for the others, a K that does is not recommended for them, and
+    /// where the base does the other seeds are compared.
+    #[test]
+    fn what_is_left_of_failed_runs_is_judged_for_what_it_is() {
+        let depths = [Freeze::Nothing, Freeze::Layers(2)];
+        let table = |lost: &[(Freeze, f64, u64)]| {
+            let mut runs = Vec::new();
+            for seed in 1..4 {
+                let noise = seed as f64 / 1000.0;
+                runs.push(run(depths[0], 1e-5, seed, 0.9, 0.9 + noise));
+                runs.push(run(depths[1], 1e-5, seed, 0.8, 0.9));
+                runs.push(run(depths[1], 1e-3, seed, 0.9, 0.9 - noise));
+            }
+            runs.retain(|run| !lost.contains(&(run.freeze, run.lr, run.seed)));
+            Table::new("accuracy", &runs, &costs(&depths), SIGNIFICANT).expect("a table")
+        };
+        let best = |table: &Table| table.best().last().expect("a row").lr;
+        assert_eq!(best(&table(&[])).to_bits(), 1e-3f64.to_bits());
+        let lost = table(&[(depths[1], 1e-3, 2), (depths[1], 1e-3, 3)]);
+        assert_eq!(best(&lost).to_bits(), 1e-5f64.to_bits());
+        assert!(matches!(lost.verdict(), Verdict::Take(..)), "{lost:?}");
+        assert_eq!(lost.seeds(), [3, 3]);
+
+        let lost = table(&[(depths[1], 1e-3, 3), (depths[1], 1e-5, 3)]);
+        let test = lost.rows[2].against_base.expect("a test of two seeds").test;
+        assert!((test.difference + 0.003).abs() < 1e-12, "{test:?}");
+        assert_eq!(lost.verdict(), Verdict::NotTested);
+        assert_eq!(lost.untested(), [depths[1]]);
+        assert_eq!(lost.seeds_text(), "2 to 3 seeds");
+
+        let lost = table(&[(depths[0], 1e-5, 1)]);
+        let test = lost.rows[2].against_base.expect("a test of two seeds").test;
+        assert!((test.difference + 0.005).abs() < 1e-12, "{test:?}");
+        assert_eq!(lost.untested(), []);
     }
 
     /// A K that is no faster than the base is not recommended, one without a number is not tested.

@@ -71,6 +71,16 @@ impl RunIdentity {
     /// Of the run in `folder`, and BLAKE3 of the file that holds it and the tensors, hexadecimal; none
     /// of a run that has no weights yet. The tensors are not held in memory.
     pub fn read(folder: &Path) -> Result<Option<(Self, String)>, Error> {
+        let opened = Self::open(folder)?;
+        Ok(opened.map(|(identity, file)| (identity, blake3::hash(&file).to_hex().to_string())))
+    }
+
+    /// Of the run in `folder`; none of a run that has no weights yet. No more than the header is read.
+    pub fn read_header(folder: &Path) -> Result<Option<Self>, Error> {
+        Ok(Self::open(folder)?.map(|(identity, _)| identity))
+    }
+
+    fn open(folder: &Path) -> Result<Option<(Self, MappedFile)>, Error> {
         let path = folder.join(MODEL);
         if !path.is_file() {
             return Ok(None);
@@ -83,7 +93,7 @@ impl RunIdentity {
         let (_, metadata) =
             SafeTensors::read_metadata(&file).map_err(|error| damaged(error.to_string()))?;
         let identity = Self::from_metadata(&metadata).map_err(damaged)?;
-        Ok(Some((identity, blake3::hash(&file).to_hex().to_string())))
+        Ok(Some((identity, file)))
     }
 
     /// Out of the header of `model.safetensors`.

@@ -259,15 +259,55 @@ fn what_was_made_of_other_data_is_not_taken() {
     );
 }
 
+/// What is finished is not taken for a run of other data because its cache was removed.
+#[test]
+fn finished_runs_of_other_data_are_not_taken() {
+    let sweep = Sweep::new("none,0", "--seeds 1,2 --epochs 1");
+    telly_json(&sweep.arguments("out", ""));
+    write_classification(&sweep.work.path("train.jsonl"), 50);
+    fs_err::remove_dir_all(sweep.work.path("out/caches")).expect("removed");
+    fails(
+        sweep.command("out", ""),
+        WRONG_INPUT,
+        &["seed-1` was trained from other data", "train is"],
+    );
+}
+
+/// What is swept later stands beside what was before.
+#[test]
+fn a_sweep_that_is_added_to_keeps_its_rows() {
+    let sweep = Sweep::new("none", "--seeds 1,2 --epochs 1 --lr 1e-3");
+    telly_json(&sweep.arguments("out", ""));
+    let mut more = sweep.arguments("out", "--json");
+    let place = more.iter().position(|word| word == "none").expect("K");
+    more[place] = "1".into();
+    let output = telly(&more).output().expect("telly runs");
+    assert!(stderr(&output).contains("2 runs of before"));
+    let added: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    more[place] = "none,1".into();
+    let whole = telly_json(&more[..more.len() - 1]);
+    assert_eq!(added, whole);
+    assert_eq!(whole["rows"].as_array().expect("rows").len(), 2);
+}
+
 /// A learning rate at which nothing is learnt costs its own runs alone.
 #[test]
 fn runs_that_fail_leave_the_others() {
-    let sweep = Sweep::new("0", "--seeds 1,2 --epochs 4 --lr 1e-3,1e38");
-    let output = sweep.command("out", "--json").output().expect("telly runs");
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("learning rate 1e38, seed 2"), "{said}");
-    let table: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let rows = table["rows"].as_array().expect("rows");
-    assert_eq!((rows.len(), rows[0]["lr"].as_f64()), (1, Some(1e-3)));
+    let sweep = Sweep::new("0", "--seeds 1,2 --epochs 4");
+    let failing = |out: &str, lr: &str| {
+        let flags = format!("--lr {lr} --json");
+        let output = sweep.command(out, &flags).output().expect("telly runs");
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("learning rate 1e38, seed 2"), "{said}");
+        output.stdout
+    };
+    // The first of all fails too.
+    for (out, lr) in [("last", "1e-3,1e38"), ("first", "1e38,1e-3")] {
+        let table: Value = serde_json::from_slice(&failing(out, lr)).expect("JSON");
+        let rows = table["rows"].as_array().expect("rows");
+        assert_eq!((rows.len(), rows[0]["lr"].as_f64()), (1, Some(1e-3)));
+    }
+    assert!(failing("all", "1e38").is_empty());
+    assert!(!sweep.work.path("all/sweep.json").exists());
 }

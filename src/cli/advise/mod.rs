@@ -129,7 +129,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
         "pilot_rows": advice.pilot_rows,
         "pilot_epochs": advice.pilot.epochs,
         "pilot_epochs_wanted": advice.pilot.wanted,
-        "pilot_seeds": table.fewest_seeds(),
+        "pilot_seeds": table.seeds()[0],
         "pilot_losses": losses.as_ref().map(Losses::to_json),
         "predicted": of_chosen,
         "predicted_base": of_base,

@@ -246,8 +246,7 @@ impl Pilot {
     /// is not known it passes once, and begins anew if there is time for more.
     fn train_base(&mut self, base: Freeze, seeds: &[u64]) -> Result<Trained, Error> {
         let first = &seeds[..seeds.len().min(1)];
-        let mut trained = Trained::default();
-        self.sweep.train(&[base], first, &mut trained)?;
+        let trained = self.train_first(base, first)?;
         let seconds = trained.runs.first();
         let seconds = seconds.and_then(|run| run.summary.get("seconds")?.as_f64());
         let (Some(seconds), None) = (seconds, &self.asked.seeds) else {
@@ -266,9 +265,17 @@ impl Pilot {
         ));
         self.epochs = epochs;
         self.sweep.begin_anew(epochs)?;
+        self.train_first(base, first)
+    }
+
+    /// The base with the seed `first`, without which there is nothing to compare with.
+    fn train_first(&self, base: Freeze, first: &[u64]) -> Result<Trained, Error> {
         let mut trained = Trained::default();
         self.sweep.train(&[base], first, &mut trained)?;
-        Ok(trained)
+        match trained {
+            Trained { runs, failed } if runs.is_empty() => Err(Error::Runs { failed }),
+            trained => Ok(trained),
+        }
     }
 
     /// The losses of the base's first run; none where it logged too little.

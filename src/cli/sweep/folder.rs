@@ -14,17 +14,17 @@ use toml::Table;
 
 use super::SweepArguments;
 use super::table;
-use crate::cache::Cache;
+use crate::cache::{Cache, Fingerprint};
 use crate::checkpoint::Freeze;
 use crate::cli::options::missing;
 use crate::cli::{console, recipe};
-use crate::error::Error;
+use crate::error::{Error, Explain as _};
 use crate::interrupt;
 use crate::lock::Lock;
 use crate::publish::publish;
 use crate::study::{self, CacheCost, SWEEP_RESULT, SWEEP_RUNS, SWEEP_SHARED, SweptRun};
 use crate::task::Encoding;
-use crate::train::{RecordedRun, RunFolder, TrainSettings, find_runs};
+use crate::train::{RecordedRun, RunFolder, RunIdentity, TrainSettings, find_runs};
 
 /// Those of the shared flags that `train` is told.
 const TRAINED: &str = "train.toml";
@@ -149,10 +149,16 @@ impl Sweep {
         let shared = keys
             .iter()
             .filter_map(|key| Some((key, self.shared.get(*key)?)));
-        let flags = shared.flat_map(|(key, value)| {
+        let word = |value: &toml::Value| {
             let text = value.as_str();
-            let text = text.map_or_else(|| value.to_string(), str::to_owned);
-            [format!("--{}", key.replace('_', "-")), text]
+            text.map_or_else(|| value.to_string(), str::to_owned)
+        };
+        let flags = shared.flat_map(|(key, value)| {
+            let words = value
+                .as_array()
+                .map_or(std::slice::from_ref(value), |all| all);
+            let words: Vec<String> = words.iter().map(word).collect();
+            [format!("--{}", key.replace('_', "-")), words.join(",")]
         });
         flags.map(OsString::from).collect()
     }
@@ -186,7 +192,6 @@ impl Sweep {
     /// each cost.
     pub(in crate::cli) fn fill_caches(&self) -> Result<Vec<CacheCost>, Error> {
         let caches = self.folder.join(CACHES);
-        let name = |freeze: Freeze| format!("freeze-{freeze}.json");
         let (nothing, depths): (Vec<Freeze>, Vec<Freeze>) = self
             .freezes
             .iter()
@@ -203,23 +208,35 @@ impl Sweep {
             console::say(&format!("caches for K = {}", names.join(", ")));
             let flags = freeze_flags(&group).into_iter();
             let flags = flags.chain(["--cache".into(), folder.into()]);
-            let missing = |freeze: &&Freeze| !caches.join(name(**freeze)).is_file();
+            let missing = |freeze: &&Freeze| !caches.join(cost_file(**freeze)).is_file();
             let filled = group.iter().filter(missing).count();
             let summary = self.telly("precompute", SWEEP_SHARED, flags.collect())?;
             for &freeze in &group {
-                let path = caches.join(name(freeze));
-                if !path.is_file() {
+                let cost = if let Some(cost) = self.cost(freeze)? {
+                    cost
+                } else {
                     let found = cost_of(freeze, &summary, filled);
-                    write(&caches, &name(freeze), &json!(found).to_string())?;
-                }
-                let text = fs_err::read_to_string(&path).map_err(Error::Output)?;
-                costs.push(serde_json::from_str(&text).map_err(|error| Error::Usage {
-                    problem: format!("`{}` is damaged: {error}", path.display()),
-                    hint: "remove it, and the same command goes on".into(),
-                })?);
+                    write(&caches, &cost_file(freeze), &json!(found).to_string())?;
+                    found
+                };
+                costs.push(cost);
             }
         }
         Ok(costs)
+    }
+
+    /// What the cache of `freeze` cost, if it was filled.
+    fn cost(&self, freeze: Freeze) -> Result<Option<CacheCost>, Error> {
+        let path = self.folder.join(CACHES).join(cost_file(freeze));
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = fs_err::read_to_string(&path).map_err(Error::Output)?;
+        let cost = serde_json::from_str(&text).map_err(|error| Error::Usage {
+            problem: format!("`{}` is damaged: {error}", path.display()),
+            hint: "remove it, and the same command goes on".into(),
+        })?;
+        Ok(Some(cost))
     }
 
     /// [`Self::train`] with all K and all seeds.
@@ -229,8 +246,9 @@ impl Sweep {
         Ok(trained)
     }
 
-    /// Trains what of these K and seeds is not trained yet, and adds all of them to `trained`. The first
-    /// failure where there is no run yet is the error.
+    /// Trains what of these K and seeds is not trained yet, and adds all of them to `trained`. A run that
+    /// fails is named there and costs itself alone; but where there is no run yet and the input is wrong
+    /// it would be for the others too, and is the error.
     pub(in crate::cli) fn train(
         &self,
         freezes: &[Freeze],
@@ -238,18 +256,32 @@ impl Sweep {
         trained: &mut Trained,
     ) -> Result<(), Error> {
         let cells = self.cells(freezes, seeds);
+        let mut origin = None;
         for (number, &(freeze, lr, seed)) in cells.iter().enumerate() {
             let folder = self.run_folder(freeze, lr, seed);
             let name = format!("K = {freeze}, learning rate {lr:e}, seed {seed}");
             let heading = format!("{name} ({} of {})", number + 1, cells.len());
             let summary = if let Some(summary) = RunFolder::summary(&folder)? {
+                let origin = match &mut origin {
+                    Some(origin) => origin,
+                    origin => origin.insert(Cache::open(&self.cache_folder(freeze))?),
+                };
+                check_origin(&folder, &origin.manifest().fingerprint)?;
                 console::say(&format!("{heading} is finished"));
                 summary
             } else {
                 console::say(&heading);
                 match self.train_one((freeze, lr, seed), &folder) {
-                    Err(Error::Child { .. }) if !trained.runs.is_empty() => {
-                        trained.failed.push(name);
+                    Err(Error::Child { command, status }) => {
+                        let error = Error::Child { command, status };
+                        if trained.runs.is_empty() && error.is_input() {
+                            return Err(error);
+                        }
+                        // What ended by itself has said why.
+                        trained.failed.push(match status.code() {
+                            Some(_) => name,
+                            None => format!("{name} ({status}; it may have run out of memory)"),
+                        });
                         continue;
                     }
                     summary => summary?,
@@ -263,6 +295,61 @@ impl Sweep {
             });
         }
         Ok(())
+    }
+
+    /// Adds to `trained` and `costs` what was swept in this folder before and was not asked for now.
+    pub(super) fn add_earlier(
+        &self,
+        trained: &mut Trained,
+        costs: &mut Vec<CacheCost>,
+    ) -> Result<(), Error> {
+        let Some(freeze) = self.freezes.first() else {
+            return Ok(());
+        };
+        let cache = Cache::open(&self.cache_folder(*freeze))?;
+        let asked = self.cells(&self.freezes, &self.seeds);
+        let found = find_runs(&self.folder.join(SWEEP_RUNS))?;
+        let before = trained.runs.len();
+        for run in found.runs {
+            let Some((cell, summary)) = self.cell_of(&run.folder).zip(run.summary) else {
+                continue;
+            };
+            if asked.contains(&cell) {
+                continue;
+            }
+            check_origin(&run.folder, &cache.manifest().fingerprint)?;
+            let (freeze, lr, seed) = cell;
+            if costs.iter().all(|cost| cost.freeze != freeze) {
+                let Some(cost) = self.cost(freeze)? else {
+                    console::say(&format!(
+                        "K = {freeze} is not in the table: what its cache cost is not known any more; name it in `--freeze` too"
+                    ));
+                    continue;
+                };
+                costs.push(cost);
+            }
+            trained.runs.push(SweptRun {
+                freeze,
+                lr,
+                seed,
+                summary,
+            });
+        }
+        match trained.runs.len() - before {
+            0 => {}
+            more => console::say(&format!("{more} runs of before are in the table too")),
+        }
+        Ok(())
+    }
+
+    /// K, learning rate and seed of the run in `folder`, if it is one of a sweep.
+    fn cell_of(&self, folder: &Path) -> Option<(Freeze, f64, u64)> {
+        let below = folder.strip_prefix(self.folder.join(SWEEP_RUNS)).ok()?;
+        let mut names = below.iter().map(|name| name.to_str());
+        let freeze = names.next()??.strip_prefix("freeze-")?.parse().ok()?;
+        let lr = names.next()??.strip_prefix("lr-")?.parse().ok()?;
+        let seed = names.next()??.strip_prefix("seed-")?.parse().ok()?;
+        (self.run_folder(freeze, lr, seed) == folder).then_some((freeze, lr, seed))
     }
 
     /// Whether all runs of these K and seeds are finished.
@@ -341,6 +428,41 @@ impl Sweep {
     }
 }
 
+/// Refuses the finished run in `folder` where it was trained from another model or other data than the
+/// caches have, which say so in their `fingerprint`.
+fn check_origin(folder: &Path, fingerprint: &Fingerprint) -> Result<(), Error> {
+    let Some(identity) = RunIdentity::read_header(folder)? else {
+        return Ok(());
+    };
+    let model = [
+        ("weights", Some(&identity.weights)),
+        ("tokenizer", Some(&identity.tokenizer)),
+        ("config", identity.config.as_ref()),
+    ];
+    let data = identity.data.iter();
+    let data = data.map(|(split, hash)| (split.as_str(), Some(hash)));
+    let mut parts = model.into_iter().chain(data);
+    let other = parts.find_map(|(name, hash)| {
+        let (found, expected) = (hash?, fingerprint.get(name).as_str()?);
+        (found != expected).then_some((name, found, expected))
+    });
+    match other {
+        None => Ok(()),
+        Some((name, found, expected)) => Err(Error::Usage {
+            problem: format!(
+                "`{}` was trained from other data or another model: the hash of its {name} is {found}, expected {expected}",
+                folder.display()
+            ),
+            hint: "choose another `--out`, or remove the folder".into(),
+        }),
+    }
+}
+
+/// What the cache of `freeze` cost is in this file.
+fn cost_file(freeze: Freeze) -> String {
+    format!("freeze-{freeze}.json")
+}
+
 /// Whether the sweep in `folder` has made anything: a flag that was wrong can still be mended before.
 pub(in crate::cli) fn is_begun(folder: &Path) -> bool {
     [CACHES, SWEEP_RUNS]
@@ -369,7 +491,10 @@ fn cost_of(freeze: Freeze, summary: &Map<String, Value>, caches: usize) -> Cache
     let whole = freeze == Freeze::Nothing || number("computed_tokens") == number("tokens");
     CacheCost {
         freeze,
-        seconds: summary["seconds"].as_f64().filter(|_| whole),
+        seconds: summary
+            .get("seconds")
+            .and_then(Value::as_f64)
+            .filter(|_| whole),
         caches,
         bytes: of_this
             .and_then(|cache| cache["bytes"].as_u64())

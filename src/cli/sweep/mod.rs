@@ -140,8 +140,13 @@ impl FromStr for SweptFreezes {
 
 pub(super) fn run(arguments: &SweepArguments) -> Result<(), Error> {
     let sweep = Sweep::open(arguments)?;
-    let costs = sweep.fill_caches()?;
-    let Trained { runs, failed } = sweep.train_all()?;
+    let mut costs = sweep.fill_caches()?;
+    let mut trained = sweep.train_all()?;
+    sweep.add_earlier(&mut trained, &mut costs)?;
+    let Trained { runs, failed } = trained;
+    if runs.is_empty() {
+        return all_trained(failed);
+    }
     let table = sweep.table(&runs, &costs, SIGNIFICANT)?;
     if arguments.json {
         console::print(&table.to_json().to_string())?;

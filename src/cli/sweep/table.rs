@@ -121,12 +121,12 @@ pub(in crate::cli) fn conclusion(table: &Table) -> Vec<String> {
         ..
     } = table;
     let verdict = table.verdict();
-    let seeds = table.fewest_seeds();
-    let mut lines = vec![if seeds < 2 {
+    let mut lines = vec![if table.seeds()[1] < 2 {
         format!("{metric} on the {split} split")
     } else {
         format!(
-            "{metric} on the {split} split, mean ± standard deviation of {seeds} seeds; compared with K = {base} by a paired t-test"
+            "{metric} on the {split} split, mean ± standard deviation of {}; compared with K = {base} by a paired t-test",
+            table.seeds_text()
         )
     }];
     if table.rows.iter().any(|row| row.precompute_caches > 1) {
@@ -147,9 +147,22 @@ pub(in crate::cli) fn conclusion(table: &Table) -> Vec<String> {
         Verdict::NoneFaster => format!(
             "no other K is faster without being significantly worse (p < {level}): take K = {base}"
         ),
-        Verdict::NotTested => format!(
-            "not every K could be compared with K = {base}: {metric} is no number in some runs"
-        ),
+        Verdict::NotTested => "no K is recommended".into(),
     });
+    lines.extend(untested(table));
     lines
+}
+
+/// Which K the table cannot tell of, if there are any.
+fn untested(table: &Table) -> Option<String> {
+    let names: Vec<String> = table.untested().iter().map(ToString::to_string).collect();
+    let worth_telling = !names.is_empty() && table.seeds()[1] > 1;
+    worth_telling.then(|| {
+        format!(
+            "not judged beside K = {}, for want of a seed or because {} is no number: K = {}",
+            table.base,
+            table.metric,
+            names.join(", ")
+        )
+    })
 }

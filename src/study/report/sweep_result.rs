@@ -50,17 +50,23 @@ impl SweepResult {
             Verdict::NoneFaster => format!(
                 "No other K is faster without being significantly worse (p < {level}): take K = {base}."
             ),
-            Verdict::NotTested => {
-                format!("Not every K could be compared with K = {base}: none is recommended.")
-            }
+            Verdict::NotTested => "No K is recommended.".into(),
             Verdict::Take(row, AgainstBase { test, .. }) => format!(
                 "Take K = {} at learning rate {:e}: it has the shortest epochs of those that are not significantly worse (p < {level}). With 95 % confidence its {metric} differs from that of K = {base} by {:+.4} to {:+.4}.",
                 row.freeze, row.lr, test.interval[0], test.interval[1]
             ),
         };
+        let untested: Vec<String> = self.0.untested().iter().map(ToString::to_string).collect();
+        let untested = match untested.as_slice() {
+            [] => String::new(),
+            names => format!(
+                " Not judged, for want of a seed or because {metric} is no number: K = {}.",
+                names.join(", ")
+            ),
+        };
         format!(
-            "{found} Compared is {metric} on the {split} split, mean ± standard deviation of {} seeds, with that of K = {base} by a paired t-test.",
-            self.0.fewest_seeds()
+            "{found}{untested} Compared is {metric} on the {split} split, mean ± standard deviation of {}, with that of K = {base} by a paired t-test.",
+            self.0.seeds_text()
         )
     }
 
@@ -98,7 +104,7 @@ impl SweepResult {
         } else {
             ""
         };
-        let bars = if self.0.fewest_seeds() < 2 {
+        let bars = if self.0.seeds()[1] < 2 {
             ""
         } else {
             "Mean over the seeds; bars are ± one standard deviation."
@@ -357,6 +363,7 @@ mod tests {
         let worse = result(&[1, 2], Some(true)).conclusion();
         assert!(worse.starts_with("Every other K"), "{worse}");
         let unknown = result(&[1, 2], None).conclusion();
-        assert!(unknown.starts_with("Not every K"), "{unknown}");
+        let said = "No K is recommended. Not judged, for want of a seed or because accuracy is no number: K = 4.";
+        assert!(unknown.starts_with(said), "{unknown}");
     }
 }
