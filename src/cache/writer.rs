@@ -296,7 +296,18 @@ fn is_ours(name: &str) -> bool {
         || name == PREVIOUS
         || is_share(name)
         || name.starts_with(TEMPORARY_PREFIX)
-        || name.ends_with(".safetensors")
+        || is_part(name)
+}
+
+/// Whether a file of this name holds a shard or the rows of a split: others, as pooled vectors and
+/// weights, are somebody else's.
+fn is_part(name: &str) -> bool {
+    let Some(stem) = name.strip_suffix(".safetensors") else {
+        return false;
+    };
+    let number = stem.strip_prefix("shard-");
+    ["train", "valid", "test"].contains(&stem)
+        || number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn remove_temporary_files(folder: &Path) -> Result<(), Error> {
@@ -309,7 +320,7 @@ pub(super) fn remove_cache_files(folder: &Path) -> Result<(), Error> {
     remove_files(folder, |name| name == MANIFEST)?;
     disk::sync_folder(folder).map_err(Error::Write)?;
     remove_files(folder, |name| {
-        name.ends_with(".safetensors") || name.starts_with(TEMPORARY_PREFIX)
+        is_part(name) || name.starts_with(TEMPORARY_PREFIX)
     })
 }
 
