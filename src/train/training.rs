@@ -380,6 +380,7 @@ impl<'a> Training<'a, '_> {
             let metrics = self.profile().time_apart(Part::Evaluation, || {
                 evaluate(&self.trainer.model, &mut activations, split, None, name)
             })?;
+            self.check_loss(&metrics)?;
             let metrics = self.with_texts(task, split, metrics)?;
             self.log_metrics(name, epoch, &metrics)?;
             return Ok(metrics);
@@ -401,8 +402,20 @@ impl<'a> Training<'a, '_> {
         let metrics = self.profile().time_apart(Part::Evaluation, || {
             self.trainer.model.metrics(&embedded, &pass)
         })?;
+        self.check_loss(&metrics)?;
         self.log_metrics(name, epoch, &metrics)?;
         Ok(metrics)
+    }
+
+    /// Refuses to go on with weights that the last step has made useless: the loss of the next one would
+    /// tell, but there may be none.
+    fn check_loss(&self, metrics: &Metrics) -> Result<(), Error> {
+        let (step, loss) = (self.position.step, metrics.loss());
+        if loss.is_finite() {
+            Ok(())
+        } else {
+            Err(Error::Diverged { step, loss })
+        }
     }
 
     /// `metrics` of the loss with those of the texts of the first rows of `split`, if they are wanted.

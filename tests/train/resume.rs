@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::support::{
-    WRONG_INPUT, Workspace, fails, goldens, precompute, stderr, telly, telly_json, text, train,
-    write_classification, write_long_classification,
+    FAILED, WRONG_INPUT, Workspace, fails, goldens, precompute, stderr, telly, telly_json, text,
+    train, write_classification, write_long_classification,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -264,6 +264,21 @@ fn interrupted_by_ctrl_c() {
         telly_json(&["train", "--resume", "--out", text(&stopped)]);
         assert_eq!(weights(&whole), weights(&stopped));
         assert_eq!(log(&whole), log(&stopped));
+    }
+}
+
+/// What the last step of an epoch has spoiled is told when it is evaluated, and each time it is gone on with.
+#[test]
+fn what_has_diverged_diverges_again() {
+    let (space, cache) = cached();
+    for epochs in [1, 3] {
+        let run = space.path(&format!("run-{epochs}"));
+        let flags = format!("--epochs {epochs} --batch-size 100 --lr 1e30 --warmup 0");
+        let words = ["the loss is NaN at step 1", "lower `--lr`"];
+        fails(telly(&train(&cache, &run, &flags)), FAILED, &words);
+        assert!(!run.join("summary.json").exists());
+        let again = telly(&["train", "--resume", "--out", text(&run)]);
+        fails(again, FAILED, &words);
     }
 }
 
