@@ -5,9 +5,10 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::console;
-use super::options::{RuntimeOptions, first_passed, missing};
-use super::studied::{Studied, StudiedOptions};
+use super::options::{RuntimeOptions, first_passed};
+use super::studied::{Studied, StudiedOptions, missing_data};
 use super::text_vectors::{TextVectors, texts};
+use crate::cache::MANIFEST;
 use crate::dataset::{Dataset, Source};
 use crate::error::Error;
 use crate::study::{self, LayerVectors, Pooled, TextHash, TextPooling};
@@ -47,6 +48,12 @@ pub(super) struct Compared<'a> {
 impl<'a> Side<'a> {
     fn open(path: &'a Path, options: &StudiedOptions) -> Result<Self, Error> {
         let Some(folder) = Pooled::folder(path) else {
+            if path.join(MANIFEST).is_file() {
+                return Err(Error::Usage {
+                    problem: format!("`{}` is a cache of activations", path.display()),
+                    hint: "name the model, or the folder of vectors that `telly precompute --pooled` wrote".into(),
+                });
+            }
             return Ok(Self::Model(Box::new(options.open(path)?)));
         };
         let pooled = Box::new(Pooled::read(folder)?);
@@ -102,7 +109,7 @@ impl<'a> Compared<'a> {
         let typed = asked.data.map(|path| Source::of(path, "test"));
         let typed = typed.transpose()?;
         if typed.is_none() && paths.iter().all(|path| Pooled::folder(path).is_none()) {
-            return Err(missing("--data"));
+            return Err(missing_data(&paths));
         }
         let sides = [
             Side::open(paths[0], options)?,
@@ -194,7 +201,7 @@ impl<'a> Compared<'a> {
         let vectors = |side: Side| match side {
             Side::Kept { pooled, .. } => Ok(pooled.first(limit).vectors),
             Side::Model(studied) => {
-                let data = data.as_ref().ok_or_else(|| missing("--data"))?;
+                let data = data.as_ref().ok_or_else(|| missing_data(&[studied.path]))?;
                 let mut frozen = form.frozen(&studied, runtime)?;
                 form.compute(&studied, data, &mut frozen)
             }
@@ -229,7 +236,7 @@ fn data(
         return Ok(typed);
     }
     let known = kept.iter().find_map(|(_, kept)| kept.source.data.as_ref());
-    let known = known.ok_or_else(|| missing("--data"))?;
+    let known = known.ok_or_else(|| missing_data(&[]))?;
     Ok(Some(Source::of(known, "test")?))
 }
 

@@ -145,3 +145,18 @@ impl<'a> Studied<'a> {
         Ok(frozen)
     }
 }
+
+/// That there is no `--data` to look at models by; or, where one of `paths` is not there, that: with a file
+/// or a folder of what was kept none is needed.
+pub(super) fn missing_data(paths: &[&Path]) -> Error {
+    match paths.iter().find(|path| !path.exists()) {
+        Some(path) => Error::Usage {
+            problem: format!("there is no `{}`", path.display()),
+            hint: "name the folder of a model or of a run, or what was kept of one; a model on the hub needs `--data` too".into(),
+        },
+        None => Error::Usage {
+            problem: "`--data` is missing".into(),
+            hint: "name a file of records to look at the model by; `--help` has an example".into(),
+        },
+    }
+}

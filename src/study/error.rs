@@ -151,9 +151,7 @@ impl Explain for Error {
                 "make it again with `telly precompute --pooled --force`".into()
             }
             Self::Damaged { .. } => "make it again with `telly probe --features`".into(),
-            Self::OtherKind { .. } => {
-                "name what `telly precompute --pooled` or `telly probe --features` wrote".into()
-            }
+            Self::OtherKind { .. } => "`telly rsa` reads the folders that `telly precompute --pooled` wrote, `telly probe` the files of its own `--features`".into(),
             Self::Write(error) => return write_hint(error, "a folder"),
             Self::Read(_) | Self::Training(_) | Self::Optimizer(_) | Self::Interrupted => {
                 return None;

@@ -275,8 +275,29 @@ fn what_cannot_be_compared_is_refused() {
     }
     let command = rsa(&model, &model, "");
     fails(telly(&command), WRONG_INPUT, &["--data"]);
+    let command = rsa(&model, &space.path("no/where"), "");
+    fails(telly(&command), WRONG_INPUT, &["there is no", "no/where"]);
     let file = kept.join("pooled.safetensors");
     let bytes = fs_err::read(&file).expect("bytes");
+    // A cache of activations is neither put over it, nor taken for it.
+    let over = support::precompute("classify", &model, &data, "1", &kept);
+    fails(
+        telly(&over),
+        WRONG_INPUT,
+        &["not empty", "no activation cache"],
+    );
+    assert_eq!(fs_err::read(&file).expect("bytes"), bytes);
+    let activations = space.path("activations");
+    telly_json(&support::precompute(
+        "classify",
+        &model,
+        &data,
+        "1",
+        &activations,
+    ));
+    let command = rsa(&activations, &kept, "");
+    let words = ["is a cache of activations", "--pooled"];
+    fails(telly(&command), WRONG_INPUT, &words);
     space.write_bytes("kept/pooled.safetensors", &bytes[..bytes.len() / 2]);
     refused(
         "",

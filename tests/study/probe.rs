@@ -610,6 +610,22 @@ fn what_cannot_be_probed_is_refused() {
         WRONG_INPUT,
         &["0 functions to learn from", "40 records", "--language"],
     );
+    let missing = workspace.path("missing.safetensors");
+    fails(
+        telly(&["probe", text(&missing)]),
+        WRONG_INPUT,
+        &["there is no", "missing.safetensors"],
+    );
+    fails(
+        telly(&[
+            "probe",
+            text(&model.join("model.safetensors")),
+            "--data",
+            data,
+        ]),
+        WRONG_INPUT,
+        &["holds no features of probes", "--features"],
+    );
     let few = write_python(&workspace, "few.jsonl", 0, 9);
     fails(
         probe(&["--data", text(&few)]),

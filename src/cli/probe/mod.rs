@@ -129,7 +129,7 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), Error> {
     let controls = controls(arguments, usual)?;
     let tokens = at_least_one("--tokens", arguments.tokens.unwrap_or(TOKENS))?;
     let seed = arguments.seed.unwrap_or(0);
-    arguments.texts.check()?;
+    arguments.texts.check(&arguments.studied)?;
     let mut studied = arguments.model.open(&arguments.studied)?;
     let beside = arguments.beside.as_deref();
     if let Some(file) = beside.filter(|path| path.is_file()) {
@@ -228,6 +228,7 @@ fn same_layers(beside: &Studied, studied: &Studied) -> Result<(), Error> {
 /// Probes what is in a file of `--features`.
 fn run_again(arguments: &ProbeArguments, started: Instant) -> Result<(), Error> {
     let path = &arguments.studied;
+    let (source, splits) = FeaturesSource::read(path)?;
     let unused = first_passed(&[
         ("--model", arguments.model.model.is_some()),
         ("--max-length", arguments.model.max_length.is_some()),
@@ -258,7 +259,6 @@ fn run_again(arguments: &ProbeArguments, started: Instant) -> Result<(), Error> 
             hint: "leave it out, or name the model instead of the file".into(),
         });
     }
-    let (source, splits) = FeaturesSource::read(path)?;
     let probes = match &arguments.probe {
         Some(probes) => unique(probes.clone()),
         None => source.probes.clone(),

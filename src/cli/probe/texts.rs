@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::cli::console;
 use crate::cli::options::{first_passed, missing};
+use crate::cli::studied::missing_data;
 use crate::dataset::{FieldChoice, Label, Record, Source};
 use crate::error::Error;
 use crate::study::probe::{CodeText, Probe};
@@ -92,8 +93,10 @@ impl TextOptions {
     }
 
     /// Refuses flags that cannot be followed.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        self.data.as_deref().ok_or_else(|| missing("--data"))?;
+    pub(super) fn check(&self, studied: &Path) -> Result<(), Error> {
+        if self.data.is_none() {
+            return Err(missing_data(&[studied]));
+        }
         self.limits().map(drop)
     }
 
@@ -133,8 +136,8 @@ impl TextOptions {
             ]
         } else {
             let all = reading.draw(&data, limit.saturating_add(test_limit))?;
-            let share = test_limit as f64 / limit.saturating_add(test_limit) as f64;
-            hold_out(all, share, reading.wants_groups, &mut reading.random)
+            let kept_back = kept_back(all.len(), limit, test_limit);
+            hold_out(all, kept_back, reading.wants_groups, &mut reading.random)
         };
         reading.check(&splits)?;
         Ok(splits)
@@ -257,19 +260,20 @@ impl Reading<'_> {
     }
 }
 
-/// Keeps a `share` of `texts` back to test on, whole groups with `by_group`.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a share of a count"
-)]
+/// How many of so many `functions` are kept back to test on: a third, more where the `limit` of those to
+/// learn from leaves more over, `test_limit` at most.
+fn kept_back(functions: usize, limit: usize, test_limit: usize) -> usize {
+    let left_over = functions.saturating_sub(limit);
+    left_over.max((functions + 1) / 3).min(test_limit)
+}
+
+/// Keeps `kept_back` of `texts` back to test on, whole groups with `by_group`.
 fn hold_out(
     mut texts: Vec<CodeText>,
-    share: f64,
+    kept_back: usize,
     by_group: bool,
     random: &mut ChaCha8Rng,
 ) -> [Vec<CodeText>; 2] {
-    let kept_back = (texts.len() as f64 * share).round() as usize;
     if !by_group {
         texts.shuffle(random);
         let learnt = texts.split_off(kept_back);
@@ -323,10 +327,20 @@ mod tests {
     }
 
     #[test]
+    fn a_third_is_kept_back_within_the_limits() {
+        assert_eq!(kept_back(60, 2_000, 1_000), 20);
+        assert_eq!(kept_back(3_000, 2_000, 1_000), 1_000);
+        assert_eq!(kept_back(60, 30, 1_000), 30);
+        assert_eq!(kept_back(60, 200, 1_000), 20);
+        assert_eq!(kept_back(60, 2_000, 10), 10);
+        assert_eq!(kept_back(1_100, 100, 1_000), 1_000);
+    }
+
+    #[test]
     fn nothing_that_is_tested_was_learnt_from() {
         let mut random = ChaCha8Rng::seed_from_u64(4);
         for by_group in [false, true] {
-            let [train, test] = hold_out(texts(), 1.0 / 3.0, by_group, &mut random);
+            let [train, test] = hold_out(texts(), 20, by_group, &mut random);
             assert_eq!((train.len(), test.len()), (40, 20));
             assert!(test.iter().all(|text| !train.contains(text)));
             let shared = test
