@@ -278,7 +278,7 @@ fn several_seeds_are_one_report() {
     report(&[&seeds[0], &seeds[1]], &out);
     if let Some((_, seen)) = seen(&out) {
         assert!(seen.contains("Runs side by side"), "{seen}");
-        assert!(seen.contains("Run seed-2"), "{seen}");
+        assert!(seen.contains("Run run/seed-2"), "{seen}");
     }
     // Folders that are called alike are told apart.
     let other = work.path("other/seed-1");
@@ -286,8 +286,8 @@ fn several_seeds_are_one_report() {
     std::fs::rename(&seeds[1], &other).expect("moved");
     report(&[&seeds[0], &other], &out);
     let page = read(&out);
-    for folder in [&seeds[0], &other] {
-        let cell = format!("<th scope=\"row\">{}</th>", text(folder));
+    for folder in ["run/seed-1", "other/seed-1"] {
+        let cell = format!("<th scope=\"row\">{folder}</th>");
         assert!(page.contains(&cell), "no {cell} in {page}");
     }
 }
@@ -407,6 +407,14 @@ fn a_sweep_that_is_not_finished_shows_its_runs() {
     assert!(
         page.contains("lack these runs: freeze-1/lr-5e-5/seed-1 (finished since)"),
         "{page}"
+    );
+    // One of several runs is named by what tells it apart.
+    report(&[&swept.join("seed-1")], &out);
+    assert!(read(&out).contains("Run freeze-1/lr-5e-5/seed-1"));
+    refused(
+        &swept.join("seed-1/model.safetensors"),
+        &work.path("b.html"),
+        &["model.safetensors", "it is no text"],
     );
     std::fs::remove_file(folder.join("sweep.json")).expect("removed");
     report(&[&folder], &out);

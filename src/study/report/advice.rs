@@ -88,14 +88,14 @@ impl ReportedAdvice {
                 .iter()
                 .map(|said| Block::Paragraph(sentence(said))),
         );
-        let base = predicted.as_ref().map(|predicted| predicted.freeze);
-        let base = predicted_base.filter(|predicted| base != Some(predicted.freeze));
+        let advised = predicted.as_ref().map(|predicted| predicted.freeze);
+        let base = predicted_base.filter(|predicted| advised != Some(predicted.freeze));
         section.add_table(costs(predicted.iter().chain(&base)));
         let comparison = self.comparison.map(|comparison| comparison.section());
         std::iter::once(section)
             .chain(comparison)
             .chain(self.probed.map(|probed| probed.section()))
-            .chain([self.pilot.section_of_pilot()])
+            .chain([self.pilot.section_of_pilot(advised)])
             .collect()
     }
 }

@@ -131,7 +131,12 @@ impl Report {
 /// The JSON in the file `path`; of several lines that are no JSON together, that in the last one. `remedy` is
 /// what helps where there is none.
 fn read_json(path: &Path, remedy: &'static str) -> Result<Value, Error> {
-    let text = fs_err::read_to_string(path).map_err(Error::Read)?;
+    let bytes = fs_err::read(path).map_err(Error::Read)?;
+    let text = String::from_utf8(bytes).map_err(|_| Error::Damaged {
+        path: path.into(),
+        problem: "it is no text".into(),
+        remedy,
+    })?;
     let whole = serde_json::from_str(&text);
     whole
         .or_else(|error| {

@@ -293,14 +293,24 @@ pub(super) fn curves(
     curves.filter(|series| !series.points.is_empty()).collect()
 }
 
-/// The last part of a path, or all of it.
+/// The last part of a path, or all of it; of a run that is one of several the parts that tell it apart from
+/// the others, as `freeze-4/lr-1e-4/seed-1`.
 pub(super) fn folder_name(path: &Path) -> String {
     let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let name = whole.file_name();
-    name.map_or_else(
-        || path.display().to_string(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+    let mut parts: Vec<String> = Vec::new();
+    for part in whole.iter().rev() {
+        parts.insert(0, part.to_string_lossy().into_owned());
+        if !["seed-", "lr-"]
+            .iter()
+            .any(|kind| parts[0].starts_with(kind))
+        {
+            break;
+        }
+    }
+    if parts.is_empty() {
+        return path.display().to_string();
+    }
+    parts.join("/")
 }
 
 /// What a run was made from.

@@ -9,7 +9,8 @@ use super::run::{curves, fingerprints, folder_name};
 use super::section::{Block, Cell, Row, Section, Table};
 use super::sweep_result::SweepResult;
 use super::{Error, read_json};
-use crate::study::{SWEEP_RESULT, SWEEP_RUNS, SWEEP_SHARED};
+use crate::checkpoint::Freeze;
+use crate::study::{self, SWEEP_RESULT, SWEEP_RUNS, SWEEP_SHARED};
 use crate::train::{FoundRuns, History, RunIdentity, find_runs};
 
 /// What helps where the result is damaged.
@@ -69,10 +70,15 @@ impl ReportedSweep {
         self.section_saying("Sweep", conclusion)
     }
 
-    /// All that there is to say but which K to take: a pilot is judged by more than its metric.
-    pub(super) fn section_of_pilot(mut self) -> Section {
-        if let Some(result) = &mut self.result {
-            result.0.cheapest_not_worse = None;
+    /// All that there is to say of a pilot, which is judged by more than its metric: that `advised` is to be
+    /// taken.
+    pub(super) fn section_of_pilot(mut self, advised: Option<Freeze>) -> Section {
+        if let Some(SweepResult(table)) = &mut self.result {
+            let row = table.best().find(|row| Some(row.freeze) == advised);
+            table.cheapest_not_worse = row.map(|row| study::Cell {
+                freeze: row.freeze,
+                lr: row.lr,
+            });
         }
         self.section_saying("Pilot of", None)
     }
