@@ -196,4 +196,33 @@ mod tests {
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
     }
+
+    /// Every example that a help text shows is a command line, but where it leaves something out.
+    #[test]
+    fn examples_can_be_typed() {
+        fn examples(command: &clap::Command, found: &mut Vec<String>) {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default().replace("\\\n", " ");
+            let lines = help.lines().map(str::trim);
+            found.extend(
+                lines
+                    .filter(|line| line.starts_with("telly "))
+                    .map(String::from),
+            );
+            for command in command.get_subcommands() {
+                examples(command, found);
+            }
+        }
+        let mut found = Vec::new();
+        examples(&Cli::command(), &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for example in found.iter().filter(|example| !example.contains("...")) {
+            // Without another program behind it, and what is said of it.
+            let end = [" | ", "  ("].iter().filter_map(|mark| example.find(mark));
+            let words = &example[..end.min().unwrap_or(example.len())];
+            if let Err(error) = Cli::try_parse_from(words.split_whitespace()) {
+                panic!("{example}: {error}");
+            }
+        }
+    }
 }

@@ -336,6 +336,34 @@ fn pairs_of_functions_are_compared_by_the_first() {
     assert_eq!(advice["similarities"]["max_length"], 64);
 }
 
+/// All of the data is read before anything is trained, and what is wrong with it is told of the user's file.
+#[test]
+fn wrong_records_are_told_before_anything_is_trained() {
+    let work = Workspace::new();
+    write_long_classification(&work.path("train.jsonl"), 100);
+    let other = work.write("other.jsonl", "{\"text\": \"a\"}\n");
+    let arguments = with(&advise(&work, "advice"), &["--valid", text(&other)]);
+    let words = ["other.jsonl`, line 1", "label"];
+    fails(telly(&arguments), WRONG_INPUT, &words);
+    let unknown = work.write("other.jsonl", "{\"text\": \"a\", \"label\": \"new\"}\n");
+    let arguments = with(&advise(&work, "advice"), &["--valid", text(&unknown)]);
+    fails(telly(&arguments), WRONG_INPUT, &["label", "\"new\""]);
+    assert!(!work.path("advice/runs").exists(), "a run was trained");
+}
+
+/// With one K there is nothing to compare.
+#[test]
+fn one_k_alone_is_not_advised() {
+    let work = Workspace::new();
+    write_long_classification(&work.path("train.jsonl"), 100);
+    let arguments = without(advise(&work, "advice"), &["--seeds", "--freeze"]);
+    let arguments = with(&arguments, &["--minutes", "0", "--freeze", "1"]);
+    let advice = telly_json(&arguments);
+    let sentences = advice["sentences"].to_string();
+    assert!(sentences.contains("K = 1 alone was tried"), "{sentences}");
+    assert!(!sentences.contains("take K"), "{sentences}");
+}
+
 /// Where groups are many and small, the sample has whole ones.
 #[test]
 fn a_sample_of_small_groups_has_partners() {

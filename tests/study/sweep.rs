@@ -191,6 +191,19 @@ fn what_cannot_be_is_told() {
         WRONG_INPUT,
         &["precompute", "exit status: 2"],
     );
+    // A number that no run can be trained with is told before there is anything that it could spoil.
+    let sweep = Sweep::new("0", "--seeds 1 --epochs 1");
+    for flags in ["--batch-size 0", "--dropout 1.5", "--lr -1"] {
+        let (flag, _) = flags.split_once(' ').expect("a value");
+        let flags = flags.replace(" -", "=-");
+        fails(
+            sweep.command("mended", &flags),
+            WRONG_INPUT,
+            &[flag, "out of range"],
+        );
+        assert!(!sweep.work.path("mended").exists());
+    }
+    telly_json(&sweep.arguments("mended", ""));
     let command = telly(&["sweep", "--freeze", "0", "--out", "x", "--task", "classify"]);
     fails(command, WRONG_INPUT, &["--model"]);
 }
@@ -271,6 +284,23 @@ fn finished_runs_of_other_data_are_not_taken() {
         WRONG_INPUT,
         &["seed-1` was trained from other data", "train is"],
     );
+}
+
+/// The splits of a folder, as `telly precompute` takes them.
+#[test]
+fn a_folder_of_splits_is_swept() {
+    let sweep = Sweep::new("0", "--seeds 1 --epochs 1");
+    let named = telly_json(&sweep.arguments("named", ""));
+    let mut found = sweep.arguments("found", "");
+    for split in ["--train", "--valid", "--test"] {
+        let place = found
+            .iter()
+            .position(|word| word == split)
+            .expect("a split");
+        found.drain(place..place + 2);
+    }
+    found.extend(["--data", text(sweep.work.folder())].map(String::from));
+    assert_eq!(metrics(&telly_json(&found)), metrics(&named));
 }
 
 /// What is swept later stands beside what was before.

@@ -153,6 +153,7 @@ pub(super) fn run(arguments: &AdviseArguments) -> Result<(), Error> {
         }
         None => {}
     }
+    said.extend(compared_early(&found));
     said.extend(costs_and_limits(&object, advice.epochs));
     object["sentences"] = json!(said);
     write(&sweep.folder, ADVICE_RESULT, &object.to_string())?;
@@ -177,6 +178,8 @@ struct Advice {
     pilot_rows: usize,
     batch_size: usize,
     epochs: usize,
+    /// What `precompute --dry-run` told of all of the data with nothing frozen, if it was asked.
+    unfrozen: Option<Map<String, Value>>,
 }
 
 impl Advice {
@@ -215,6 +218,12 @@ impl Advice {
             });
         }
         let data = shared.get("data").and_then(toml::Value::as_str);
+        // All of the data is read before anything is trained on a part of it.
+        let unfrozen = if is_begun(&arguments.out) {
+            None
+        } else {
+            Some(cost_of_unfrozen(&shared, &arguments.out)?)
+        };
         let sample = Sample::draw(&options, data.map(Path::new), wanted)?;
         fs_err::create_dir_all(&arguments.out).map_err(Error::Output)?;
         // The same folder, however it is named.
@@ -245,6 +254,7 @@ impl Advice {
             pilot_rows: sample.train.len(),
             batch_size,
             epochs,
+            unfrozen,
         })
     }
 
@@ -252,11 +262,11 @@ impl Advice {
     fn predict(&self, row: &Row, found: &Found) -> Result<Value, Error> {
         let folder = &self.pilot.sweep.folder;
         let filled = self.fill_alone(row.freeze)?;
-        let mut flags = freeze_flags(&[row.freeze]);
-        flags.extend([OsString::from("--recipe"), folder.join(WHOLE).into()]);
-        flags.extend([OsString::from("--cache"), folder.join("cache").into()]);
-        flags.push("--dry-run".into());
-        let whole = telly_json("precompute", flags, folder)?;
+        let known = self.unfrozen.as_ref();
+        let whole = match known.filter(|_| row.freeze == Freeze::Nothing) {
+            Some(known) => known.clone(),
+            None => cost_of_cache(row.freeze, folder, folder)?,
+        };
         let number = |found: &Map<String, Value>, name: &str| found.get(name)?.as_f64();
         // What takes as long however much data there is, and the pass over all of it.
         let computed = number(&filled, "computed_tokens").unwrap_or(0.0);
@@ -287,6 +297,23 @@ impl Advice {
         flags.extend([OsString::from("--cache"), alone.path().join("cache").into()]);
         telly_json("precompute", flags, folder)
     }
+}
+
+/// What the cache of `freeze` for all of the data will cost, by the flags that lie in the folder `told`, for
+/// the advice in `out`.
+fn cost_of_cache(freeze: Freeze, told: &Path, out: &Path) -> Result<Map<String, Value>, Error> {
+    let mut flags = freeze_flags(&[freeze]);
+    flags.extend([OsString::from("--recipe"), told.join(WHOLE).into()]);
+    flags.extend([OsString::from("--cache"), told.join("cache").into()]);
+    flags.push("--dry-run".into());
+    telly_json("precompute", flags, out)
+}
+
+/// The same where nothing is frozen, by the flags `shared`. What is wrong with any record is told.
+fn cost_of_unfrozen(shared: &Table, out: &Path) -> Result<Map<String, Value>, Error> {
+    let told = tempfile::tempdir().map_err(Error::Output)?;
+    write(told.path(), WHOLE, &shared.to_string())?;
+    cost_of_cache(Freeze::Nothing, told.path(), out)
 }
 
 /// Batches of a step, as the flags say.
@@ -333,6 +360,9 @@ fn unlearnt(base: Freeze, losses: &Losses) -> String {
 /// Why `chosen` is to be taken, by the `changes` of the layers.
 fn reason(table: &study::Table, chosen: Freeze, changes: Option<&Changes>) -> String {
     let base = table.base;
+    if table.best().all(|row| row.freeze == base) {
+        return format!("nothing was compared: K = {base} alone was tried");
+    }
     let Some(changes) = changes else {
         return format!(
             "take K = {base}: the seeds do not tell the K apart, and there are no layers to compare"
@@ -433,6 +463,20 @@ fn check_flags(folder: &Path, whole: &str) -> Result<(), Error> {
     }
 }
 
+/// That the layers were compared after fewer epochs than were trained, where it is so: the weights that were best
+/// on the records to validate on are those that are kept.
+fn compared_early(found: &Found) -> Option<String> {
+    found.similarities.as_ref()?;
+    let first = found.trained.runs.first()?;
+    let epochs = |name: &str| first.summary.get(name)?.as_u64();
+    let (best, trained) = (epochs("best_epoch")?, epochs("epochs")?);
+    (best < trained).then(|| {
+        format!(
+            "the layers were compared after epoch {best} of {trained}, whose weights were the best on the records to validate on: the others may have changed them more"
+        )
+    })
+}
+
 /// How the layers have changed, what all of the data will cost, and how far the pilot can be trusted.
 fn costs_and_limits(advice: &Value, epochs: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -492,7 +536,7 @@ fn cost(found: &Map<String, Value>, who: &str, epochs: usize) -> String {
         epochs => format!("{epochs} epochs"),
     };
     format!(
-        "{who} K = {freeze}: {precompute:.0} s of precompute, {epoch:.0} s an epoch, {:.0} s for {in_all} in all; {:.0} MB of disk, {:.0} MB of memory",
+        "{who} K = {freeze}: {precompute:.0} s of precompute, {epoch:.0} s an epoch, {:.0} s for {in_all} in all, without evaluation; {:.0} MB of disk, {:.0} MB of memory",
         precompute + epochs as f64 * epoch,
         number("cache_bytes") / 1e6,
         peak / 1e6

@@ -96,6 +96,12 @@ impl Sample {
             let known: HashSet<Option<Label>> = train.iter().map(|record| label(record)).collect();
             let before = valid.len();
             valid.retain(|record| known.contains(&label(record)));
+            if valid.is_empty() {
+                return Err(Error::Usage {
+                    problem: format!("none of the {before} records to validate on has a label that any of the {} of the sample has", train.len()),
+                    hint: "name a validation split of the same classes with `--valid`, or pass more `--rows`".into(),
+                });
+            }
             if valid.len() < before {
                 console::say(&format!(
                     "{} records to validate on have labels that none of the sample has, and are left out",

@@ -17,6 +17,7 @@ use super::table;
 use crate::cache::{Cache, Fingerprint};
 use crate::checkpoint::Freeze;
 use crate::cli::options::missing;
+use crate::cli::train::options::TrainOptions;
 use crate::cli::{console, recipe};
 use crate::error::{Error, Explain as _};
 use crate::interrupt;
@@ -81,13 +82,15 @@ impl Sweep {
         for key in OWN {
             shared.remove(key);
         }
+        let lrs = unique(lrs.unwrap_or_else(|| vec![lr]));
+        check_training(&shared, &lrs)?;
         fs_err::create_dir_all(&folder).map_err(Error::Output)?;
         let sweep = Self {
             _lock: lock(&folder)?,
             folder,
             shared,
             freezes,
-            lrs: unique(lrs.unwrap_or_else(|| vec![lr])),
+            lrs,
             seeds: unique(seeds.unwrap_or(usual)),
         };
         sweep.claim()?;
@@ -556,6 +559,20 @@ fn check_shared(shared: &Table) -> Result<(), Error> {
             problem: "neither a validation nor a test split: nothing can be compared".into(),
             hint: "name one with `--valid`, or both with `--test` too".into(),
         });
+    }
+    Ok(())
+}
+
+/// Refuses numbers that no run could be trained with, before caches are filled and the flags are kept.
+fn check_training(shared: &Table, lrs: &[f64]) -> Result<(), Error> {
+    let options = toml::Value::Table(shared.clone()).try_into();
+    let mut options: TrainOptions = options.map_err(|error: toml::de::Error| Error::Usage {
+        problem: error.message().into(),
+        hint: "a recipe's values are written as on the command line, texts in quotes".into(),
+    })?;
+    for &lr in lrs {
+        options.lr = Some(lr);
+        options.check()?;
     }
     Ok(())
 }

@@ -76,6 +76,9 @@ pub(super) struct SweepOptions {
     /// Folder of the pre-trained model, or owner/name[@revision] of one on the Hugging Face hub.
     #[arg(long, value_name = "MODEL", help_heading = "Input")]
     pub(super) model: Option<PathBuf>,
+    /// Folder with the splits, as for `telly precompute`; --train, --valid and --test go before it.
+    #[arg(long, value_name = "FOLDER", help_heading = "Input")]
+    pub(super) data: Option<PathBuf>,
     /// Training split, as for `telly precompute`.
     #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Input")]
     #[serde(default, with = "split_files")]

@@ -1,6 +1,6 @@
 //! `telly train`.
 
-mod options;
+pub(super) mod options;
 mod workers;
 
 use std::collections::BTreeMap;

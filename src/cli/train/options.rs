@@ -19,7 +19,7 @@ use crate::train::{Schedule, TrainSettings};
 use crate::trainable::{MixedPrecision, OpsChoice, Pooling};
 
 #[derive(Args, Serialize, Deserialize, Clone)]
-pub(super) struct TrainOptions {
+pub(in crate::cli) struct TrainOptions {
     /// Folder of the cache.
     #[arg(long, value_name = "FOLDER", help_heading = "Input")]
     pub cache: Option<PathBuf>,
@@ -178,6 +178,21 @@ impl TrainOptions {
         config: &EncoderConfig,
         cache: &Cache,
     ) -> Result<TrainSettings, Error> {
+        Ok(TrainSettings {
+            shuffle: self.shuffle.unwrap_or_default().shuffle(cache),
+            pooling: self.pooling.unwrap_or(head.default_pooling(config)),
+            head: (head != usual).then(|| head.clone()),
+            ..self.plain_settings()?
+        })
+    }
+
+    /// Refuses numbers that mean nothing, before there is a cache.
+    pub(in crate::cli) fn check(&self) -> Result<(), Error> {
+        self.plain_settings().map(drop)
+    }
+
+    /// What depends neither on the cache nor on the head.
+    fn plain_settings(&self) -> Result<TrainSettings, Error> {
         let default = TrainSettings::default();
         let settings = TrainSettings {
             epochs: self.epochs.unwrap_or(default.epochs),
@@ -199,9 +214,6 @@ impl TrainOptions {
             clip: self.clip.unwrap_or(default.clip),
             dropout: self.dropout,
             seed: self.seed.unwrap_or(default.seed),
-            shuffle: self.shuffle.unwrap_or_default().shuffle(cache),
-            pooling: self.pooling.unwrap_or(head.default_pooling(config)),
-            head: (head != usual).then(|| head.clone()),
             log_every: self.log_every.unwrap_or(default.log_every),
             checkpoint_seconds: self
                 .checkpoint_seconds
@@ -211,6 +223,7 @@ impl TrainOptions {
             recompute: self.recompute.unwrap_or_default(),
             micro_batch: self.micro_batch,
             memory_budget: self.memory_budget.map(|size| size.as_u64()),
+            ..default
         };
         check_ranges(&settings)?;
         Ok(settings)

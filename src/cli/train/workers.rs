@@ -12,7 +12,7 @@ use crate::trainable::OpsChoice;
 
 /// Replicas that share the rows of each batch.
 #[derive(Args, Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct WorkerOptions {
+pub(in crate::cli) struct WorkerOptions {
     /// The CUDA cards that share the rows of each batch, by number, as 0,1; the optimizer works on
     /// the first [default: 0].
     #[arg(long, value_name = "N,N", help_heading = "Running")]
