@@ -66,6 +66,8 @@ main() {
     shift 2
   done
   [ -n "$data" ] || fail_usage "no --data"
+  # As the folders of runs are named.
+  [[ $lr =~ ^[1-9](\.[0-9]*[1-9])?e-[1-9]$ ]] || fail_usage "--lr $lr: write it as 5e-5"
   data=$(cd "$data" && pwd) || fail "--data $data is no folder"
   model=$(cd "$model" && pwd) || fail "--model $model is no folder: scripts/setup.sh brings models/all-MiniLM-L6-v2"
   need_cargo
