@@ -299,6 +299,9 @@ fn is_ours(name: &str) -> bool {
         || is_part(name)
 }
 
+/// The splits that a cache may have.
+const SPLITS: [&str; 4] = ["train", "valid", "test", "code-base"];
+
 /// Whether a file of this name holds a shard or the rows of a split: others, as pooled vectors and
 /// weights, are somebody else's.
 fn is_part(name: &str) -> bool {
@@ -306,7 +309,7 @@ fn is_part(name: &str) -> bool {
         return false;
     };
     let number = stem.strip_prefix("shard-");
-    ["train", "valid", "test"].contains(&stem)
+    SPLITS.contains(&stem)
         || number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 

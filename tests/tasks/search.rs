@@ -61,6 +61,32 @@ fn number(value: &Value, name: &str) -> f64 {
         .unwrap_or_else(|| panic!("no {name} in {value}"))
 }
 
+/// A cache with a code base is gone on with when records are added, put together out of shares, and removed,
+/// as one without.
+#[test]
+fn a_cache_with_a_code_base_is_kept_up() {
+    let space = Workspace::new();
+    let base = space.write("base.jsonl", &queries(0..56));
+    let model = goldens().join("bert-tiny");
+    let cache = space.path("cache");
+    let arguments = make(&space, &model, &["--code-base", text(&base)]);
+    let made = telly_json(&arguments);
+    space.write("train.jsonl", &queries(0..48));
+    let more = telly_json(&arguments);
+    let sequences = |made: &Value| made["sequences"].as_u64().expect("a number");
+    assert_eq!(sequences(&more), sequences(&made) + 16);
+    assert_eq!(telly_json(&arguments)["computed_tokens"], 0);
+    telly_ok(&["cache", "remove", text(&cache)]);
+    assert!(!cache.exists(), "something is left of the cache");
+    for share in ["1/2", "2/2"] {
+        let share = ["--shard", share].map(String::from);
+        telly_json(&[&arguments[..], &share].concat());
+    }
+    telly_ok(&["cache", "verify", text(&cache)]);
+    assert!(cache.join("code-base.safetensors").is_file());
+    assert_eq!(telly_json(&arguments)["computed_tokens"], 0);
+}
+
 /// Queries are ranked among all codes of the code base, from the cache and fresh, wherever their own
 /// stands in it.
 #[test]
