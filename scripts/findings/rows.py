@@ -7,6 +7,8 @@ writes train.jsonl, valid.jsonl and test.jsonl. DATA holds a folder for each dat
 each split, JSON Lines, gzip or not. The seed is fixed: the same data gives the same rows.
 """
 
+from __future__ import annotations
+
 import argparse
 import gzip
 import json

@@ -37,7 +37,14 @@ impl TrainedModel {
     ) -> Result<Self, crate::error::Error> {
         let head = saved.identity.head();
         let model = saved.model(&checkpoint, &head, &Device::Cpu)?;
-        let SavedRun { identity, hash, .. } = saved;
+        let SavedRun {
+            identity,
+            hash,
+            tensors,
+            ..
+        } = saved;
+        // Not a third time in memory.
+        drop(tensors);
         model.replace_in(&mut checkpoint)?;
         checkpoint.check()?;
         let recipe = RunFolder::recipe(folder).ok();

@@ -389,7 +389,11 @@ fn what_cannot_be_brought() {
     fails(
         nobody,
         FAILED,
-        &["no folder `telly/tiny`", "hub cannot be asked", "refused"],
+        &[
+            "no folder `telly/tiny`",
+            "cannot be got from the hub",
+            "refused",
+        ],
     );
 
     for (name, what) in [

@@ -360,7 +360,7 @@ fn one_k_alone_is_not_advised() {
     let arguments = with(&arguments, &["--minutes", "0", "--freeze", "1"]);
     let advice = telly_json(&arguments);
     let sentences = advice["sentences"].to_string();
-    assert!(sentences.contains("K = 1 alone was tried"), "{sentences}");
+    assert!(sentences.contains("K = 1 alone is trained"), "{sentences}");
     assert!(!sentences.contains("take K"), "{sentences}");
 }
 

@@ -281,13 +281,13 @@ fn several_seeds_are_one_report() {
         assert!(seen.contains("Run run/seed-2"), "{seen}");
     }
     // Folders that are called alike are told apart.
-    let other = work.path("other/seed-1");
-    fs_err::create_dir(work.path("other")).expect("made");
+    let other = work.path("other/run/seed-1");
+    fs_err::create_dir_all(work.path("other/run")).expect("made");
     std::fs::rename(&seeds[1], &other).expect("moved");
     report(&[&seeds[0], &other], &out);
     let page = read(&out);
-    for folder in ["run/seed-1", "other/seed-1"] {
-        let cell = format!("<th scope=\"row\">{folder}</th>");
+    for folder in [&seeds[0], &other] {
+        let cell = format!("<th scope=\"row\">{}</th>", text(folder));
         assert!(page.contains(&cell), "no {cell} in {page}");
     }
 }
@@ -405,7 +405,7 @@ fn a_sweep_that_is_not_finished_shows_its_runs() {
     report(&[&folder], &out);
     let page = read(&out);
     assert!(
-        page.contains("lack these runs: freeze-1/lr-5e-5/seed-1 (finished since)"),
+        page.contains("or are not finished: freeze-1/lr-5e-5/seed-1 (finished)."),
         "{page}"
     );
     // One of several runs is named by what tells it apart.

@@ -312,12 +312,25 @@ fn a_sweep_that_is_added_to_keeps_its_rows() {
     let place = more.iter().position(|word| word == "none").expect("K");
     more[place] = "1".into();
     let output = telly(&more).output().expect("telly runs");
-    assert!(stderr(&output).contains("2 runs of before"));
+    assert!(stderr(&output).contains("the table has K = none of before too"));
     let added: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     more[place] = "none,1".into();
     let whole = telly_json(&more[..more.len() - 1]);
     assert_eq!(added, whole);
     assert_eq!(whole["rows"].as_array().expect("rows").len(), 2);
+    // Those that lack a seed are left out, and named.
+    more.extend(["--seeds", "1,2,3"].map(String::from));
+    let place = more
+        .iter()
+        .position(|word| word == "--seeds")
+        .expect("seeds");
+    more.drain(place..place + 2);
+    let place = more.iter().position(|word| word == "none,1").expect("K");
+    more[place] = "1".into();
+    let output = telly(&more).output().expect("telly runs");
+    assert!(stderr(&output).contains("K = none of before has not all of these seeds"));
+    let alone: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(alone["rows"].as_array().expect("rows").len(), 1);
 }
 
 /// A learning rate at which nothing is learnt costs its own runs alone.

@@ -72,7 +72,7 @@ pub enum HubError {
         problem: String,
     },
     /// The hub could not be asked, or a download broke off.
-    #[error("no folder `{name}`, and the hub cannot be asked for that model")]
+    #[error("no folder `{name}`, and it cannot be got from the hub")]
     Request {
         /// The model.
         name: String,

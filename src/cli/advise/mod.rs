@@ -15,7 +15,9 @@ use toml::Table;
 
 use crate::checkpoint::{Checkpoint, Freeze};
 use crate::cli::options::missing;
-use crate::cli::sweep::folder::{differences, freeze_flags, is_begun, telly_json, write};
+use crate::cli::sweep::folder::{
+    check_training, differences, freeze_flags, is_begun, telly_json, write,
+};
 use crate::cli::sweep::table;
 use crate::cli::sweep::{SweepOptions, SweptFreezes, all_trained};
 use crate::cli::{console, hub, recipe};
@@ -28,7 +30,7 @@ use crate::study::{
 use crate::train::TrainSettings;
 use difference::Difference;
 use pilot::{Asked, Found, Losses, Pilot};
-use sample::Sample;
+use sample::{Sample, training_split};
 
 /// Records of the pilot's training split, unless told.
 const PILOT_ROWS: usize = 400;
@@ -219,12 +221,19 @@ impl Advice {
         }
         let data = shared.get("data").and_then(toml::Value::as_str);
         // All of the data is read before anything is trained on a part of it.
+        let data = data.map(Path::new);
+        // What can be told at once comes before that.
+        if options.task.task.is_none() {
+            return Err(missing("--task"));
+        }
+        training_split(&options, data)?;
+        check_training(&shared, arguments.lr.as_slice())?;
         let unfrozen = if is_begun(&arguments.out) {
             None
         } else {
             Some(cost_of_unfrozen(&shared, &arguments.out)?)
         };
-        let sample = Sample::draw(&options, data.map(Path::new), wanted)?;
+        let sample = Sample::draw(&options, data, wanted)?;
         fs_err::create_dir_all(&arguments.out).map_err(Error::Output)?;
         // The same folder, however it is named.
         let out = fs_err::canonicalize(&arguments.out).map_err(Error::Output)?;
@@ -304,7 +313,7 @@ impl Advice {
 fn cost_of_cache(freeze: Freeze, told: &Path, out: &Path) -> Result<Map<String, Value>, Error> {
     let mut flags = freeze_flags(&[freeze]);
     flags.extend([OsString::from("--recipe"), told.join(WHOLE).into()]);
-    flags.extend([OsString::from("--cache"), told.join("cache").into()]);
+    flags.extend([OsString::from("--cache"), out.join("cache").into()]);
     flags.push("--dry-run".into());
     telly_json("precompute", flags, out)
 }
@@ -361,7 +370,7 @@ fn unlearnt(base: Freeze, losses: &Losses) -> String {
 fn reason(table: &study::Table, chosen: Freeze, changes: Option<&Changes>) -> String {
     let base = table.base;
     if table.best().all(|row| row.freeze == base) {
-        return format!("nothing was compared: K = {base} alone was tried");
+        return format!("nothing was compared: K = {base} alone is trained");
     }
     let Some(changes) = changes else {
         return format!(

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rand::SeedableRng;
 use rand::seq::index::sample;
@@ -40,21 +40,14 @@ impl Sample {
         data: Option<&Path>,
         wanted: usize,
     ) -> Result<Self, Error> {
-        let source = |files: &Option<Vec<PathBuf>>, split: &str| match (files, data) {
-            (Some(files), _) => Source::of_all(files, split).map(Some),
-            (None, Some(folder)) => Source::in_folder(folder, split),
-            (None, None) => Ok(None),
-        };
-        let train = source(&options.train, "train")?.ok_or_else(|| missing("--train"))?;
+        let train = training_split(options, data)?;
         let path = train.path().to_owned();
-        if train.text_file().is_some() {
-            return Err(Error::Usage {
-                problem: "a file of pairs is no file of records".into(),
-                hint: "give records of two functions and a label, or run `telly sweep` on a part of the pairs".into(),
-            });
-        }
         let records = all_records(&train)?;
-        let given = source(&options.valid, "valid")?;
+        let given = match (&options.valid, data) {
+            (Some(files), _) => Some(Source::of_all(files, "valid")?),
+            (None, Some(folder)) => Source::in_folder(folder, "valid")?,
+            (None, None) => None,
+        };
         let given = given.as_ref().map(all_records).transpose()?;
         let field = label_field(options.task.label_field.as_deref());
         // Without one the record is refused when it is encoded.
@@ -134,7 +127,7 @@ impl Sample {
             if fs_err::read_to_string(&path).is_ok_and(|found| found != text) {
                 return Err(Error::Usage {
                     problem: format!(
-                        "`{}` was drawn from other data, or with another `--rows`",
+                        "`{}` was drawn from other data, with another `--rows`, or by another version of Telly",
                         path.display()
                     ),
                     hint: "choose another `--out`, or remove the folder".into(),
@@ -149,6 +142,22 @@ impl Sample {
             .iter()
             .try_for_each(|(name, text)| write(out, name, text))
     }
+}
+
+/// The training split, named or in the folder `data`, of records that can be drawn one by one.
+pub(super) fn training_split(options: &SweepOptions, data: Option<&Path>) -> Result<Source, Error> {
+    let train = match (&options.train, data) {
+        (Some(files), _) => Source::of_all(files, "train")?,
+        (None, Some(folder)) => Source::of(folder, "train")?,
+        (None, None) => return Err(missing("--train")),
+    };
+    if train.text_file().is_some() {
+        return Err(Error::Usage {
+            problem: "a file of pairs is no file of records".into(),
+            hint: "give records of two functions and a label, or run `telly sweep` on a part of the pairs".into(),
+        });
+    }
+    Ok(train)
 }
 
 /// The rows of `order`, each followed by the next one of its `group` unless one stands before it: those

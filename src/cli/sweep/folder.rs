@@ -300,7 +300,8 @@ impl Sweep {
         Ok(())
     }
 
-    /// Adds to `trained` and `costs` what was swept in this folder before and was not asked for now.
+    /// Adds to `trained` and `costs` the K that were swept in this folder before with the same learning rates
+    /// and seeds, and were not asked for now. Those with others would be judged by less than the rest.
     pub(super) fn add_earlier(
         &self,
         trained: &mut Trained,
@@ -310,49 +311,63 @@ impl Sweep {
             return Ok(());
         };
         let cache = Cache::open(&self.cache_folder(*freeze))?;
-        let asked = self.cells(&self.freezes, &self.seeds);
-        let found = find_runs(&self.folder.join(SWEEP_RUNS))?;
-        let before = trained.runs.len();
-        for run in found.runs {
-            let Some((cell, summary)) = self.cell_of(&run.folder).zip(run.summary) else {
-                continue;
+        let found = find_runs(&self.folder.join(SWEEP_RUNS))?.runs;
+        let before = found.iter().filter_map(|run| self.freeze_of(&run.folder));
+        let mut before = unique(before.collect());
+        before.retain(|freeze| !self.freezes.contains(freeze));
+        before.sort_unstable();
+        let (mut added, mut left_out) = (Vec::new(), Vec::new());
+        for freeze in before {
+            let runs = self.finished(freeze, &cache)?;
+            match (runs, self.cost(freeze)?) {
+                (Some(runs), Some(cost)) => {
+                    trained.runs.extend(runs);
+                    costs.push(cost);
+                    added.push(freeze.to_string());
+                }
+                _ => left_out.push(freeze.to_string()),
+            }
+        }
+        if !added.is_empty() {
+            let names = added.join(", ");
+            console::say(&format!("the table has K = {names} of before too"));
+        }
+        if !left_out.is_empty() {
+            let names = left_out.join(", ");
+            console::say(&format!(
+                "K = {names} of before has not all of these seeds and learning rates: name it in `--freeze` to have it in the table"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The runs of `freeze` with all learning rates and seeds; none where one of them is not finished, or
+    /// was trained from something else than `cache` was made of.
+    fn finished(&self, freeze: Freeze, cache: &Cache) -> Result<Option<Vec<SweptRun>>, Error> {
+        let mut runs = Vec::new();
+        for (freeze, lr, seed) in self.cells(&[freeze], &self.seeds) {
+            let folder = self.run_folder(freeze, lr, seed);
+            let Some(summary) = RunFolder::summary(&folder)? else {
+                return Ok(None);
             };
-            if asked.contains(&cell) {
-                continue;
+            if check_origin(&folder, &cache.manifest().fingerprint).is_err() {
+                return Ok(None);
             }
-            check_origin(&run.folder, &cache.manifest().fingerprint)?;
-            let (freeze, lr, seed) = cell;
-            if costs.iter().all(|cost| cost.freeze != freeze) {
-                let Some(cost) = self.cost(freeze)? else {
-                    console::say(&format!(
-                        "K = {freeze} is not in the table: what its cache cost is not known any more; name it in `--freeze` too"
-                    ));
-                    continue;
-                };
-                costs.push(cost);
-            }
-            trained.runs.push(SweptRun {
+            runs.push(SweptRun {
                 freeze,
                 lr,
                 seed,
                 summary,
             });
         }
-        match trained.runs.len() - before {
-            0 => {}
-            more => console::say(&format!("{more} runs of before are in the table too")),
-        }
-        Ok(())
+        Ok(Some(runs))
     }
 
-    /// K, learning rate and seed of the run in `folder`, if it is one of a sweep.
-    fn cell_of(&self, folder: &Path) -> Option<(Freeze, f64, u64)> {
+    /// K of the run in `folder`, if it is one of a sweep.
+    fn freeze_of(&self, folder: &Path) -> Option<Freeze> {
         let below = folder.strip_prefix(self.folder.join(SWEEP_RUNS)).ok()?;
-        let mut names = below.iter().map(|name| name.to_str());
-        let freeze = names.next()??.strip_prefix("freeze-")?.parse().ok()?;
-        let lr = names.next()??.strip_prefix("lr-")?.parse().ok()?;
-        let seed = names.next()??.strip_prefix("seed-")?.parse().ok()?;
-        (self.run_folder(freeze, lr, seed) == folder).then_some((freeze, lr, seed))
+        let name = below.iter().next()?.to_str()?;
+        name.strip_prefix("freeze-")?.parse().ok()
     }
 
     /// Whether all runs of these K and seeds are finished.
@@ -564,12 +579,13 @@ fn check_shared(shared: &Table) -> Result<(), Error> {
 }
 
 /// Refuses numbers that no run could be trained with, before caches are filled and the flags are kept.
-fn check_training(shared: &Table, lrs: &[f64]) -> Result<(), Error> {
+pub(in crate::cli) fn check_training(shared: &Table, lrs: &[f64]) -> Result<(), Error> {
     let options = toml::Value::Table(shared.clone()).try_into();
     let mut options: TrainOptions = options.map_err(|error: toml::de::Error| Error::Usage {
         problem: error.message().into(),
         hint: "a recipe's values are written as on the command line, texts in quotes".into(),
     })?;
+    options.check()?;
     for &lr in lrs {
         options.lr = Some(lr);
         options.check()?;

@@ -117,7 +117,7 @@ impl ReportedSweep {
         section
     }
 
-    /// Which runs of the folder the result does not have: it was gone on with since, or they failed.
+    /// Which runs of the folder the result does not have.
     fn left_out(&self, result: &SweepResult) -> Option<String> {
         let runs = self.folder.join(SWEEP_RUNS);
         let in_it: HashSet<PathBuf> = result
@@ -134,7 +134,7 @@ impl ReportedSweep {
             let state = match run.summary {
                 None => "not finished",
                 Some(_) if in_it.contains(&run.folder) => return None,
-                Some(_) => "finished since",
+                Some(_) => "finished",
             };
             Some((&run.folder, state))
         });
@@ -147,7 +147,7 @@ impl ReportedSweep {
         let named: Vec<String> = named.collect();
         (!named.is_empty()).then(|| {
             format!(
-                "The table and the plots lack these runs: {}. The command that made the folder goes on with it.",
+                "The folder has runs that the table and the plots have not, because they were not asked for with the others, were finished later, or are not finished: {}.",
                 named.join(", ")
             )
         })
