@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::kept::{kept, of_run};
 use super::sample::VALID;
 use crate::checkpoint::Freeze;
-use crate::cli::sweep::folder::{Sweep, telly_json_if_it_can};
+use crate::cli::sweep::folder::Sweep;
+use crate::cli::sweep::process::telly_json_if_it_can;
 use crate::error::Error;
 use crate::study::{self, interval_of_mean};
 

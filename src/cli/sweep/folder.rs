@@ -1,26 +1,20 @@
-//! A sweep on disk: the processes that fill its caches and train its runs.
+//! A sweep on disk: its caches and runs, filled and trained by processes of their own.
 
 use std::ffi::OsString;
-use std::io::{self, Read};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
 use super::SweepArguments;
+use super::flags::{check_shared, check_training, differences, freeze_flags, taken};
+use super::process::telly_json;
 use super::table;
 use crate::cache::{Cache, Fingerprint};
 use crate::checkpoint::Freeze;
 use crate::cli::options::missing;
-use crate::cli::train::options::TrainOptions;
 use crate::cli::{console, recipe};
 use crate::error::{Error, Explain as _};
-use crate::interrupt;
 use crate::lock::Lock;
 use crate::publish::publish;
 use crate::study::{self, CacheCost, SWEEP_RESULT, SWEEP_RUNS, SWEEP_SHARED, SweptRun};
@@ -37,9 +31,6 @@ const OWN: [&str; 5] = ["freeze", "cache", "out", "seed", "graph"];
 const SPREADSHEET: &str = "sweep.csv";
 /// Where caches are.
 const CACHES: &str = "caches";
-/// Between two looks at a process that runs.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
 /// A sweep on disk, for one process at a time.
 pub(in crate::cli) struct Sweep {
     pub(in crate::cli) folder: PathBuf,
@@ -488,17 +479,6 @@ pub(in crate::cli) fn is_begun(folder: &Path) -> bool {
         .any(|name| folder.join(name).is_dir())
 }
 
-/// `--freeze` of `precompute`, with what goes with it.
-pub(in crate::cli) fn freeze_flags(freezes: &[Freeze]) -> Vec<OsString> {
-    let names: Vec<String> = freezes.iter().map(ToString::to_string).collect();
-    let mut flags = vec![OsString::from("--freeze"), names.join(",").into()];
-    if freezes == [Freeze::Nothing] {
-        // There is nothing that another one could be of.
-        flags.extend(["--frozen-precision", "fp32"].map(OsString::from));
-    }
-    flags
-}
-
 /// What the cache of `freeze` cost, by the `summary` of the pass that filled so many `caches`.
 fn cost_of(freeze: Freeze, summary: &Map<String, Value>, caches: usize) -> CacheCost {
     let number = |name: &str| summary.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -520,24 +500,6 @@ fn cost_of(freeze: Freeze, summary: &Map<String, Value>, caches: usize) -> Cache
     }
 }
 
-/// Takes `key` out of `shared`, if it is there, as what it is to be.
-fn taken<T: DeserializeOwned>(shared: &mut Table, key: &str) -> Result<Option<T>, Error> {
-    let value = shared.remove(key);
-    let read = |value: toml::Value| {
-        let written = value.to_string();
-        // A round number may be written without its point.
-        let value = match value {
-            toml::Value::Integer(number) => toml::Value::Float(number as f64),
-            value => value,
-        };
-        value.try_into().map_err(|_| Error::Usage {
-            problem: format!("`{key} = {written}` in the recipe cannot be read"),
-            hint: "`lr` is a number and `seeds` a list of them; several rates go to `--lr`".into(),
-        })
-    };
-    value.map(read).transpose()
-}
-
 /// Locks `folder` against another sweep.
 fn lock(folder: &Path) -> Result<Lock, Error> {
     let path = folder.join(LOCK);
@@ -554,126 +516,6 @@ fn lock(folder: &Path) -> Result<Lock, Error> {
     })
 }
 
-/// Refuses flags without which nothing can be trained.
-fn check_shared(shared: &Table) -> Result<(), Error> {
-    for (key, flag) in [
-        ("task", "--task"),
-        ("model", "--model"),
-        ("train", "--train"),
-    ] {
-        let elsewhere = key == "train" && shared.contains_key("data");
-        if !shared.contains_key(key) && !elsewhere {
-            return Err(missing(flag));
-        }
-    }
-    if !["valid", "test", "data"]
-        .iter()
-        .any(|key| shared.contains_key(*key))
-    {
-        return Err(Error::Usage {
-            problem: "neither a validation nor a test split: nothing can be compared".into(),
-            hint: "name one with `--valid`, or both with `--test` too".into(),
-        });
-    }
-    Ok(())
-}
-
-/// Refuses numbers that no run could be trained with, before caches are filled and the flags are kept.
-pub(in crate::cli) fn check_training(shared: &Table, lrs: &[f64]) -> Result<(), Error> {
-    let options = toml::Value::Table(shared.clone()).try_into();
-    let mut options: TrainOptions = options.map_err(|error: toml::de::Error| Error::Usage {
-        problem: error.message().into(),
-        hint: "a recipe's values are written as on the command line, texts in quotes".into(),
-    })?;
-    options.check()?;
-    for &lr in lrs {
-        options.lr = Some(lr);
-        options.check()?;
-    }
-    Ok(())
-}
-
-/// Runs `telly command` as a process of its own, so that its peak memory is its own; the object it ends
-/// with. What is interrupted goes on with `folder`.
-pub(in crate::cli) fn telly_json(
-    command: &str,
-    flags: Vec<OsString>,
-    folder: &Path,
-) -> Result<Map<String, Value>, Error> {
-    let stopped = || Error::Interrupted {
-        kept: format!("the same command goes on with `{}`", folder.display()),
-    };
-    if interrupt::requested() {
-        return Err(stopped());
-    }
-    let program = std::env::current_exe().map_err(Error::Output)?;
-    let mut process = Command::new(program);
-    process.arg(command).args(flags).arg("--json");
-    let (status, stdout) = output_of(process).map_err(Error::Output)?;
-    // What it finished counts, even if it was asked to stop meanwhile.
-    if status.success()
-        && let Some(last) = stdout.lines().last()
-        && let Ok(object) = serde_json::from_str(last)
-    {
-        return Ok(object);
-    }
-    if interrupt::requested() || status.code() == Some(interrupt::EXIT_STATUS.into()) {
-        return Err(stopped());
-    }
-    Err(Error::Child {
-        command: format!("telly {command}"),
-        status,
-    })
-}
-
-/// [`telly_json`] of what can be done without: where it fails on its own, `without` is said, and there is none.
-pub(in crate::cli) fn telly_json_if_it_can(
-    command: &str,
-    flags: Vec<OsString>,
-    folder: &Path,
-    without: &str,
-) -> Result<Option<Map<String, Value>>, Error> {
-    match telly_json(command, flags, folder) {
-        Ok(found) => Ok(Some(found)),
-        Err(Error::Child { .. }) => {
-            console::say(without);
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Runs `process` to its end, or to that of this one; what it wrote to stdout. Ctrl-C reaches this process
-/// alone, which asks the other one to stop once: a second request would have it stop at once, and lose
-/// what it did.
-fn output_of(mut process: Command) -> io::Result<(ExitStatus, String)> {
-    process.stdin(Stdio::null()).stdout(Stdio::piped());
-    process.env(interrupt::RUN_BY, std::process::id().to_string());
-    let mut child = process.process_group(0).spawn()?;
-    let stdout = child.stdout.take();
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        stdout.map_or(Ok(0), |mut stdout| stdout.read_to_string(&mut text))?;
-        Ok::<_, io::Error>(text)
-    });
-    let mut asked = false;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if interrupt::requested() && !asked {
-            asked = true;
-            // It may have ended since.
-            let _ = kill_process(Pid::from_child(&child), Signal::INT);
-        }
-        std::thread::sleep(LOOK_AGAIN);
-    };
-    let text = reader
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok((status, text))
-}
-
 /// Writes `folder/name` so that it is there whole or not at all.
 pub(in crate::cli) fn write(folder: &Path, name: &str, text: &str) -> Result<(), Error> {
     publish(folder, name, text.as_bytes()).map_err(Error::Output)
@@ -688,40 +530,4 @@ pub(in crate::cli) fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
         }
     }
     unique
-}
-
-/// The flags of which two recipes say different things.
-pub(in crate::cli) fn differences(begun: &str, now: &str) -> String {
-    let table = |text: &str| text.parse::<Table>().unwrap_or_default();
-    let (begun, now) = (table(begun), table(now));
-    let mut keys: Vec<&String> = begun.keys().chain(now.keys()).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let differ = keys
-        .into_iter()
-        .filter(|key| begun.get(*key) != now.get(*key));
-    let say = |value: Option<&toml::Value>| value.map_or("nothing".into(), ToString::to_string);
-    let told = differ.map(|key| {
-        let flag = key.replace('_', "-");
-        format!(
-            "`--{flag}` {}, now {}",
-            say(begun.get(key)),
-            say(now.get(key))
-        )
-    });
-    told.collect::<Vec<_>>().join("; ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_differs_is_told() {
-        let told = differences(
-            "epochs = 3\nlr = 1.0\n",
-            "epochs = 4\nlr = 1.0\ntask = \"x\"\n",
-        );
-        assert_eq!(told, "`--epochs` 3, now 4; `--task` nothing, now \"x\"");
-    }
 }

@@ -1,6 +1,8 @@
 //! `telly sweep`.
 
+pub(super) mod flags;
 pub(super) mod folder;
+pub(super) mod process;
 pub(super) mod table;
 
 use std::path::PathBuf;
