@@ -95,6 +95,13 @@ fn a_pilot_tells_what_all_of_the_data_costs() {
     assert!(bytes(&losses["last"]) < bytes(&losses["first"]), "{losses}");
     assert_eq!(advice["pilot_epochs"], 19);
 
+    // Layers are those of the best epoch of the base, which is told where it was not the last.
+    let base = work.path("advice/runs/freeze-none/lr-5e-5/seed-1/summary.json");
+    let base: Value = serde_json::from_slice(&fs_err::read(base).expect("a run")).expect("JSON");
+    let early = format!("compared after epoch {} of 19", base["best_epoch"]);
+    let told = advice["sentences"].to_string().contains(&early);
+    assert_eq!(told, base["best_epoch"] != 19, "{early}");
+
     // It can be looked at.
     let (folder, page) = (work.path("advice"), work.path("advice.html"));
     telly_json(&["report", text(&folder), "--out", text(&page)]);
