@@ -68,8 +68,10 @@ main() {
   [ -n "$data" ] || fail_usage "no --data"
   # As the folders of runs are named.
   [[ $lr =~ ^[1-9](\.[0-9]*[1-9])?e-[1-9]$ ]] || fail_usage "--lr $lr: write it as 5e-5"
-  data=$(cd "$data" && pwd) || fail "--data $data is no folder"
-  model=$(cd "$model" && pwd) || fail "--model $model is no folder: scripts/setup.sh brings models/all-MiniLM-L6-v2"
+  [ -d "$data" ] || fail "--data $data is no folder"
+  [ -d "$model" ] || fail "--model $model is no folder: scripts/setup.sh brings models/all-MiniLM-L6-v2"
+  data=$(cd "$data" && pwd)
+  model=$(cd "$model" && pwd)
   need_cargo
   need_python
   cd "$root"
@@ -77,7 +79,7 @@ main() {
   local out
   out="$rows/$(basename "$model")"
   scripts/setup.sh
-  scripts/findings/rows.py "$name" --data "$data" --out "$rows"
+  scripts/bench/findings_rows.py "$name" --data "$data" --out "$rows"
   cargo build --release --locked ||
     fail "the build failed: check that Rust is current (rustup update) and run this again"
   local telly="${CARGO_TARGET_DIR:-target}/release/telly"

@@ -1,5 +1,7 @@
 """What scripts/bench/tasks.py measures: each case's settings, and the part of its data set that it takes."""
 
+from __future__ import annotations
+
 import gzip
 import json
 import random

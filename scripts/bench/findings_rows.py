@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw the rows of a case of docs/findings.md.
 
-    scripts/findings/rows.py clones --data DATA --out FOLDER
+    scripts/bench/findings_rows.py clones --data DATA --out FOLDER
 
 writes train.jsonl, valid.jsonl and test.jsonl. DATA holds a folder for each data set (sst2, pystd, poj104) with a file for
 each split, JSON Lines, gzip or not. The seed is fixed: the same data gives the same rows.
@@ -10,15 +10,12 @@ each split, JSON Lines, gzip or not. The seed is fixed: the same data gives the 
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import random
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-SEED = 1
-"""Of the rows that are drawn."""
+from measuring import InputError, exit_with
+from task_cases import DRAW_SEED, records_of, write_records
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class Case:
     fields: tuple
     """Of a record, those that are kept."""
     splits: dict
-    """By the name of the split: the file's name without its endings, and how many rows are drawn."""
+    """By the name of the split: the name of its file without endings, and how many rows are drawn."""
     group_field: str | None = None
     """Rows are drawn by groups that have this field in common."""
     rows_of_group: int = 1
@@ -54,31 +51,9 @@ CASES = {
 }
 
 
-class InputError(Exception):
-    """The data is wrong; the message is a sentence that says how."""
-
-
-def records_of(folder, name, fields):
-    """Records of the file `name` in `folder`: `fields` alone."""
-    plain, packed = folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"
-    opener, path = (open, plain) if plain.exists() else (gzip.open, packed)
-    if not path.exists():
-        raise InputError(f"neither {plain} nor {packed} is there")
-    records = []
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                records.append({field: record[field] for field in fields})
-            except (ValueError, TypeError, KeyError):
-                wanted = "` and `".join(fields)
-                raise InputError(f"{path}, line {number}: expected an object with `{wanted}`") from None
-    return records
-
-
 def drawn(case, records, count, source):
     """`count` of `records`: as they come, or `rows_of_group` of each of some groups."""
-    draw = random.Random(SEED)
+    draw = random.Random(DRAW_SEED)
     if case.group_field is None:
         groups, wanted = [[record] for record in records], count
     else:
@@ -107,12 +82,8 @@ def main():
         splits[split] = drawn(case, records_of(folder, name, case.fields), count, f"{folder / name}.jsonl")
     arguments.out.mkdir(parents=True, exist_ok=True)
     for split, rows in splits.items():
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (arguments.out / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        write_records(arguments.out / f"{split}.jsonl", rows)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
+    exit_with(main)
