@@ -286,8 +286,14 @@ impl Table {
     /// Whether `row` has every seed that the base has: of a K that cannot be trained with some of them
     /// the others tell too well.
     fn has_all_seeds(&self, row: &Row) -> bool {
-        self.base_row()
-            .is_some_and(|base| base.seeds.iter().all(|seed| row.seeds.contains(seed)))
+        let base = self.base_row();
+        base.is_some_and(|base| self.pairs(row) == base.seeds.len())
+    }
+
+    /// How many seeds `row` has in common with the base.
+    pub fn pairs(&self, row: &Row) -> usize {
+        let base = self.base_row().into_iter().flat_map(|base| &base.seeds);
+        base.filter(|seed| row.seeds.contains(seed)).count()
     }
 
     /// The K that may be as good as the base or worse, for want of a seed or of a number.
@@ -517,6 +523,7 @@ mod tests {
         assert!((test.difference + 0.003).abs() < 1e-12, "{test:?}");
         assert_eq!(lost.verdict(), Verdict::NotTested);
         assert_eq!(lost.untested(), [depths[1]]);
+        assert_eq!(lost.pairs(&lost.rows[2]), 2);
         assert_eq!(lost.seeds_text(), "2 to 3 seeds");
 
         let lost = table(&[(depths[0], 1e-5, 1)]);

@@ -222,14 +222,14 @@ impl Advice {
             });
         }
         let data = shared.get("data").and_then(toml::Value::as_str);
-        // All of the data is read before anything is trained on a part of it.
         let data = data.map(Path::new);
-        // What can be told at once comes before that.
+        // What can be told at once is told before the data is read.
         if options.task.task.is_none() {
             return Err(missing("--task"));
         }
         training_split(&options, data)?;
         check_training(&shared, arguments.lr.as_slice())?;
+        // All of the data is read before anything is trained on a part of it.
         let unfrozen = if is_begun(&arguments.out) {
             None
         } else {

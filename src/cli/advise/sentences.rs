@@ -89,7 +89,7 @@ pub(super) fn difference(
         ));
     }
     if let Some(against) = row.against_base {
-        let seeds = row.seeds.len();
+        let seeds = table.pairs(row);
         return Some(format!(
             "{} ({seeds} seeds)",
             confident(against.test.interval)
